@@ -1,0 +1,9 @@
+"""The one exception that a user is meant to read."""
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used.
+
+    The message says what was found, what was expected and what to do, and names the file or the
+    configuration key. Entry points print it in one line, without a traceback, and exit non-zero.
+    """

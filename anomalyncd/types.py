@@ -1,0 +1,88 @@
+"""The nouns of the method: frozen, typed, shapes stated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNLABELLED = -1
+
+# The choices that both the configuration and the mathematics name.
+MaskOn = Literal["class_token", "patch_tokens", "all_tokens", "none"]  # whose queries are masked
+KeepPool = Literal["average", "max"]  # how a patch's share of the mask is measured
+Fit = Literal["letterbox", "stretch", "compat"]  # how a non-square region becomes square
+Weighting = Literal["area", "average", "score"]  # of an image's regions
+AreaUnit = Literal["pixels", "relative"]  # of √area in the fusion
+
+# One anomaly map per test image, in the order of the samples; larger = more anomalous. Each is
+# (h, w) at the detector's own resolution. Sequences are lazy: an element may be read from disk.
+AnomalyMaps = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image on disk. Carries no label: those live in `Labels`, apart."""
+
+    id: str  # "<type folder>/<stem>" (or the path below the folder, less its suffix); unique
+    image: Path
+    truth_mask: Path | None = None  # None: defect-free, or no mask known
+
+
+@dataclass(frozen=True)
+class Labels:
+    """True classes of the samples, for scoring only."""
+
+    classes: tuple[str, ...]  # the normal class first, where there is one
+    targets: NDArray[np.int64]  # (n_samples,), index into classes; UNLABELLED = not scored
+    normal: int | None  # index of the defect-free class (always 0), None where there is none
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What `catalog.load` found: the unlabelled images, and apart from them their labels."""
+
+    samples: tuple[Sample, ...]
+    labels: Labels | None  # None: a folder of images without class folders
+    train: tuple[Path, ...] = ()  # defect-free training images, for detectors that learn
+
+
+class Box(NamedTuple):
+    """A rectangle in image pixels, right and bottom exclusive; may stick out of the image."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Anomaly-centred sub-images, packed; arrays may be memory-mapped.
+
+    `s` is the stored side: the view's side times 8/7, so that a random crop has room.
+    """
+
+    images: NDArray[np.uint8]  # (n, s, s, 3) RGB
+    masks: NDArray[np.uint8]  # (n, s, s), 255 = anomalous, soft at the edges
+    image_index: NDArray[np.int64]  # (n,), the sample that each was cut from, ascending
+    boxes: NDArray[np.int64]  # (n, 4) left, top, right, bottom in image pixels
+    areas: NDArray[np.int64]  # (n,), mask pixels in the box at the image's resolution
+    scores: NDArray[np.float64]  # (n,), highest normalised anomaly score in the box
+    image_sizes: NDArray[np.int64]  # (n_samples, 2) height, width
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Agreement of a clustering with the truth; each 1 at best."""
+
+    nmi: float  # normalised mutual information, arithmetic mean
+    ari: float  # adjusted Rand index
+    f1: float  # micro-averaged, which is the accuracy after Hungarian matching

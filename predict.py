@@ -1,0 +1,25 @@
+"""Classify new images with a finished run: python predict.py run=… path=… detector.path=…"""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from anomalyncd import entry
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="predict")
+def main(composed: DictConfig) -> None:
+    with entry.one_line_errors(composed.debug):
+        config = entry.validated(composed)
+        from anomalyncd import prediction  # after validation: torch takes seconds to load
+
+        print(f"Predictions: {prediction.predict(config)}")
+
+
+if __name__ == "__main__":
+    entry.register_schemas()
+    main()
+    sys.exit(1 if entry.failures else 0)

@@ -1,0 +1,121 @@
+"""Composition of `configs/`: what each choice brings, and what is rejected before anything runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from anomalyncd import entry
+from anomalyncd.config import Config
+from anomalyncd.errors import InputError
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+entry.register_schemas()
+
+
+def composed(*overrides: str, name: str = "train") -> Config:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return entry.validated(compose(name, list(overrides)))
+
+
+MVTEC = ("dataset=mvtec", "category=screw", "detector.path=maps")
+
+
+def test_the_default_is_the_offline_demo() -> None:
+    config = composed()
+    assert (config.dataset.kind, config.base.kind, config.detector.kind) == (
+        "demo",
+        "demo",
+        "simulated",
+    )
+    assert not config.backbone.pretrained
+
+
+@pytest.mark.parametrize(("dataset", "temperature"), [("mvtec", 100), ("mtd", 50)])
+def test_datasets_bring_the_published_settings(dataset: str, temperature: float) -> None:
+    config = composed(*MVTEC, f"dataset={dataset}")
+    assert config.backbone.name == "vit_base_patch8_224.dino"
+    assert config.backbone.pretrained
+    assert config.backbone.side == 224
+    assert config.base.path.endswith("aebad_crops")  # type: ignore[attr-defined]
+    assert config.fusion.temperature == temperature
+    fit = config.fit
+    assert (fit.epochs, fit.batch_size, fit.learning_rate, fit.weight_decay) == (50, 32, 3e-3, 5e-5)
+    assert (config.attention.masked_blocks, config.attention.mask_on) == (9, "class_token")
+    assert config.seed == 3407
+
+
+def test_what_a_dataset_brings_can_be_overridden() -> None:
+    config = composed(
+        "dataset=mvtec", "category=a", "base=none", "backbone=dino_vits16", "detector=ground_truth"
+    )
+    assert (config.base.kind, config.detector.kind) == ("none", "ground_truth")
+    assert config.backbone.name == "vit_small_patch16_224.dino"
+    assert config.mebin.erosion == 0
+
+
+@pytest.mark.parametrize("group", ["base", "backbone", "tracker", "experiment"])
+def test_every_choice_composes(group: str) -> None:
+    for path in sorted((CONFIGS / group).glob("*.yaml")):
+        extra = ["base.path=b"] if path.stem == "folder" else []
+        composed(*MVTEC, f"{group}={path.stem}", *extra)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["mebin.stepp=3"], "stepp"),
+        (["fit.epochs=many"], "could not be converted to Integer"),
+        (["dataset=nowhere"], "nowhere"),
+        ([*MVTEC, "detector=ground_truth"], "detector.path"),
+        (["detector=ground_truth", "detector.seed=1"], "seed"),
+        (["dataset=mvtec"], "not set: category, detector.path; give it as category="),
+        (["novel_classes=1"], "novel_classes=1: expected auto or a number"),
+        (["novel_classes=few"], "novel_classes=few"),
+        ([*MVTEC, "detector=simulated", "~detector.path"], "detector.path"),
+        (["dataset=folder", "dataset.path=x", "detector=simulated"], "detector=simulated is for"),
+        (["dataset=folder", "dataset.path=x", "detector=ground_truth"], "needs truth masks"),
+        (["attention.mask_on=cls"], "attention.mask_on=cls: expected one of class_token"),
+        (["regions.fit=squash"], "regions.fit=squash: expected one of letterbox"),
+        (["mebin.search_range=[9,3]"], "lo < hi"),
+        (["mebin.step=0"], "mebin.step=0"),
+        (["fit.batch_size=1"], "fit.batch_size=1"),
+        (["fusion.temperature=0"], "fusion.temperature=0"),
+        (["category=../up"], "category=../up: expected one folder's name"),
+        (["tracker.mode=maybe"], "tracker.mode=maybe"),
+    ],
+)
+def test_nonsense_is_rejected(overrides: list[str], message: str) -> None:
+    with pytest.raises((InputError, HydraException, OmegaConfBaseException)) as caught:
+        composed(*overrides)
+    told = str(caught.value) + str(caught.value.__cause__ or "")
+    assert message in told
+
+
+def test_a_run_folder_follows_from_what_is_computed() -> None:
+    from anomalyncd.run_folder import RunFolder
+
+    def folder(*overrides: str) -> Path:
+        return RunFolder.of(composed(*overrides)).root
+
+    default = folder()
+    assert default.parts[:4] == ("outputs", "demo", "demo", "simulated")
+    assert default.name == "seed-3407"
+    for presentation in ("quiet=true", "tracker=none", "device=cpu", "rerun=true", "debug=true"):
+        assert folder(presentation) == default
+    for other in ("fit.epochs=3", "seed=1", "base=none", "dataset.seed=3", "mebin.step=2"):
+        assert folder(other) != default
+    a, b = (folder(*MVTEC, f"detector.path=maps/{name}") for name in ("musc", "patchcore"))
+    assert a.parts[3] == "files-musc"
+    assert b.parts[3] == "files-patchcore"
+    assert folder("output_root=elsewhere").parts[0] == "elsewhere"
+
+
+def test_the_stored_configuration_composes_again() -> None:
+    text = OmegaConf.to_yaml(OmegaConf.structured(composed()))
+    assert OmegaConf.create(text).fit.epochs == composed().fit.epochs
