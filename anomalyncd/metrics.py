@@ -1,0 +1,83 @@
+"""Where predictions meet the labels of novel images, and the only place (reference section 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+from anomalyncd.types import UNLABELLED, Labels, Regions, Scores
+
+
+def confusion(targets: ArrayLike, predicted: ArrayLike, size: int = 0) -> NDArray[np.int64]:
+    """Count pairs: (k, k), rows = true, columns = predicted; k classes, at least `size`."""
+    targets, predicted = np.asarray(targets), np.asarray(predicted)
+    if targets.shape != predicted.shape or targets.size == 0:
+        raise ValueError(
+            f"{targets.shape} targets and {predicted.shape} predictions: expected as many, not none"
+        )
+    k = max(size, int(targets.max()) + 1, int(predicted.max()) + 1)
+    table = np.zeros((k, k), np.int64)
+    np.add.at(table, (targets, predicted), 1)
+    return table
+
+
+def match(targets: ArrayLike, predicted: ArrayLike, size: int = 0) -> NDArray[np.int64]:
+    """Assign every predicted class to its own true class so that most samples agree (Hungarian).
+
+    Returns:
+        (k,), the true class of each predicted one, over k as in `confusion`.
+    """
+    true, found = linear_sum_assignment(confusion(targets, predicted, size), maximize=True)
+    return true[np.argsort(found)]
+
+
+def score(targets: ArrayLike, predicted: ArrayLike) -> Scores:
+    """Compare a clustering with the truth.
+
+    Args:
+        targets: (n,) true classes, non-negative integers.
+        predicted: (n,) found classes; their numbering is free.
+
+    Raises:
+        ValueError: lengths differ, or nothing to compare.
+    """
+    table = confusion(targets, predicted)
+    agreeing = table[match(targets, predicted), np.arange(len(table))].sum()
+    return Scores(
+        nmi=float(normalized_mutual_info_score(targets, predicted)),
+        ari=float(adjusted_rand_score(targets, predicted)),
+        f1=float(agreeing / table.sum()),
+    )
+
+
+def region_targets(
+    labels: Labels, regions: Regions, truth_of: Callable[[int], NDArray[np.bool_] | None]
+) -> NDArray[np.int64]:
+    """The true class of each region: its image's, if it holds any of the true defect.
+
+    A region beside the defect is a false alarm, thus of the normal class. Without a truth mask a
+    region has its image's class.
+
+    Args:
+        labels: of the images.
+        regions: cut from them.
+        truth_of: the truth mask (h, w) of an image by its index, None where there is none.
+
+    Returns:
+        (n_regions,) classes, UNLABELLED where the image is or where there is no normal class.
+    """
+    targets = labels.targets[regions.image_index].copy()
+    beside = UNLABELLED if labels.normal is None else labels.normal
+    for image in np.unique(regions.image_index[targets != UNLABELLED]):
+        truth = truth_of(int(image))
+        if truth is None or not truth.any():
+            continue
+        for region in np.flatnonzero(regions.image_index == image):
+            left, top, right, bottom = regions.boxes[region].clip(min=0)
+            if not truth[top:bottom, left:right].any():
+                targets[region] = beside
+    return targets

@@ -1,0 +1,66 @@
+"""Scores of clusterings, and the true class of a region."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomalyncd import metrics
+from anomalyncd.types import UNLABELLED, Labels, Regions
+
+pairs = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
+
+
+@given(pairs)
+def test_f1_is_the_best_over_all_renamings(samples: list[tuple[int, int]]) -> None:
+    targets, predicted = np.array(samples).T
+    best = max(np.mean(np.array(names)[predicted] == targets) for names in permutations(range(4)))
+    assert metrics.score(targets, predicted).f1 == pytest.approx(best)
+
+
+@given(pairs, st.permutations(range(4)))
+def test_scores_ignore_the_numbering(samples: list[tuple[int, int]], names: list[int]) -> None:
+    targets, predicted = np.array(samples).T
+    a, b = metrics.score(targets, predicted), metrics.score(targets, np.array(names)[predicted])
+    assert (a.nmi, a.ari, a.f1) == pytest.approx((b.nmi, b.ari, b.f1))
+
+
+def test_perfect_and_useless() -> None:
+    perfect = metrics.score([0, 0, 1, 2], [2, 2, 0, 1])
+    assert (perfect.nmi, perfect.ari, perfect.f1) == pytest.approx((1, 1, 1))
+    useless = metrics.score([0, 0, 1, 1], [0, 1, 0, 1])
+    assert useless.nmi == pytest.approx(0, abs=1e-9) and useless.f1 == 0.5
+
+
+def test_more_found_than_true_classes() -> None:
+    assert metrics.match([0, 0, 0, 1], [2, 2, 1, 0]).tolist() == [1, 2, 0]
+    assert metrics.match([0, 1], [0, 0], size=3).tolist()[0] in (0, 1)
+
+
+def test_nothing_to_compare_is_an_error() -> None:
+    with pytest.raises(ValueError, match="not none"):
+        metrics.score([], [])
+    with pytest.raises(ValueError, match="as many"):
+        metrics.score([0, 1], [0])
+
+
+def test_a_region_beside_the_defect_is_normal() -> None:
+    labels = Labels(("good", "hole"), np.array([1, 0, UNLABELLED, 1]), normal=0)
+    regions = Regions(
+        images=np.zeros((5, 1, 1, 3), np.uint8),
+        masks=np.zeros((5, 1, 1), np.uint8),
+        image_index=np.array([0, 0, 1, 2, 3]),
+        boxes=np.array([[-2, -2, 4, 4], [5, 5, 9, 9], [0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 2, 2]]),
+        areas=np.ones(5, np.int64),
+        scores=np.ones(5),
+        image_sizes=np.full((4, 2), 10),
+    )
+    truth = np.zeros((10, 10), bool)
+    truth[3, 3] = True
+    masks = {0: truth, 1: None, 3: None}
+    found = metrics.region_targets(labels, regions, lambda image: masks[image])
+    assert found.tolist() == [1, 0, 0, UNLABELLED, 1]
