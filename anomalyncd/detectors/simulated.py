@@ -1,0 +1,75 @@
+"""A detector that is only simulated, for the embedded product while it has no real one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from anomalyncd.cache import digest_files
+from anomalyncd.demo.rendering import Array, cloud
+from anomalyncd.images import read_mask
+from anomalyncd.types import Dataset
+
+VERSION = 1  # part of the cache key: raise it when maps change
+MISSES, FALSE_ALARMS = 0.08, 0.2  # shares of the pictures
+
+
+class SimulatedDetector:
+    """Blurred truth with noise, misses and false alarms: it has seen the masks, so its figures
+    show that the software works and nothing about detection."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def key(self, dataset: Dataset) -> Any:
+        ids = [sample.id for sample in dataset.samples]
+        masks = [sample.truth_mask for sample in dataset.samples if sample.truth_mask is not None]
+        return self.seed, VERSION, ids, digest_files(masks)
+
+    def maps(self, dataset: Dataset) -> Iterator[NDArray]:
+        streams = np.random.SeedSequence(self.seed).spawn(len(dataset.samples))
+        for sample, stream in zip(dataset.samples, streams, strict=True):
+            truth = None if sample.truth_mask is None else read_mask(sample.truth_mask)
+            yield simulated_map(truth, np.random.default_rng(stream))
+
+
+def simulated_map(
+    truth: NDArray[np.bool_] | NDArray[np.uint8] | None, rng: Generator, *, side: int = 224
+) -> Array:
+    """What a good but fallible anomaly detector might say of a picture.
+
+    Each connected defect is found with a strength of its own and sometimes missed; normal product
+    is uneven and sometimes raises a weak false alarm. Features on a 28 by 28 grid, which
+    is what detectors on a patch backbone have, make the map smooth.
+
+    Args:
+        truth: (h, w), non-zero = defect; None for a defect-free picture.
+        rng: source of all chance.
+        side: height and width of the map.
+
+    Returns:
+        (side, side) float32 ≥ 0, larger = more anomalous, comparable between pictures.
+    """
+    cells = 28
+    score = 0.22 + 0.03 * cloud(rng, (cells, cells), 4) + 0.015 * cloud(rng, (cells, cells), 1)
+    if rng.random() < FALSE_ALARMS:
+        at = np.zeros((cells, cells), np.float32)
+        at[tuple(rng.integers(cells // 6, cells - cells // 6, 2))] = 1
+        blob = cv2.GaussianBlur(at, (0, 0), rng.uniform(0.8, 1.8))
+        score += rng.uniform(0.08, 0.35) * blob / blob.max()
+    if truth is not None:
+        missed = rng.random() < MISSES
+        count, labels = cv2.connectedComponents((truth > 0).astype(np.uint8))
+        for label in range(1, count):
+            defect = (labels == label).astype(np.float32)
+            share = cv2.resize(defect, (cells, cells), interpolation=cv2.INTER_AREA)
+            # A thin defect fills little of a cell and still stirs its feature.
+            seen = np.minimum(cv2.GaussianBlur(np.sqrt(share), (0, 0), 0.7) / 0.6, 1)
+            score += seen * (rng.uniform(0.0, 0.15) if missed else rng.uniform(0.4, 0.8))
+    smooth = cv2.resize(score, (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.maximum(smooth, 0)
