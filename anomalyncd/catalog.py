@@ -1,0 +1,229 @@
+"""Folders on disk → samples, and apart from them their labels. The only place that reads paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from anomalyncd import demo
+from anomalyncd.cache import Cache
+from anomalyncd.config import (
+    BaseConfig,
+    DatasetConfig,
+    DemoConfig,
+    DrawnBaseConfig,
+    FolderBaseConfig,
+    FolderConfig,
+    MtdConfig,
+    MvtecConfig,
+)
+from anomalyncd.errors import InputError
+from anomalyncd.images import SUFFIXES
+from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
+
+
+@dataclass(frozen=True)
+class _TypeFolder:
+    """The images of one type (a kind of defect, or defect-free) with their masks, by stem."""
+
+    name: str
+    images: dict[str, Path]
+    masks: dict[str, Path]
+
+
+def load(config: DatasetConfig, category: str, cache: Cache) -> Dataset:
+    """Find the images of one product.
+
+    Raises:
+        InputError: a folder is missing or empty, or two images have one name.
+    """
+    match config:
+        case DemoConfig():
+            return _load_mvtec(_drawn_product(config, cache), config)
+        case MvtecConfig():
+            return _load_mvtec(_existing(Path(config.path) / category, "category"), config)
+        case MtdConfig():
+            return _load_mtd(_existing(Path(config.path), "dataset.path"), config)
+        case FolderConfig():
+            return _load_folder(_existing(Path(config.path), "dataset.path"), config)
+    raise InputError(f"dataset.kind={config.kind}: expected demo, mvtec, mtd or folder")
+
+
+def load_base(config: BaseConfig, cache: Cache) -> Dataset | None:
+    """Find the labelled base set; None for base=none.
+
+    Raises:
+        InputError: a folder is missing or empty, or an image has no mask.
+    """
+    match config:
+        case DrawnBaseConfig():
+            settings = {"seed": config.seed, "per_class": config.per_class}
+            key = {**settings, "drawing": demo.VERSION}
+            root = cache.entry("demo-base", key, lambda at: demo.draw_base(at, **settings))
+        case FolderBaseConfig():
+            root = _existing(Path(config.path), "base.path")
+        case _:
+            return None
+    images = _existing(root / "images", "base.path")
+    types = [
+        _TypeFolder(folder.name, _images_in(folder), _images_in(root / "masks" / folder.name))
+        for folder in _subfolders(images)
+    ]
+    dataset = _assemble(types, images, normal=None, unscored=())
+    for sample in dataset.samples:
+        if sample.truth_mask is None:
+            raise InputError(
+                f"{sample.image}: no mask; expected {root / 'masks' / sample.id}.png. "
+                "A base set needs a mask for each image (a filled box will do)"
+            )
+    return dataset
+
+
+def _drawn_product(config: DemoConfig, cache: Cache) -> Path:
+    settings = {
+        "seed": config.seed,
+        "train": config.train,
+        "good": config.good,
+        "per_class": config.per_class,
+        "combined": config.combined,
+    }
+    key = {**settings, "drawing": demo.VERSION}
+    return cache.entry("demo", key, lambda at: demo.draw(at, **settings))
+
+
+def _load_mvtec(root: Path, config: DatasetConfig) -> Dataset:
+    test = _existing(root / "test", "dataset.path")
+    types = [
+        _TypeFolder(
+            folder.name,
+            _images_in(folder),
+            _images_in(root / "ground_truth" / folder.name, "_mask"),
+        )
+        for folder in _subfolders(test)
+        if folder.name not in config.leave_out
+    ]
+    train = _images_in(root / "train" / "good")
+    return _assemble(types, root, normal="good", unscored=config.unscored, train=train.values())
+
+
+def _load_mtd(root: Path, config: MtdConfig) -> Dataset:
+    types = [
+        _TypeFolder(
+            folder.name,
+            _images_in(folder / "Imgs", suffixes=(".jpg",)),
+            _images_in(folder / "Imgs", suffixes=(".png",)) if folder.name != "MT_Free" else {},
+        )
+        for folder in _subfolders(root)
+        if folder.name.startswith("MT_") and folder.name not in config.leave_out
+    ]
+    if not types:
+        raise InputError(f"{root}: no MT_<class> folders; expected the MTD release as it is")
+    train: dict[str, Path] = {}
+    if config.train_list is not None:
+        listed = _training_names(root / config.train_list)
+        for index, folder in enumerate(types):
+            if folder.name == "MT_Free":
+                train = {stem: path for stem, path in folder.images.items() if path.name in listed}
+                rest = {stem: path for stem, path in folder.images.items() if stem not in train}
+                types[index] = _TypeFolder(folder.name, rest, {})
+    return _assemble(types, root, normal="MT_Free", unscored=config.unscored, train=train.values())
+
+
+def _training_names(path: Path) -> set[str]:
+    try:
+        return set(path.read_text(encoding="utf-8").split())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: no list of the defect-free training images (DifferNet's 761 names); put it "
+            "there, or count all of MT_Free as test images with dataset.train_list=null"
+        ) from error
+
+
+def _load_folder(root: Path, config: FolderConfig) -> Dataset:
+    loose = _images_in(root)
+    classes = [
+        _TypeFolder(folder.name, _images_in(folder), {})
+        for folder in _subfolders(root)
+        if folder.name not in config.leave_out
+    ]
+    classes = [folder for folder in classes if folder.images]
+    samples = tuple(Sample(id=stem, image=path) for stem, path in loose.items())
+    if not classes:
+        return _not_empty(Dataset(samples, labels=None), root)
+    dataset = _assemble(classes, root, normal=config.normal, unscored=config.unscored)
+    assert dataset.labels is not None
+    targets = np.concatenate([np.full(len(samples), UNLABELLED), dataset.labels.targets])
+    labels = Labels(dataset.labels.classes, targets, dataset.labels.normal)
+    return Dataset(samples + dataset.samples, labels)
+
+
+def _assemble(
+    types: Sequence[_TypeFolder],
+    root: Path,
+    *,
+    normal: str | None,
+    unscored: Iterable[str],
+    train: Iterable[Path] = (),
+) -> Dataset:
+    """Line the types up as samples and labels; the normal class first, the others by name."""
+    types = [folder for folder in types if folder.images]
+    names = sorted((folder.name for folder in types), key=lambda name: (name != normal, name))
+    classes = [name for name in names if name not in set(unscored)]
+    samples, targets = [], []
+    for folder in types:
+        missing = sorted(folder.images.keys() - folder.masks.keys()) if folder.masks else []
+        if missing and folder.name != normal:
+            raise InputError(
+                f"{folder.images[missing[0]]}: no truth mask, though other images of "
+                f"{folder.name} have one; add it (an empty one if there is nothing to see)"
+            )
+        for stem, path in folder.images.items():
+            samples.append(Sample(f"{folder.name}/{stem}", path, folder.masks.get(stem)))
+            targets.append(classes.index(folder.name) if folder.name in classes else UNLABELLED)
+    labels = Labels(tuple(classes), np.array(targets, np.int64), 0 if normal in classes else None)
+    return _not_empty(Dataset(tuple(samples), labels, tuple(train)), root)
+
+
+def _not_empty(dataset: Dataset, root: Path) -> Dataset:
+    if not dataset.samples:
+        raise InputError(f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}")
+    return dataset
+
+
+def _existing(folder: Path, key: str) -> Path:
+    if folder.is_dir():
+        return folder
+    parent = folder.parent
+    beside = [path.name for path in _subfolders(parent)] if parent.is_dir() else []
+    found = (
+        f"{parent} holds: {', '.join(beside) or 'no folders'}"
+        if parent.is_dir()
+        else (f"nor is there {parent}")
+    )
+    raise InputError(f"{folder}: no such folder ({found}); set {key}=…")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _images_in(
+    folder: Path, stem_ends: str = "", suffixes: Sequence[str] = SUFFIXES
+) -> dict[str, Path]:
+    """Image files right in a folder by stem, sorted; a common end of the stems is taken off."""
+    if not folder.is_dir():
+        return {}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in suffixes and path.is_file() and path.name[0] != ".":
+            stem = path.stem.removesuffix(stem_ends)
+            if stem in found:
+                raise InputError(
+                    f"{found[stem]} and {path.name} have one name; rename one, since maps and "
+                    "masks are found by it"
+                )
+            found[stem] = path
+    return found

@@ -1,0 +1,56 @@
+"""The truth masks as anomaly maps: the upper bound that a perfect detector would allow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalyncd.cache import digest_files
+from anomalyncd.errors import InputError
+from anomalyncd.images import read_mask
+from anomalyncd.types import Dataset
+
+
+class GroundTruthDetector:
+    """255 inside the truth mask, 0 outside; images without a mask count as defect-free.
+
+    Raises:
+        InputError: no sample has a truth mask, or a defect class has none.
+    """
+
+    def key(self, dataset: Dataset) -> Any:
+        masks = self._masks(dataset)
+        digests = iter(digest_files(mask for mask in masks if mask is not None))
+        sizes = [_size(sample.image) for sample in dataset.samples]
+        return [None if mask is None else next(digests) for mask in masks], sizes
+
+    def maps(self, dataset: Dataset) -> Iterator[NDArray]:
+        for sample, mask in zip(dataset.samples, self._masks(dataset), strict=True):
+            if mask is None:
+                width, height = _size(sample.image)
+                yield np.zeros((height, width), np.uint8)
+            else:
+                yield read_mask(mask) * np.uint8(255)
+
+    @staticmethod
+    def _masks(dataset: Dataset) -> list[Path | None]:
+        masks = [sample.truth_mask for sample in dataset.samples]
+        if not any(masks):
+            raise InputError(
+                f"detector=ground_truth: no truth mask for any of {len(masks)} images, such as "
+                f"{dataset.samples[0].image}; add the masks or use another detector"
+            )
+        return masks
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise InputError(f"{path}: cannot read this image ({error})") from error

@@ -1,0 +1,146 @@
+"""From images and maps to packed regions: content, pairing, caching, refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalyncd import cutting, maps
+from anomalyncd.cache import Cache
+from anomalyncd.config import MebinConfig, RegionsConfig
+from anomalyncd.detectors.files import FilesDetector
+from anomalyncd.errors import InputError
+from anomalyncd.types import Dataset, Sample
+
+
+def save(path: Path, pixels: NDArray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def product(root: Path, n: int = 4, size: tuple[int, int] = (120, 160)) -> Dataset:
+    """Grey images with one red square each, and maps that are bright there; the last is clean."""
+    height, width = size
+    samples = []
+    for i in range(n):
+        image = np.full((height, width, 3), 90, np.uint8)
+        scores = np.full((height // 2, width // 2), 20, np.uint8)
+        if i < n - 1:
+            y, x = 20 + 5 * i, 30 + 10 * i
+            image[y : y + 24, x : x + 24] = (220, 0, 0)
+            scores[y // 2 : y // 2 + 12, x // 2 : x // 2 + 12] = 200 + i
+        samples.append(Sample(f"t/{i}", save(root / "images" / f"{i}.png", image)))
+        save(root / "maps" / "t" / f"{i}.png", scores)
+    return Dataset(tuple(samples), None)
+
+
+def cut(root: Path, dataset: Dataset, **regions: object) -> cutting.Cut:
+    cache = Cache(root / "cache")
+    stored = maps.collect(FilesDetector(str(root / "maps"), "c"), dataset, cache)
+    config = RegionsConfig(**regions)
+    return cutting.cut_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)
+
+
+def test_regions_hold_the_defect_and_its_mask(tmp_path: Path) -> None:
+    found = cut(tmp_path, product(tmp_path))
+    regions = found.regions
+    assert found.search_range == (20, 202)
+    assert regions.image_index.tolist() == [0, 1, 2, 3]
+    assert found.counts.tolist() == [1, 1, 1, 0]
+    assert regions.images.shape == (4, 64, 64, 3)
+    assert regions.image_sizes.tolist() == [[120, 160]] * 4
+    for i in range(3):
+        inside, outside = regions.masks[i] == 255, regions.masks[i] == 0
+        assert inside.any()
+        assert (regions.images[i][inside][:, 0] > 200).all()  # red where the mask is
+        assert (regions.images[i][outside][:, 0] < 200).any()
+    assert not regions.masks[3].any()
+    assert regions.areas[3] == 0
+    assert regions.boxes[3].tolist() == [0, 0, 160, 120]
+    assert regions.scores[:3] == pytest.approx(1, abs=0.2)  # bicubic overshoot
+    assert regions.scores[3] < 0.01
+
+
+def test_arrays_are_mapped_not_loaded(tmp_path: Path) -> None:
+    regions = cut(tmp_path, product(tmp_path)).regions
+    assert isinstance(regions.images, np.memmap)
+    assert isinstance(regions.masks, np.memmap)
+
+
+def test_a_second_cut_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = product(tmp_path)
+    first = cut(tmp_path, dataset)
+    monkeypatch.setattr(cutting, "read_image", None)  # would fail if called
+    second = cut(tmp_path, dataset)
+    np.testing.assert_array_equal(first.regions.images, second.regions.images)
+    with pytest.raises(TypeError):
+        cut(tmp_path, dataset, padding=0.2)
+
+
+def test_a_changed_image_is_cut_anew(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    cut(tmp_path, dataset)
+    save(dataset.samples[0].image, np.full((120, 160, 3), 7, np.uint8))
+    assert (cut(tmp_path, dataset).regions.images[0] == 7).all()
+
+
+def test_a_square_map_covers_an_oblong_image_but_another_ratio_is_refused(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    for i in range(4):
+        path = tmp_path / "maps" / "t" / f"{i}.png"
+        Image.open(path).resize((64, 64)).save(path)
+    assert len(cut(tmp_path, dataset).regions) == 4
+    with Image.open(tmp_path / "maps" / "t" / "2.png") as scores:
+        scores.resize((90, 50)).save(tmp_path / "maps" / "t" / "2.png")
+    with pytest.raises(InputError, match=r"2\.png is 90 × 50 for an image of 160 × 120"):
+        cut(tmp_path, dataset)
+    assert not list((tmp_path / "cache").glob(".building-*"))  # nothing half-written is left
+
+
+@pytest.mark.parametrize("level", [0, 77])
+def test_constant_maps_have_no_main_element(tmp_path: Path, level: int) -> None:
+    dataset = product(tmp_path)
+    for i in range(4):
+        save(tmp_path / "maps" / "t" / f"{i}.png", np.full((60, 80), level, np.uint8))
+    found = cut(tmp_path, dataset)
+    assert found.search_range == (level, level)
+    assert found.counts.tolist() == [0, 0, 0, 0]
+    assert np.isfinite(found.regions.scores).all()
+
+
+def test_one_constant_map_is_an_image_without_defect(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    save(tmp_path / "maps" / "t" / "0.png", np.full((60, 80), 20, np.uint8))
+    assert cut(tmp_path, dataset).counts.tolist() == [0, 1, 1, 0]
+
+
+def test_a_broken_image_is_named(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    broken = dataset.samples[1].image
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"1\.png: cannot read this image"):
+        cut(tmp_path, dataset)
+
+
+def test_base_is_cut_around_its_masks(tmp_path: Path) -> None:
+    image, truth = np.full((90, 90, 3), 50, np.uint8), np.zeros((90, 90), np.uint8)
+    for corner in (5, 40, 70):
+        image[corner : corner + 8, corner : corner + 8] = 250
+        truth[corner : corner + 8, corner : corner + 8] = 255
+    sample = Sample("a/0", save(tmp_path / "0.png", image), save(tmp_path / "m.png", truth))
+    cache = Cache(tmp_path / "cache")
+    found = cutting.cut_base([sample], RegionsConfig(), 56, cache)
+    assert len(found) == 2  # n + 1 with n = 1
+    assert (found.masks.max(axis=(1, 2)) == 255).all()
+    save(tmp_path / "m.png", truth[:80])
+    with pytest.raises(InputError, match=r"m\.png: a mask of 90 × 80 pixels for an image of 90"):
+        cutting.cut_base([sample], RegionsConfig(), 56, cache)
+
+
+def test_stored_side_leaves_room_for_random_crops() -> None:
+    assert cutting.stored_side(224) == 256

@@ -1,0 +1,168 @@
+"""Reading maps of all kinds, pairing them by name, normalising them together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalyncd import maps
+from anomalyncd.cache import Cache
+from anomalyncd.detectors.files import FilesDetector
+from anomalyncd.detectors.ground_truth import GroundTruthDetector
+from anomalyncd.errors import InputError
+from anomalyncd.images import read_map
+from anomalyncd.types import Dataset, Sample
+
+
+def write(path: Path, scores: NDArray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match path.suffix:
+        case ".npy":
+            np.save(path, scores)
+        case ".npz":
+            np.savez(path, scores)
+        case ".tiff":
+            tifffile.imwrite(path, scores)
+        case _:
+            Image.fromarray(scores).save(path)
+
+
+def dataset_of(*ids: str) -> Dataset:
+    return Dataset(tuple(Sample(name, Path(f"{name}.png")) for name in ids), None)
+
+
+def collect(root: Path, dataset: Dataset, raw_range: tuple[float, float] | None = None) -> list:
+    detector = FilesDetector(str(root / "maps"), "screw")
+    return list(maps.collect(detector, dataset, Cache(root / "cache"), raw_range))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tiff", ".png"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_every_format_gives_the_same_numbers(tmp_path: Path, suffix: str, dtype: type) -> None:
+    if (suffix, dtype) == (".png", np.float32):
+        return  # png holds integers only
+    scores = (np.arange(12).reshape(3, 4) * 20).astype(dtype)
+    write(tmp_path / f"a{suffix}", scores)
+    np.testing.assert_array_equal(read_map(tmp_path / f"a{suffix}"), scores)
+
+
+def test_maps_pair_by_type_and_stem(tmp_path: Path) -> None:
+    names = ("bad type/a.b c", "good/a.b c", "bad type/ü_crop", "good/000")
+    for level, name in enumerate(names):
+        write(tmp_path / "maps" / "screw" / f"{name}.png", np.full((4, 4), level, np.uint8))
+    found = collect(tmp_path, dataset_of(*reversed(names)))
+    assert [int(scores[0, 0]) for scores in found] == [3, 2, 1, 0]
+
+
+def test_the_category_folder_may_be_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "good" / "1.npy", np.zeros((2, 2), np.uint8))
+    assert len(collect(tmp_path, dataset_of("good/1"))) == 1
+
+
+def test_floats_are_normalised_over_the_category_not_each_map(tmp_path: Path) -> None:
+    low = np.linspace(-3, 1, 16, dtype=np.float32).reshape(4, 4)
+    high = np.linspace(0, 7, 10, dtype=np.float32).reshape(2, 5)
+    write(tmp_path / "maps" / "t" / "low.npy", low)
+    write(tmp_path / "maps" / "t" / "high.npy", high)
+    dataset = dataset_of("t/low", "t/high")
+    found = collect(tmp_path, dataset)
+    assert found[0].shape == (4, 4)
+    assert found[1].shape == (2, 5)
+    expected = (low.astype(float) + 3) / 10 * 255
+    assert (np.abs(found[0] - np.floor(expected + 1e-9)) == 0).all()  # rounded down
+    assert (found[0].min(), found[1].max()) == (0, 255)
+    again = collect(tmp_path, dataset, raw_range=(-3, 2))
+    assert again[1].max() == 255  # saturates
+    assert again[0].max() == int(4 / 5 * 255)
+
+
+def test_8_bit_maps_are_used_as_they_are(tmp_path: Path) -> None:
+    scores = np.random.default_rng(0).integers(3, 90, (5, 7)).astype(np.uint8)
+    write(tmp_path / "maps" / "t" / "a.png", scores)
+    np.testing.assert_array_equal(collect(tmp_path, dataset_of("t/a"))[0], scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (np.array([[0.1, np.nan]]), "NaN"),
+        (np.array([[0.1, np.inf]]), "infinite"),
+        (np.broadcast_to([1, 2, 3], (2, 3, 3)), "colour picture"),
+        (np.zeros((2, 3, 5)), r"shape \(2, 3, 5\)"),
+        (np.zeros((0, 3)), r"shape \(0, 3\)"),
+        (np.array([["a"]]), "expected numbers"),
+    ],
+)
+def test_unusable_maps_are_named(tmp_path: Path, scores: NDArray, message: str) -> None:
+    np.save(tmp_path / "a.npy", scores)
+    with pytest.raises(InputError, match=rf"a\.npy.*{message}"):
+        read_map(tmp_path / "a.npy")
+
+
+def test_axes_of_length_one_are_dropped_only_around_a_map(tmp_path: Path) -> None:
+    for shape in ((1, 2, 3), (2, 3, 1), (1, 1, 2, 3)):
+        np.save(tmp_path / "a.npy", np.zeros(shape))
+        assert read_map(tmp_path / "a.npy").shape == (2, 3)
+    np.save(tmp_path / "a.npy", np.zeros((1, 3)))
+    assert read_map(tmp_path / "a.npy").shape == (1, 3)
+
+
+def test_a_grey_map_saved_as_rgb_is_taken(tmp_path: Path) -> None:
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    write(tmp_path / "a.png", np.repeat(grey[..., None], 3, axis=2))
+    np.testing.assert_array_equal(read_map(tmp_path / "a.png"), grey)
+
+
+def test_unreadable_maps_are_named(tmp_path: Path) -> None:
+    for name in ("a.png", "a.npy", "a.npz", "a.tiff"):
+        (tmp_path / name).write_bytes(b"nonsense")
+        with pytest.raises(InputError, match=rf"{name}: cannot read this anomaly map"):
+            read_map(tmp_path / name)
+    np.save(tmp_path / "o.npy", np.array([{}], dtype=object))
+    with pytest.raises(InputError, match=r"o\.npy: cannot read"):  # a pickle, never opened
+        read_map(tmp_path / "o.npy")
+
+
+def test_a_missing_map_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "screw" / "t" / "a.png", np.zeros((2, 2), np.uint8))
+    with pytest.raises(InputError, match=r"no anomaly map for .*t/b\.png: looked for .*screw/t/b"):
+        collect(tmp_path, dataset_of("t/a", "t/b"))
+    with pytest.raises(InputError, match=r"detector\.path"):
+        FilesDetector(str(tmp_path / "nowhere"), "screw")
+
+
+def test_mixed_types_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "t" / "a.npy", np.zeros((2, 2), np.uint8))
+    write(tmp_path / "maps" / "t" / "b.npy", np.zeros((2, 2), np.float32))
+    with pytest.raises(InputError, match="float32 and others are uint8"):
+        collect(tmp_path, dataset_of("t/a", "t/b"))
+
+
+def test_stored_maps_are_a_sequence(tmp_path: Path) -> None:
+    for i in range(3):
+        write(tmp_path / "maps" / "t" / f"{i}.png", np.full((2, 2 + i), i, np.uint8))
+    dataset = dataset_of("t/0", "t/1", "t/2")
+    stored = maps.collect(FilesDetector(str(tmp_path / "maps"), "c"), dataset, Cache(tmp_path))
+    assert stored[-1].shape == (2, 4)
+    assert [scores.shape for scores in stored[1:]] == [(2, 3), (2, 4)]
+    with pytest.raises(IndexError):
+        stored[3]
+
+
+def test_ground_truth_is_the_mask_or_nothing(tmp_path: Path) -> None:
+    image = tmp_path / "a.png"
+    write(image, np.zeros((3, 5), np.uint8))
+    truth = tmp_path / "mask.png"
+    write(truth, np.array([[0, 127, 128, 255, 0]] * 3, np.uint8))
+    dataset = Dataset((Sample("t/a", image, truth), Sample("good/a", image)), None)
+    a, b = maps.collect(GroundTruthDetector(), dataset, Cache(tmp_path / "cache"))
+    assert a.tolist() == [[0, 0, 255, 255, 0]] * 3  # in-between greys count from 128
+    assert b.shape == (3, 5)
+    assert not b.any()
+    with pytest.raises(InputError, match="no truth mask for any of 1 images"):
+        GroundTruthDetector().key(Dataset(dataset.samples[1:], None))
