@@ -1,0 +1,103 @@
+"""timm's Vision Transformers: creating them, and explaining it when that fails."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import timm
+import torch
+from timm.models import load_state_dict
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+
+from anomalyncd.config import BackboneConfig
+from anomalyncd.errors import InputError
+
+Source = Literal["hub", "file", "random"]
+
+_RANDOM_SEED = 0  # an untrained backbone is the same in every run
+
+
+@dataclass(frozen=True)
+class Backbone:
+    vit: VisionTransformer
+    source: Source  # where the frozen weights come from
+    mean: tuple[float, ...]  # per channel, of images in [0, 1], as the weights were trained
+    std: tuple[float, ...]
+
+
+def build(config: BackboneConfig) -> Backbone:
+    """Create the network at the views' side; position embeddings are resampled to it.
+
+    Raises:
+        InputError: no such network, one without a class token, a side that patches do not divide,
+            no weights file, weights that do not fit, or no way to the hub.
+    """
+    source: Source
+    if config.checkpoint is not None:
+        vit, source = _create(config, pretrained=False), "file"
+        _load_file(vit, Path(config.checkpoint), config.name)
+    elif config.pretrained:
+        vit, source = _create(config, pretrained=True), "hub"
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_RANDOM_SEED)
+            vit, source = _create(config, pretrained=False), "random"
+    trained_with = cast(dict[str, Any], vit.pretrained_cfg)
+    return Backbone(vit.eval(), source, tuple(trained_with["mean"]), tuple(trained_with["std"]))
+
+
+def _create(config: BackboneConfig, *, pretrained: bool) -> VisionTransformer:
+    if not timm.is_model(config.name.partition(".")[0]):
+        close = ", ".join(timm.list_models(f"*{config.name[:12]}*")[:5])
+        raise InputError(
+            f"backbone.name={config.name}: timm knows no such model"
+            + (f"; close: {close}" if close else "; timm.list_models('vit*') lists them")
+        )
+    not_a_vit = InputError(
+        f"backbone.name={config.name}: not a Vision Transformer with a class token; "
+        "expected one such as vit_base_patch8_224.dino"
+    )
+    try:
+        vit = timm.create_model(
+            config.name, pretrained=pretrained, num_classes=0, img_size=config.side
+        )
+    except TypeError as error:  # the network has no img_size
+        raise not_a_vit from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = str(error).strip().splitlines()
+        raise InputError(
+            f"backbone.name={config.name}: its weights could not be fetched from the hub "
+            f"({type(error).__name__}: {reason[0] if reason else 'no reason given'}); give a local "
+            "file with backbone.checkpoint=…, go online, or take backbone=vit_tiny_untrained to "
+            "try the software"
+        ) from error
+    if not isinstance(vit, VisionTransformer):
+        raise not_a_vit
+    patch = vit.patch_embed.patch_size[0]
+    if config.side % patch:
+        raise InputError(
+            f"backbone.side={config.side}: {config.name} has patches of {patch} pixels; expected a "
+            f"multiple, such as {round(config.side / patch) * patch or patch}"
+        )
+    return vit
+
+
+def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; set backbone.checkpoint=…")
+    try:
+        weights = checkpoint_filter_fn(load_state_dict(str(path), weights_only=True), vit)
+        # Heads and other surplus of the file are fine; what the network lacks is not.
+        missing = vit.load_state_dict(weights, strict=False).missing_keys
+    except Exception as error:  # whatever safetensors, torch or timm make of a wrong file
+        reason = str(error).strip().splitlines()
+        missing = [reason[0] if reason else type(error).__name__]
+    if missing:
+        raise InputError(
+            f"{path}: these weights do not fit {name} ({missing[0]}); set backbone.name to the "
+            "network that they belong to"
+        )

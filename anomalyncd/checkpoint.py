@@ -1,0 +1,188 @@
+"""Models and training states as safetensors with a JSON header; no pickles.
+
+A finished model holds what was trained and all that prediction needs. Frozen weights are left
+where they come from and checked by their hash, unless they are random, when nobody else has them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from anomalyncd import backbone as backbones
+from anomalyncd import model as models
+from anomalyncd.config import (
+    AttentionConfig,
+    BackboneConfig,
+    FitConfig,
+    FusionConfig,
+    MebinConfig,
+    RegionsConfig,
+)
+from anomalyncd.errors import InputError
+from anomalyncd.model import Model
+
+_FORMAT = 1
+_KEY = "anomalyncd"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that prediction needs beside the weights."""
+
+    backbone: BackboneConfig
+    backbone_source: str  # hub, file or random
+    attention: AttentionConfig
+    mebin: MebinConfig  # with the search range of the training maps
+    regions: RegionsConfig
+    fusion: FusionConfig
+    fit: FitConfig
+    raw_range: tuple[float, float] | None  # of the training maps before they became 8-bit
+    head: int  # the classifier that is used
+    base_classes: tuple[str, ...]
+    class_names: tuple[str, ...]  # of the K novel classes
+    frozen_hash: str
+
+
+def save_model(path: Path, model: Model, recipe: Recipe) -> None:
+    tensors: dict[str, Tensor] = dict(model.trainable())
+    if recipe.backbone_source == "random":
+        tensors |= dict(model.frozen())
+    header = {"format": _FORMAT, "recipe": asdict(recipe)}
+    _save(path, tensors, header)
+
+
+def load_model(path: Path) -> tuple[Model, Recipe]:
+    """Rebuild a trained model, strictly: every weight must be there, none may be left over.
+
+    Raises:
+        InputError: not such a file, of another version, or its frozen weights have changed.
+    """
+    tensors, header = _load(path)
+    if header.get("format") != _FORMAT:
+        raise InputError(
+            f"{path}: format {header.get('format')}; this version reads format {_FORMAT}"
+        )
+    stored = header["recipe"]
+    recipe = Recipe(
+        backbone=BackboneConfig(**stored["backbone"]),
+        backbone_source=stored["backbone_source"],
+        attention=AttentionConfig(**stored["attention"]),
+        mebin=MebinConfig(**stored["mebin"]),
+        regions=RegionsConfig(**stored["regions"]),
+        fusion=FusionConfig(**stored["fusion"]),
+        fit=FitConfig(**stored["fit"]),
+        raw_range=tuple(stored["raw_range"]) if stored["raw_range"] else None,
+        head=stored["head"],
+        base_classes=tuple(stored["base_classes"]),
+        class_names=tuple(stored["class_names"]),
+        frozen_hash=stored["frozen_hash"],
+    )
+    model = models.build(
+        backbones.build(recipe.backbone),
+        recipe.attention,
+        recipe.fit,
+        n_base=len(recipe.base_classes),
+        n_novel=len(recipe.class_names),
+    )
+    own = dict(model.named_parameters())
+    expected = set(own) if recipe.backbone_source == "random" else dict(model.trainable()).keys()
+    if expected != tensors.keys():
+        odd = sorted(expected ^ tensors.keys())[:3]
+        raise InputError(f"{path}: weights missing or left over: {', '.join(odd)} …")
+    _copy(tensors, own, path)
+    if frozen_hash(model) != recipe.frozen_hash:
+        raise InputError(
+            f"{recipe.backbone.checkpoint or recipe.backbone.name}: its weights are not those that "
+            f"{path} was trained on; restore them, or train again"
+        )
+    return model, recipe
+
+
+def frozen_hash(model: Model) -> str:
+    """Hash of the weights that were not trained."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, p in sorted(model.frozen()):
+        digest.update(name.encode())
+        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+class TrainingState:
+    """Keeps a run's last finished epoch on disk, so that a killed run can go on from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.epochs_done = 0
+
+    def load(self, model: Model, optimizer: torch.optim.SGD) -> list[list[float]]:
+        """Put the kept epoch back into model and optimizer; its history, empty if none is kept."""
+        if not self.path.exists():
+            return []
+        tensors, header = _load(self.path)
+        parameters = dict(model.trainable())
+        _copy({n: t for n, t in tensors.items() if n in parameters}, parameters, self.path)
+        for name, p in parameters.items():
+            if (momentum := tensors.get(f"momentum:{name}")) is not None:
+                optimizer.state[p]["momentum_buffer"] = momentum.to(p.device)
+        self.epochs_done = header["epochs_done"]
+        return header["history"]
+
+    def save(
+        self,
+        model: Model,
+        optimizer: torch.optim.SGD,
+        epochs_done: int,
+        history: list[list[float]],
+    ) -> None:
+        tensors: dict[str, Tensor] = dict(model.trainable())
+        for name, p in model.trainable():
+            if "momentum_buffer" in optimizer.state[p]:
+                tensors[f"momentum:{name}"] = optimizer.state[p]["momentum_buffer"]
+        _save(self.path, tensors, {"epochs_done": epochs_done, "history": history})
+        self.epochs_done = epochs_done
+
+    def discard(self) -> None:
+        """Remove the file that this run wrote; the finished model stands in its place."""
+        self.path.unlink(missing_ok=True)
+
+
+def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".part")
+    own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    try:
+        save_file(own, temporary, metadata={_KEY: json.dumps(header)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(
+            f"{path}: cannot be written ({error}); free space or set output_root=…"
+        ) from error
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: not a model of anomalyncd ({error})") from error
+
+
+@torch.no_grad()
+def _copy(tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter], path: Path) -> None:
+    for name, tensor in tensors.items():
+        if tensor.shape != parameters[name].shape:
+            raise InputError(
+                f"{path}: {name} is {tuple(tensor.shape)}; expected {tuple(parameters[name].shape)}"
+            )
+        parameters[name].copy_(tensor)

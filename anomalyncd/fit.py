@@ -1,0 +1,235 @@
+"""The training loop: two-view self-distillation of the novel regions beside the base set.
+
+Every epoch draws from its own seeded stream, so that a resumed run sees what an uninterrupted one
+would have seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anomalyncd import losses, views
+from anomalyncd.checkpoint import TrainingState
+from anomalyncd.config import FitConfig
+from anomalyncd.errors import InputError
+from anomalyncd.model import Model
+from anomalyncd.types import UNLABELLED, Regions
+
+TERMS = ("total", "base_class", "novel_class", "base_contrast", "contrast")  # then one per head
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Base and novel regions in one numbering: base first."""
+
+    novel: Regions
+    base: Regions | None = None
+    base_targets: NDArray[np.int64] | None = None  # (len(base),) base classes
+
+    @property
+    def n_base(self) -> int:
+        return len(self.base) if self.base is not None else 0
+
+    def __len__(self) -> int:
+        return self.n_base + len(self.novel)
+
+    def batch(self, indices: Tensor, device: torch.device) -> Batch:
+        """Load regions; base ones come first."""
+        order = indices.sort().values.numpy()
+        base, novel = order[order < self.n_base], order[order >= self.n_base] - self.n_base
+        parts = [(self.novel, novel)]
+        labels = np.full(len(order), UNLABELLED)
+        scores = self.novel.scores[novel]
+        if self.base is not None and self.base_targets is not None:
+            parts.insert(0, (self.base, base))
+            labels[: len(base)] = self.base_targets[base]
+        images = np.concatenate([regions.images[rows] for regions, rows in parts])
+        masks = np.concatenate([regions.masks[rows] for regions, rows in parts])
+        return Batch(
+            images=torch.from_numpy(images).to(device, non_blocking=True),
+            masks=torch.from_numpy(masks).to(device, non_blocking=True),
+            labels=torch.from_numpy(labels).to(device, non_blocking=True),
+            scores=torch.from_numpy(scores).float().to(device, non_blocking=True),
+            n_base=len(base),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: Tensor  # (b, s, s, 3) uint8
+    masks: Tensor  # (b, s, s) uint8
+    labels: Tensor  # (b,) base class, UNLABELLED for novel regions
+    scores: Tensor  # (b − n_base,) anomaly scores of the novel regions
+    n_base: int  # the first rows; known on the host, so that slicing needs no synchronisation
+
+
+def fit(
+    model: Model,
+    data: TrainingSet,
+    config: FitConfig,
+    *,
+    seed: int,
+    state: TrainingState,
+    on_epoch: Callable[[int, dict[str, float]], None],
+) -> list[list[float]]:
+    """Train the last block and the heads in place.
+
+    Args:
+        model: on the device to train on.
+        data: regions to learn from.
+        config: the schedule.
+        seed: of batches and views.
+        state: where each epoch is kept, to resume a killed run from.
+        on_epoch: told the epoch, counted from 0, and its mean figures.
+
+    Returns:
+        The mean of every term per epoch: TERMS, then the novel-class loss of each head.
+
+    Raises:
+        InputError: a loss is not finite (its step is named), or no batch could be made.
+    """
+    optimizer = make_optimizer(model, config)
+    history = state.load(model, optimizer)
+    device = next(model.parameters()).device
+    for epoch in range(state.epochs_done, config.epochs):
+        stream = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, epoch)
+        steps = []
+        for indices in draw_batches(data.n_base, len(data.novel), config.batch_size, stream):
+            batch = data.batch(indices, device)
+            x, masks = two_views(model, batch, stream)
+            terms = objective(model, model(x, masks), batch, config, epoch)
+            optimizer.zero_grad()
+            terms[0].backward()
+            optimizer.step()
+            steps.append(terms.detach())
+        if steps:  # a handful of regions may give batches of one kind only
+            history.append(_epoch_means(torch.stack(steps).cpu(), epoch))
+        state.save(model, optimizer, epoch + 1, history)
+        if history:
+            on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
+    if not history:
+        raise InputError(
+            f"{data.n_base} base and {len(data.novel)} novel regions gave no batch of both kinds; "
+            "give more images, a larger base set, or base=none"
+        )
+    return history
+
+
+def two_views(model: Model, batch: Batch, stream: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two random views of each region: (2b, 3, side, side) and their masks, view 1 first."""
+    pairs = [
+        views.training_views(batch.images, batch.masks, model.side, model.mean, model.std, stream)
+        for _ in range(2)
+    ]
+    return torch.cat([x for x, _ in pairs]), torch.cat([mask for _, mask in pairs])
+
+
+def objective(
+    model: Model, features: Tensor, batch: Batch, config: FitConfig, epoch: int
+) -> Tensor:
+    """All terms of the loss (reference section 8): (len(TERMS) + n_heads,), the total first.
+
+    Args:
+        model: whose heads are used.
+        features: (2b, width) class tokens, view 1 of the whole batch, then view 2.
+        batch: what the views were made of.
+        config: weights and temperatures.
+        epoch: counted from 0, for the teacher's temperature.
+    """
+    logits = model.heads.classify(features)  # (heads, 2b, classes)
+    projections = model.heads.project(features)
+    by_view = logits.unflatten(1, (2, -1))
+    novel = by_view[:, :, batch.n_base :].flatten(1, 2)
+    if config.pseudo_label_correction:
+        normal_weight = (0.5 - batch.scores).clamp(min=0).repeat(2)
+    else:
+        normal_weight = novel.new_zeros(novel.shape[1])
+    per_head = losses.self_distillation(
+        novel,
+        n_base=model.n_base,
+        normal_weight=normal_weight,
+        teacher_temperature=config.teacher_temperature_at(epoch),
+        student_temperature=config.student_temperature,
+    )
+    gap = losses.mean_entropy_gap(novel, config.student_temperature)
+    per_head = per_head + config.entropy_weight * gap
+    novel_class, contrast = per_head.mean(), losses.info_nce(projections)
+    if batch.n_base:
+        known = by_view[:, :, : batch.n_base].flatten(0, 2) / config.student_temperature
+        targets = batch.labels[: batch.n_base].repeat(2 * len(logits))
+        base_class = F.cross_entropy(known, targets)
+        base_contrast = losses.supervised_contrastive(projections, batch.labels)
+        weight = config.base_weight
+    else:
+        base_class = base_contrast = features.new_zeros(())
+        weight = 0.0
+    total = weight * (base_contrast + base_class) + (1 - weight) * (contrast + novel_class)
+    terms = torch.stack([total, base_class, novel_class, base_contrast, contrast])
+    return torch.cat([terms, per_head])
+
+
+def make_optimizer(model: Model, config: FitConfig) -> torch.optim.SGD:
+    """SGD with momentum; weight decay on matrices only."""
+    parameters = [p for _, p in model.trainable()]
+    matrices = {
+        "params": [p for p in parameters if p.ndim > 1],
+        "weight_decay": config.weight_decay,
+    }
+    vectors = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
+    return torch.optim.SGD([matrices, vectors], lr=config.learning_rate, momentum=config.momentum)
+
+
+def learning_rate(config: FitConfig, epoch: int) -> float:
+    """Cosine over the epochs, constant within one."""
+    share = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
+    return config.final_learning_rate + share * (config.learning_rate - config.final_learning_rate)
+
+
+def draw_batches(
+    n_base: int, n_novel: int, batch_size: int, stream: torch.Generator
+) -> Iterator[Tensor]:
+    """Draw n_base + n_novel regions with replacement, both kinds with equal total mass.
+
+    Yields:
+        (≤ batch_size,) indices, base regions first in the numbering. With a base set, a batch of
+        one kind only is left out, as in the release.
+    """
+    mass = torch.ones(n_base + n_novel, dtype=torch.float64)
+    if n_base:
+        mass[:n_base] /= n_base
+        mass[n_base:] /= n_novel
+    drawn = torch.multinomial(mass, len(mass), replacement=True, generator=stream)
+    for batch in drawn.split(batch_size):
+        if n_base == 0 or 0 < int((batch < n_base).sum()) < len(batch):
+            yield batch
+
+
+def best_head(history: list[list[float]]) -> int:
+    """The head with the lowest mean novel-class loss over the last epoch."""
+    return int(np.argmin(history[-1][len(TERMS) :]))
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _epoch_means(steps: Tensor, epoch: int) -> list[float]:
+    broken = ~steps.isfinite().all(dim=1)
+    if broken.any():
+        step = int(broken.nonzero()[0]) + 1
+        raise InputError(
+            f"the loss is not a finite number at epoch {epoch + 1}, step {step}: "
+            f"{dict(zip(TERMS, steps[step - 1].tolist(), strict=False))}; "
+            "lower fit.learning_rate, or check the backbone's weights"
+        )
+    return steps.mean(0).tolist()

@@ -1,0 +1,159 @@
+"""Finished models: strict, self-contained, without pickles."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from anomalyncd import backbone, checkpoint, model
+from anomalyncd.config import (
+    AttentionConfig,
+    BackboneConfig,
+    FitConfig,
+    FusionConfig,
+    MebinConfig,
+    RegionsConfig,
+)
+from anomalyncd.errors import InputError
+
+FIT = FitConfig(hidden=8, bottleneck=4, heads=2)
+TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, side=32)
+
+
+def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Recipe]:
+    stock = backbone.build(config)
+    network = model.build(stock, AttentionConfig(), FIT, n_base=1, n_novel=3)
+    recipe = checkpoint.Recipe(
+        backbone=config,
+        backbone_source=stock.source,
+        attention=AttentionConfig(),
+        mebin=MebinConfig(search_range=[3.0, 200.0]),
+        regions=RegionsConfig(fit="stretch"),
+        fusion=FusionConfig(),
+        fit=FIT,
+        raw_range=(0.25, 3.5),
+        head=1,
+        base_classes=("dent",),
+        class_names=("good", "scratch", "class 3"),
+        frozen_hash=checkpoint.frozen_hash(network),
+    )
+    return network, recipe
+
+
+def views() -> tuple[Tensor, Tensor]:
+    stream = torch.Generator().manual_seed(0)
+    return torch.randn(2, 3, 32, 32, generator=stream), torch.ones(2, 1, 32, 32)
+
+
+def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
+    network, recipe = trained()
+    with torch.no_grad():
+        for _, p in network.trainable():
+            p.add_(torch.randn_like(p))
+    checkpoint.save_model(tmp_path / "m.safetensors", network, recipe)
+    loaded, again = checkpoint.load_model(tmp_path / "m.safetensors")
+    assert again == recipe
+    torch.testing.assert_close(loaded.eval()(*views()), network(*views()), rtol=0, atol=0)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def saved_weights(path: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
+    vit = timm.create_model("vit_tiny_patch16_224", num_classes=0, img_size=32)
+    save_file(vit.state_dict(), path)
+    return path
+
+
+def test_frozen_weights_of_a_file_stay_there_and_are_checked(tmp_path: Path) -> None:
+    config = replace(TINY, checkpoint=str(saved_weights(tmp_path / "w.safetensors", 1)))
+    network, recipe = trained(config)
+    path = tmp_path / "m.safetensors"
+    checkpoint.save_model(path, network, recipe)
+    assert "vit.vit.patch_embed.proj.weight" not in load_file(path)
+    assert checkpoint.load_model(path)[1].backbone_source == "file"
+    saved_weights(tmp_path / "w.safetensors", 2)
+    with pytest.raises(InputError, match=r"w\.safetensors: its weights are not those"):
+        checkpoint.load_model(path)
+
+
+@pytest.mark.parametrize("change", ["missing", "extra", "shape", "format", "nonsense", "foreign"])
+def test_loading_is_strict(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "m.safetensors"
+    checkpoint.save_model(path, *trained())
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()["anomalyncd"])
+    tensors = load_file(path)
+    match change:
+        case "missing":
+            del tensors["heads.prototypes"]
+        case "extra":
+            tensors["surplus"] = torch.zeros(1)
+        case "shape":
+            tensors["heads.prototypes"] = torch.zeros(2, 9, 192)
+        case "format":
+            header["format"] = 99
+    if change == "nonsense":
+        path.write_bytes(b"nonsense")
+    elif change == "foreign":
+        save_file(tensors, path)
+    else:
+        save_file(tensors, path, metadata={"anomalyncd": json.dumps(header)})
+    with pytest.raises(InputError, match=r"m\.safetensors"):
+        checkpoint.load_model(path)
+
+
+def test_an_unwritable_place_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"m\.safetensors: cannot be written"):
+        checkpoint.save_model(tmp_path / "absent" / "m.safetensors", *trained())
+
+
+def test_the_random_backbone_is_the_same_every_time_and_leaves_the_seed_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = backbone.build(TINY).vit.state_dict()
+    assert torch.equal(torch.rand(1), expected)
+    second = backbone.build(TINY).vit.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_position_embeddings_are_resampled_to_the_side(tmp_path: Path) -> None:
+    path = str(saved_weights(tmp_path / "w.safetensors", 1))
+    vit = backbone.build(replace(TINY, checkpoint=path, side=64)).vit
+    assert vit.pos_embed.shape == (1, 17, 192)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (replace(TINY, name="vit_tinny"), "timm knows no such model"),
+        (replace(TINY, name="resnet18"), "expected one such as vit_base_patch8_224.dino"),
+        (replace(TINY, side=40), "backbone.side=40"),
+        (replace(TINY, checkpoint="absent.pth"), "absent.pth: no such weights file"),
+    ],
+)
+def test_unusable_backbones_are_told(config: BackboneConfig, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        model.build(backbone.build(config), AttentionConfig(), FIT, n_base=0, n_novel=2)
+
+
+def test_weights_of_another_network_are_told(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors")
+    config = replace(TINY, checkpoint=str(tmp_path / "w.safetensors"))
+    with pytest.raises(InputError, match=r"w\.safetensors: these weights do not fit"):
+        backbone.build(config)
+
+
+def test_without_a_network_the_hub_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = BackboneConfig("vit_small_patch16_224.dino", side=32)
+    with pytest.raises(InputError, match=r"could not be fetched .* backbone\.checkpoint="):
+        backbone.build(config)

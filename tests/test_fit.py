@@ -1,0 +1,228 @@
+"""Training: five optimisation steps of the release, sampling, schedules, resuming."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from timm.models.vision_transformer import VisionTransformer
+
+from anomalyncd import fit
+from anomalyncd.checkpoint import TrainingState
+from anomalyncd.config import FitConfig
+from anomalyncd.errors import InputError
+from anomalyncd.heads import Heads
+from anomalyncd.model import Model
+from anomalyncd.types import Regions
+from anomalyncd.vit import MaskGuidedViT
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "train.npz")
+PROJECTOR = {"mlp.0": "projector.0", "mlp.2": "projector.2", "mlp.4": "projector.4"}
+
+
+def golden_weights(prefix: str) -> dict[str, torch.Tensor]:
+    """The recorded weights under our names; the classifiers' directions become one tensor."""
+    weights, directions = {}, {}
+    for key in GOLDEN:
+        if not key.startswith(prefix):
+            continue
+        part, name = key.removeprefix(prefix)[0], key.removeprefix(prefix)[2:]
+        tensor = torch.from_numpy(GOLDEN[key])
+        if part == "0":
+            weights[f"vit.vit.{name}"] = tensor
+        elif name.endswith("weight_v"):
+            directions[int(name.split(".")[1])] = tensor
+        elif name.startswith("mlp"):
+            layer, kind = name.rsplit(".", 1)
+            weights[f"heads.{PROJECTOR[layer]}.{kind}"] = tensor
+    weights["heads.prototypes"] = torch.stack([directions[i] for i in sorted(directions)])
+    return weights
+
+
+def small_model(n_base: int = 2, n_novel: int = 3) -> Model:
+    torch.manual_seed(0)
+    vit = VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0
+    )
+    heads = Heads(24, n_base + n_novel, n_heads=2, hidden=16, bottleneck=8)
+    half = (0.5, 0.5, 0.5)
+    return Model(MaskGuidedViT(vit, 2), heads, n_base=n_base, mean=half, std=half)
+
+
+def drawn_regions(n: int, seed: int, side: int = 37) -> Regions:
+    rng = np.random.default_rng(seed)
+    return Regions(
+        images=rng.integers(0, 256, (n, side, side, 3), np.uint8),
+        masks=rng.integers(0, 2, (n, side, side), np.uint8) * np.uint8(255),
+        image_index=np.arange(n),
+        boxes=np.tile([0, 0, side, side], (n, 1)),
+        areas=np.full(n, 9),
+        scores=rng.uniform(0, 1, n),
+        image_sizes=np.tile([side, side], (n, 1)),
+    )
+
+
+def training_set(seed: int = 0) -> fit.TrainingSet:
+    return fit.TrainingSet(drawn_regions(9, seed), drawn_regions(7, seed + 1), np.arange(7) % 2)
+
+
+def test_five_steps_match_the_release() -> None:
+    n_base, n_novel = int(GOLDEN["n_base"]), int(GOLDEN["n_novel"])
+    vit = VisionTransformer(
+        img_size=64, patch_size=8, embed_dim=48, depth=12, num_heads=3, num_classes=0
+    )
+    half = (0.5, 0.5, 0.5)
+    heads = Heads(48, n_base + n_novel, hidden=96, bottleneck=32)
+    model = Model(MaskGuidedViT(vit), heads, n_base=n_base, mean=half, std=half)
+    model.load_state_dict(golden_weights("w0:"))
+    config = FitConfig()
+    optimizer = fit.make_optimizer(model, config)
+    for step in range(5):
+        labels = torch.from_numpy(GOLDEN[f"label_{step}"])
+        order = torch.cat([(labels >= 0).nonzero(), (labels < 0).nonzero()]).squeeze(1)
+        both = torch.cat([order, order + len(labels)])
+        x = torch.from_numpy(GOLDEN[f"x_{step}"]).float()[both] / 32
+        masks = np.unpackbits(GOLDEN[f"mask_{step}"]).reshape(len(both), 1, 64, 64)
+        weight = torch.from_numpy(GOLDEN[f"normal_weight_{step}"])
+        batch = fit.Batch(
+            images=x,
+            masks=x,
+            labels=labels[order],
+            scores=0.5 - weight[: len(weight) // 2],
+            n_base=int((labels >= 0).sum()),
+        )
+        features = model(x, torch.from_numpy(masks).float()[both])
+        terms = fit.objective(model, features, batch, config, epoch=0)
+        np.testing.assert_allclose(terms.detach(), GOLDEN["history"][step], rtol=1e-5)
+        optimizer.zero_grad()
+        terms[0].backward()
+        optimizer.step()
+    trained = dict(model.trainable())
+    golden = golden_weights("w5:")
+    assert golden.keys() == trained.keys()
+    for name, weights in golden.items():
+        np.testing.assert_allclose(trained[name].detach(), weights, rtol=1e-5, atol=1e-6)
+
+
+def test_without_base_the_loss_is_that_of_the_novel_regions() -> None:
+    model, data = small_model(n_base=0), fit.TrainingSet(drawn_regions(6, 0))
+    batch = data.batch(torch.arange(6), torch.device("cpu"))
+    x, masks = fit.two_views(model, batch, torch.Generator().manual_seed(0))
+    terms = fit.objective(model, model(x, masks), batch, FitConfig(), 0)
+    figures = dict(zip(fit.TERMS, terms.tolist(), strict=False))
+    assert figures["total"] == pytest.approx(figures["contrast"] + figures["novel_class"])
+    assert figures["base_class"] == figures["base_contrast"] == 0
+
+
+def test_correction_can_be_left_out() -> None:
+    model, data = small_model(), training_set()
+    batch = data.batch(torch.arange(16), torch.device("cpu"))
+    x, masks = fit.two_views(model, batch, torch.Generator().manual_seed(0))
+    features = model(x, masks)
+    with_it = fit.objective(model, features, batch, FitConfig(), 0)
+    without = fit.objective(model, features, batch, FitConfig(pseudo_label_correction=False), 0)
+    assert with_it[2] != without[2] and with_it[4] == without[4]
+
+
+@given(st.integers(1, 50), st.integers(1, 50), st.integers(2, 40), st.integers(0, 2**31))
+def test_batches_hold_both_kinds(n_base: int, n_novel: int, size: int, seed: int) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    batches = list(fit.draw_batches(n_base, n_novel, size, stream))
+    assert sum(map(len, batches)) <= n_base + n_novel
+    for batch in batches:
+        assert (batch < n_base).any() and (batch >= n_base).any() and len(batch) <= size
+
+
+def test_base_and_novel_have_equal_mass() -> None:
+    stream = torch.Generator().manual_seed(0)
+    drawn = torch.cat(list(fit.draw_batches(9000, 1000, 10_000, stream)))
+    assert len(drawn) == 10_000
+    assert (drawn < 9000).float().mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_batch_pairs_regions_with_their_labels_and_scores() -> None:
+    data = training_set()
+    assert data.base is not None and data.base_targets is not None
+    batch = data.batch(torch.tensor([8, 3, 15, 3]), torch.device("cpu"))
+    assert batch.n_base == 2 and batch.labels.tolist() == [1, 1, -1, -1]
+    expected = np.concatenate([data.base.images[[3, 3]], data.novel.images[[1, 8]]])
+    np.testing.assert_array_equal(batch.images, expected)
+    np.testing.assert_allclose(batch.scores, data.novel.scores[[1, 8]])
+
+
+def test_learning_rate_falls_along_a_cosine() -> None:
+    rates = [fit.learning_rate(FitConfig(), epoch) for epoch in range(51)]
+    assert rates[0] == pytest.approx(0.003) and rates[50] == pytest.approx(3e-6)
+    assert rates[25] == pytest.approx((0.003 + 3e-6) / 2)
+    assert all(a > b for a, b in pairwise(rates))
+
+
+def test_weight_decay_leaves_vectors_alone() -> None:
+    model = small_model()
+    matrices, vectors = fit.make_optimizer(model, FitConfig()).param_groups
+    assert all(p.ndim > 1 for p in matrices["params"]) and matrices["weight_decay"] == 5e-5
+    assert all(p.ndim == 1 for p in vectors["params"]) and vectors["weight_decay"] == 0
+    assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.trainable()))
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+    config = FitConfig(epochs=4, batch_size=8)
+
+    def train(name: str, stop_after: int | None = None) -> tuple[Model, list]:
+        model = small_model()
+        state = TrainingState(tmp_path / name)
+
+        def on_epoch(epoch: int, figures: dict[str, float]) -> None:
+            if epoch + 1 == stop_after:
+                raise KeyboardInterrupt
+
+        return model, fit.fit(model, training_set(), config, seed=1, state=state, on_epoch=on_epoch)
+
+    whole, history = train("whole")
+    with pytest.raises(KeyboardInterrupt):
+        train("broken", stop_after=2)
+    resumed, resumed_history = train("broken")
+    assert resumed_history == history
+    for (name, a), (_, b) in zip(whole.trainable(), resumed.trainable(), strict=True):
+        assert torch.equal(a, b), name
+
+
+def test_training_learns_the_base_classes(tmp_path: Path) -> None:
+    data = training_set()
+    assert data.base is not None
+    data.base.images[1::2] //= 4  # one class is darker than the other
+    history = fit.fit(
+        small_model(),
+        data,
+        FitConfig(epochs=8, batch_size=8, learning_rate=0.05),
+        seed=0,
+        state=TrainingState(tmp_path / "state"),
+        on_epoch=lambda *_: None,
+    )
+    first, last = (dict(zip(fit.TERMS, epoch, strict=False)) for epoch in (history[0], history[-1]))
+    assert last["base_class"] < 0.8 * first["base_class"]
+
+
+def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.heads.prototypes[0, 0, 0] = torch.nan
+    with pytest.raises(InputError, match="epoch 1, step 1"):
+        fit.fit(
+            model,
+            training_set(),
+            FitConfig(epochs=1, batch_size=8),
+            seed=0,
+            state=TrainingState(tmp_path / "state"),
+            on_epoch=lambda *_: None,
+        )
+
+
+def test_the_head_with_the_lowest_last_novel_loss_is_used() -> None:
+    first, last = [0.0] * 5 + [1.0, 2.0, 3.0], [0.0] * 5 + [3.0, 1.5, 2.0]
+    assert fit.best_head([first, last]) == 1
