@@ -1,0 +1,107 @@
+"""Pictures for people: an anomaly map in colours, laid over its image; the outline of a mask."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalyncd.types import Box, Fit
+
+# Even in lightness and safe for colour-blind eyes, unlike the usual rainbow.
+_COLOURS: NDArray[np.uint8] = np.ascontiguousarray(
+    cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
+)
+_HEAT_SHARE = 0.6
+_LINE, _HALO = (60, 255, 190), (0, 40, 30)
+
+
+def normalise(anomaly_map: np.ndarray, low: float, high: float) -> NDArray[np.float32]:
+    """Bring MEBin's search range to 0..1 and clip, so that the pictures of one run compare."""
+    scaled = (anomaly_map.astype(np.float32) - low) / max(high - low, 1e-30)
+    return np.clip(scaled, 0, 1)
+
+
+def colour_map(heat: np.ndarray) -> NDArray[np.uint8]:
+    """Colours (..., 3) of heat values (...) in 0..1."""
+    return _COLOURS[(np.clip(heat, 0, 1) * 255 + 0.5).astype(np.uint8)]
+
+
+def heat_overlay(image: NDArray[np.uint8], heat: np.ndarray) -> NDArray[np.uint8]:
+    """Lay heat (h, w) in 0..1 over an RGB image (h, w, 3).
+
+    The image is greyed first: a colour in the result then always means heat, never the product.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
+    return (colour_map(heat) * _HEAT_SHARE + grey * (1 - _HEAT_SHARE) + 0.5).astype(np.uint8)
+
+
+def outline(image: NDArray[np.uint8], mask: NDArray[np.uint8], thickness: int) -> NDArray[np.uint8]:
+    """Draw a line of `thickness` pixels around the mask (h, w; > 127 is inside), on a copy.
+
+    It runs outside the mask, so that a hairline defect stays visible, and has a dark halo, so
+    that the line shows on any product.
+    """
+    inside = (mask > 127).astype(np.uint8)
+    square = np.ones((2 * thickness + 1,) * 2, np.uint8)
+    line = cv2.dilate(inside, square)
+    halo = cv2.dilate(line, square)
+    drawn = image.copy()
+    drawn[halo > line] = _HALO
+    drawn[line > inside] = _LINE
+    return drawn
+
+
+def region_heat(
+    heat: NDArray[np.float32], box: Box, image_size: tuple[int, int], side: int, fit: Fit
+) -> NDArray[np.float32]:
+    """Cut a region's part out of its image's map, by the geometry of the stored region.
+
+    Args:
+        heat: (h, w), over the whole image; its aspect ratio may differ from the image's.
+        box: in image pixels; may stick out of the image, there the result is 0.
+        image_size: height, width of the image.
+        side: side of the result in pixels.
+        fit: how a box that is not square became one: shrunk whole with black bars, distorted, or
+            scaled by its shorter side and cut at the right or the bottom (`compat`).
+
+    Returns:
+        (side, side), same pixels as `Regions.images` of that region at that side.
+    """
+    width, height = box.right - box.left, box.bottom - box.top
+    if fit == "stretch":
+        scale_x, scale_y = side / width, side / height
+    else:
+        scale_x = scale_y = side / (max if fit == "letterbox" else min)(width, height)
+    bar_x, bar_y = (
+        ((side - width * scale_x) / 2, (side - height * scale_y) / 2)
+        if fit == "letterbox"
+        else (0.0, 0.0)
+    )
+    left, right, from_x, to_x = _axis(
+        box.left, box.right, image_size[1], scale_x, bar_x, side, heat.shape[1]
+    )
+    top, bottom, from_y, to_y = _axis(
+        box.top, box.bottom, image_size[0], scale_y, bar_y, side, heat.shape[0]
+    )
+    tile = np.zeros((side, side), np.float32)
+    if left < right and top < bottom:
+        part = Image.fromarray(heat).resize(
+            (right - left, bottom - top),
+            Image.Resampling.BILINEAR,
+            box=(from_x, from_y, to_x, to_y),
+        )
+        tile[top:bottom, left:right] = np.asarray(part)
+    return tile
+
+
+def _axis(
+    start: int, stop: int, extent: int, scale: float, bar: float, side: int, cells: int
+) -> tuple[int, int, float, float]:
+    """Along one axis: the tile pixels that show image, first and last, and the map span there."""
+    first = max(round(bar + (max(start, 0) - start) * scale), 0)
+    last = min(round(bar + (min(stop, extent) - start) * scale), side)
+    low = max(start + (first - bar) / scale, 0) * cells / extent
+    high = min(start + (last - bar) / scale, extent) * cells / extent
+    return first, last, low, high
