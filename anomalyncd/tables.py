@@ -1,0 +1,91 @@
+"""predictions.csv and regions.csv: every decision in a form for other programs."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd.classify import Assignment
+from anomalyncd.cutting import Cut
+from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
+
+
+def write_predictions(
+    path: Path,
+    samples: Sequence[Sample],
+    cut: Cut,
+    found: Assignment,
+    class_names: Sequence[str],
+    labels: Labels | None,
+) -> None:
+    """One row per image."""
+    regions = cut.regions
+    scores = np.zeros(len(samples))
+    np.maximum.at(scores, regions.image_index, regions.scores)
+    targets = labels.targets if labels else np.full(len(samples), UNLABELLED)
+    columns = "id image class class_name confidence true_class anomaly_score regions main_elements"
+    rows = (
+        [s.id, s.image, c, class_names[c], f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
+        for s, c, p, t, a, n, m, th in zip(
+            samples,
+            found.image_class,
+            found.image_confidence,
+            targets,
+            scores,
+            np.bincount(regions.image_index, minlength=len(samples)),
+            cut.counts,
+            cut.thresholds,
+            strict=True,
+        )
+    )
+    _write(path, [*columns.split(), "threshold"], rows)
+
+
+def write_regions(
+    path: Path,
+    samples: Sequence[Sample],
+    regions: Regions,
+    found: Assignment,
+    class_names: Sequence[str],
+    labels: Labels | None,
+    targets: NDArray[np.int64] | None,
+) -> None:
+    """One row per region; boxes in pixels of the image, right and bottom exclusive."""
+    columns = "id left top right bottom area anomaly_score class class_name confidence true_class"
+    rows = (
+        [samples[i].id, *box, area, f"{a:.4f}", c, class_names[c], f"{p:.4f}", _name(labels, t)]
+        for i, box, area, a, c, p, t in zip(
+            regions.image_index,
+            regions.boxes,
+            regions.areas,
+            regions.scores,
+            found.region_class,
+            found.region_confidence,
+            targets if targets is not None else np.full(len(regions), UNLABELLED),
+            strict=True,
+        )
+    )
+    _write(path, columns.split(), rows)
+
+
+def _name(labels: Labels | None, target: int) -> str:
+    return labels.classes[target] if labels and target != UNLABELLED else ""
+
+
+def _write(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

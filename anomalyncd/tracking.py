@@ -1,0 +1,104 @@
+"""Figures for a tracker beside the run folder: wandb, TensorBoard or none, by the same calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from anomalyncd.config import TensorboardConfig, TrackerConfig, WandbConfig
+from anomalyncd.errors import InputError
+
+
+class Tracker(Protocol):
+    def log(self, figures: dict[str, float], step: int) -> None:
+        """Figures of one epoch."""
+        ...
+
+    def summarise(self, figures: dict[str, float]) -> None:
+        """The run's final figures."""
+        ...
+
+    def finish(self) -> None: ...
+
+
+def create(config: TrackerConfig, folder: Path, name: str, settings: dict[str, Any]) -> Tracker:
+    """The tracker of a run.
+
+    Args:
+        config: which one.
+        folder: where it may write.
+        name: of the run, for a person.
+        settings: the run's configuration, to be stored along.
+
+    Raises:
+        InputError: wandb is to go online without an API key; nobody is ever asked for a login.
+    """
+    match config:
+        case WandbConfig():
+            return _Wandb(config, folder, name, settings)
+        case TensorboardConfig():
+            return _Tensorboard(folder)
+    return _Nothing()
+
+
+class _Nothing:
+    def log(self, figures: dict[str, float], step: int) -> None: ...
+
+    def summarise(self, figures: dict[str, float]) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+class _Tensorboard:
+    def __init__(self, folder: Path) -> None:
+        # Imported where it is needed: either library takes seconds to load.
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        for key, value in figures.items():
+            self._writer.add_scalar(key, value, step)
+
+    def summarise(self, figures: dict[str, float]) -> None:
+        self._writer.add_hparams({}, figures, run_name=".")
+
+    def finish(self) -> None:
+        self._writer.close()
+
+
+class _Wandb:
+    """Starts with the first figures, so that a run that stops on bad input leaves no trace."""
+
+    def __init__(
+        self, config: WandbConfig, folder: Path, name: str, settings: dict[str, Any]
+    ) -> None:
+        import wandb
+
+        if config.mode == "online" and not wandb.login(prompt=False):
+            raise InputError(
+                "tracker.mode=online: wandb has no API key; run `wandb login` once, set "
+                "WANDB_API_KEY, or keep tracker.mode=offline"
+            )
+        self._run: wandb.Run | None = None
+        self._start = lambda: wandb.init(
+            project=config.project,
+            group=config.group,
+            name=name,
+            dir=str(folder),
+            mode="online" if config.mode == "online" else "offline",
+            config=settings,
+            settings=wandb.Settings(silent=True, console="off", disable_git=True),
+        )
+
+    def log(self, figures: dict[str, float], step: int) -> None:
+        self._run = self._run or self._start()
+        self._run.log(figures, step=step)
+
+    def summarise(self, figures: dict[str, float]) -> None:
+        self._run = self._run or self._start()
+        self._run.summary.update(figures)
+
+    def finish(self) -> None:
+        if self._run is not None:
+            self._run.finish()

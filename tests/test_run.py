@@ -1,0 +1,329 @@
+"""Whole runs: what they leave behind, that they resume, repeat, refuse, and touch nothing else."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from anomalyncd import cutting, entry, experiment, prediction
+from anomalyncd.config import Config
+from anomalyncd.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+entry.register_schemas()
+
+SMALL = [
+    "dataset.train=1",
+    "dataset.good=4",
+    "dataset.per_class=3",
+    "dataset.combined=2",
+    "base.per_class=3",
+    *("backbone.side=32", "fit.epochs=2", "fit.hidden=16", "fit.bottleneck=8", "fit.heads=2"),
+    *("tracker=none", "quiet=true", "device=cpu"),
+]
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def overrides(tmp_path: Path, shared_cache: Path) -> list[str]:
+    return [*SMALL, f"output_root={tmp_path / 'out'}", f"cache_root={shared_cache}"]
+
+
+def composed(overrides: list[str], name: str = "train") -> Config:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return entry.validated(compose(name, overrides))
+
+
+def run(overrides: list[str]) -> experiment.Outcome:
+    return experiment.run(composed(overrides))
+
+
+def command(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True
+    )
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
+    outcome = run(overrides)
+    names = {path.name for path in outcome.folder.iterdir() if path.name[0] != "."}
+    assert names == {
+        *("config.yaml", "metrics.json", "predictions.csv", "regions.csv"),
+        *("model.safetensors", "log.txt", "report.html"),
+    }
+    figures = json.loads((outcome.folder / "metrics.json").read_text())
+    assert figures == outcome.metrics
+    assert figures["counts"]["images"] == 4 + 6 * 3 + 2
+    assert figures["counts"]["novel_classes"] == 7
+    for level in ("image", "region"):
+        assert 0 <= figures["scores"][level]["nmi"] <= 1
+        assert 1 / 7 <= figures["scores"][level]["f1"] <= 1
+    assert {"maps", "regions", "fit", "classify", "report", "total"} <= figures["seconds"].keys()
+    assert figures["versions"]["torch"]
+    assert figures["seed"] == 3407
+    assert any("untrained" in warning for warning in figures["warnings"])
+    images = table(outcome.folder / "predictions.csv")
+    regions = table(outcome.folder / "regions.csv")
+    assert len(images) == figures["counts"]["images"]
+    assert len(regions) == figures["counts"]["regions"]
+    assert {row["id"] for row in regions} == {row["id"] for row in images}
+    unscored = [row for row in images if row["id"].startswith("combined/")]
+    assert len(unscored) == 2
+    assert all(row["true_class"] == "" for row in unscored)
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert "untrained" in page
+    assert "simulated" in page
+    log = (outcome.folder / "log.txt").read_text(encoding="utf-8")
+    assert "novel_classes=auto: 7" in log
+    assert "epoch 2" in log
+
+
+def test_the_same_run_gives_the_same_figures_and_another_seed_its_own_folder(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    first = run(overrides)
+    second = run([*overrides, f"output_root={tmp_path / 'again'}"])
+    for key in ("scores", "losses", "head", "counts"):
+        assert first.metrics[key] == second.metrics[key]
+    other = run([*overrides, "seed=1"])
+    assert other.folder.parent == first.folder.parent
+    assert other.metrics["losses"] != first.metrics["losses"]
+
+
+def test_a_finished_run_is_recognised_and_rerun_only_when_asked(overrides: list[str]) -> None:
+    first = run(overrides)
+    stamp = (first.folder / "metrics.json").stat().st_mtime_ns
+    again = run(overrides)
+    assert again.was_finished
+    assert (first.folder / "metrics.json").stat().st_mtime_ns == stamp
+    notes = first.folder / "my notes.txt"
+    notes.write_text("keep me")
+    third = run([*overrides, "rerun=true"])
+    assert not third.was_finished
+    assert third.metrics["scores"] == first.metrics["scores"]
+    aside = first.folder.with_name(first.folder.name + ".old-1")
+    assert (aside / "my notes.txt").read_text() == "keep me"
+
+
+def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    longer = [*overrides, "fit.epochs=60"]
+    whole = run([*longer, f"output_root={tmp_path / 'whole'}"])
+    process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *longer])
+    deadline = time.monotonic() + 120
+    while not (states := list((tmp_path / "out").rglob("training.safetensors"))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert states[0].exists()
+    assert not (states[0].parent / "metrics.json").exists()
+    resumed = run(longer)
+    for key in ("scores", "losses", "head"):
+        assert resumed.metrics[key] == whole.metrics[key]
+    assert not states[0].exists()
+
+
+def test_two_processes_do_not_compute_one_run(overrides: list[str]) -> None:
+    from anomalyncd.run_folder import RunFolder
+
+    with (
+        RunFolder.of(composed(overrides)).held(),
+        pytest.raises(InputError, match="another process computes this run"),
+    ):
+        run(overrides)
+
+
+def test_a_base_class_of_a_novel_name_changes_nothing(overrides: list[str], tmp_path: Path) -> None:
+    """Base and novel are told apart by where they come from, never by a name."""
+    for name, target in (("plain", "dent"), ("clash", "scratch")):
+        rng = np.random.default_rng(0)
+        for i in range(4):
+            image = rng.integers(0, 255, (40, 40, 3)).astype(np.uint8)
+            mask = np.zeros((40, 40), np.uint8)
+            mask[10:20, 10:25] = 255
+            for kind, pixels in (("images", image), ("masks", mask)):
+                path = tmp_path / name / kind / target / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    small = [o for o in overrides if not o.startswith("base.")]
+    results = [
+        run([*small, "base=folder", f"base.path={tmp_path / name}"]) for name in ("plain", "clash")
+    ]
+    assert results[0].metrics["losses"] == results[1].metrics["losses"]
+    assert results[0].metrics["scores"] == results[1].metrics["scores"]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """A plain folder of images, no labels, with odd names, and maps beside it."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(("a.b", "c_crop", "d d", "é", "5", "6")):
+        image = rng.integers(80, 100, (48, 64, 3)).astype(np.uint8)
+        scores = np.full((48, 64), 10, np.uint8)
+        if i:
+            image[10:30, 8 * i : 8 * i + 18] = 250 - 40 * (i % 3)
+            scores[10:30, 8 * i : 8 * i + 18] = 200 + i
+        for kind, pixels in (("photos", image), ("maps", scores)):
+            path = tmp_path / kind / f"{name}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+def folder_overrides(root: Path, overrides: list[str]) -> list[str]:
+    general = [o for o in overrides if not o.startswith(("dataset.", "base."))]
+    return [
+        *("dataset=folder", "backbone=vit_tiny_untrained", f"dataset.path={root / 'photos'}"),
+        f"detector.path={root / 'maps'}",
+        *general,
+    ]
+
+
+def test_without_labels_everything_but_scores(photographs: Path, overrides: list[str]) -> None:
+    plain = folder_overrides(photographs, overrides)
+    with pytest.raises(InputError, match="say how many classes to find"):
+        run(plain)
+    outcome = run([*plain, "novel_classes=3"])
+    assert outcome.metrics["scores"] == {"image": None, "region": None}
+    rows = table(outcome.folder / "predictions.csv")
+    assert [row["id"] for row in rows] == ["5", "6", "a.b", "c_crop", "d d", "é"]
+    assert all(row["class_name"].startswith("class ") for row in rows)
+    with pytest.raises(InputError, match="novel_classes=40, but only"):
+        run([*plain, "novel_classes=40"])
+
+
+@pytest.mark.parametrize("choice", ["base=none", "fusion.weighting=score", "regions.fit=compat"])
+def test_choices_run(photographs: Path, overrides: list[str], choice: str) -> None:
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=2", choice])
+    assert outcome.metrics["counts"]["base_regions"] == 0
+    assert (outcome.folder / "metrics.json").exists()
+
+
+def test_maps_that_show_nothing_are_told(photographs: Path, overrides: list[str]) -> None:
+    for path in (photographs / "maps").iterdir():
+        Image.fromarray(np.full((48, 64), 30, np.uint8)).save(path)
+    with pytest.raises(InputError, match="no defect found: MEBin saw no main element in any of 6"):
+        run([*folder_overrides(photographs, overrides), "novel_classes=2"])
+
+
+def test_one_image_is_not_enough(photographs: Path, overrides: list[str]) -> None:
+    for path in sorted((photographs / "photos").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(InputError, match="1 image: expected at least 2"):
+        run([*folder_overrides(photographs, overrides), "novel_classes=2"])
+
+
+def test_one_class_folder_is_not_enough(photographs: Path, overrides: list[str]) -> None:
+    os.rename(photographs / "photos", photographs / "good")
+    (photographs / "photos").mkdir()
+    os.rename(photographs / "good", photographs / "photos" / "good")
+    with pytest.raises(InputError, match="found 1 class folder; expected at least 2"):
+        run(folder_overrides(photographs, overrides))
+
+
+def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list[str]) -> None:
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3"])
+    new = photographs / "new"
+    new.mkdir()
+    for name in ("c_crop.png", "é.png"):
+        os.link(photographs / "photos" / name, new / name)
+    settings = [
+        *(f"run={outcome.folder}", f"path={new}", f"detector.path={photographs / 'maps'}"),
+        f"output={photographs / 'judged'}",
+    ]
+    config = composed(settings, "predict")
+    rows = table(prediction.predict(config) / "predictions.csv")
+    trained = {row["id"]: row for row in table(outcome.folder / "predictions.csv")}
+    assert [row["id"] for row in rows] == ["c_crop", "é"]
+    for row in rows:
+        for column in ("class", "confidence", "anomaly_score", "threshold", "regions"):
+            assert row[column] == trained[row["id"]][column]
+    with pytest.raises(InputError, match=r"predictions\.csv is there already"):
+        prediction.predict(config)
+    with pytest.raises(InputError, match="takes the folder of a finished run"):
+        prediction.predict(composed([*settings, f"run={new}", "output=x"], "predict"))
+
+
+def test_predicting_a_clean_image_alone_is_no_error(
+    photographs: Path, overrides: list[str]
+) -> None:
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3"])
+    clean = photographs / "clean"
+    clean.mkdir()
+    os.link(photographs / "photos" / "a.b.png", clean / "a.b.png")
+    settings = [f"run={outcome.folder}", f"path={clean}", f"detector.path={photographs / 'maps'}"]
+    rows = table(prediction.predict(composed(settings, "predict")) / "predictions.csv")
+    assert rows[0]["main_elements"] == "0"
+
+
+def test_errors_are_one_line_and_leave_no_half_result(
+    photographs: Path, overrides: list[str]
+) -> None:
+    (photographs / "photos" / "5.png").write_bytes(b"broken")
+    done = command(*folder_overrides(photographs, overrides), "novel_classes=3")
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert "5.png: cannot read this image" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = {path.name for path in (photographs / "out").rglob("*") if path.is_file()}
+    assert left <= {"config.yaml", "log.txt", ".lock"}
+
+
+def test_a_full_disk_is_one_message(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "regions.csv")
+
+    monkeypatch.setattr(cutting, "cut_novel", full)
+    monkeypatch.setattr(entry, "failures", [])
+    with entry.one_line_errors(debug=False):
+        run(overrides)
+    assert "regions.csv: No space left on device; free space or set output_root=" in (
+        capsys.readouterr().err
+    )
+    assert entry.failures
+
+
+def test_an_output_place_that_is_a_file_is_one_message(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(InputError, match=r"cannot be written .* set output_root="):
+        run([*overrides, f"output_root={tmp_path / 'taken'}"])
+
+
+def test_a_sweep_goes_on_past_a_failed_job(photographs: Path, overrides: list[str]) -> None:
+    """Three jobs in three folders; the one that cannot work fails alone."""
+    done = command(
+        *("-m", *folder_overrides(photographs, overrides)), "novel_classes=2,99,3", "seed=5"
+    )
+    assert done.returncode == 1
+    assert "novel_classes=99, but only" in done.stderr
+    finished = list((photographs / "out").rglob("metrics.json"))
+    assert len(finished) == 2
+    assert len({path.parent for path in finished}) == 2
