@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import hydra
 from omegaconf import DictConfig
 
 from anomalyncd import entry
+
+results: list[dict[str, Any]] = []  # of this process's jobs
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -18,9 +21,14 @@ def main(composed: DictConfig) -> None:
 
         outcome = experiment.run(config)
         console.show_result(outcome.folder, outcome.metrics)
+        results.append(outcome.metrics)
 
 
 if __name__ == "__main__":
     entry.register_schemas()
     main()
+    if len(results) + len(entry.failures) > 1:
+        from anomalyncd import console
+
+        console.show_sweep(results, entry.failures)
     sys.exit(1 if entry.failures else 0)

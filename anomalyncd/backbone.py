@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import timm
 import torch
+from huggingface_hub import constants as hub
 from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
@@ -60,9 +66,10 @@ def _create(config: BackboneConfig, *, pretrained: bool) -> VisionTransformer:
         "expected one such as vit_base_patch8_224.dino"
     )
     try:
-        vit = timm.create_model(
-            config.name, pretrained=pretrained, num_classes=0, img_size=config.side
-        )
+        with _no_waiting_for_the_hub() if pretrained else nullcontext():
+            vit = timm.create_model(
+                config.name, pretrained=pretrained, num_classes=0, img_size=config.side
+            )
     except TypeError as error:  # the network has no img_size
         raise not_a_vit from error
     except Exception as error:
@@ -84,6 +91,26 @@ def _create(config: BackboneConfig, *, pretrained: bool) -> VisionTransformer:
             f"multiple, such as {round(config.side / patch) * patch or patch}"
         )
     return vit
+
+
+@contextmanager
+def _no_waiting_for_the_hub() -> Iterator[None]:
+    """Where the hub is out of reach, take weights from its local cache or fail at once.
+
+    Its client would try again and again for two minutes. Behind a proxy nobody can tell.
+    """
+    was_offline = hub.HF_HUB_OFFLINE
+    if not getproxies():
+        address = urlsplit(hub.ENDPOINT)
+        try:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname, port), timeout=5).close()
+        except OSError:
+            hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = was_offline
 
 
 def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from anomalyncd.errors import InputError
 
@@ -46,6 +46,7 @@ def digest_files(paths: Iterable[Path]) -> list[str]:
 class Cache:
     def __init__(self, root: Path) -> None:
         self.root = root
+        root.mkdir(parents=True, exist_ok=True)
 
     def entry(self, kind: str, key: Any, build: Callable[[Path], None]) -> Path:
         """The folder of `kind` and `key`; `build` fills it if it is not there yet.
@@ -55,19 +56,19 @@ class Cache:
             key: all that the content depends on, as JSON.
             build: writes the content into the folder that it is given.
         """
-        place = self.root / f"{kind}-{digest(kind, key)}"
+        name = f"{kind}-{digest(kind, key)}"
+        place = self.root / name
         if place.exists():
             return place
-        self.root.mkdir(parents=True, exist_ok=True)
-        building = Path(tempfile.mkdtemp(prefix=".building-", dir=self.root))
-        try:
-            build(building)
-            building.chmod(0o755)  # mkdtemp's folders are private
+        with FileLock(self.root / f".{name}.lock"):  # who comes second finds it done
+            if place.exists():
+                return place
+            building = self.root / f".{name}.building"
+            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+            building.mkdir()
             try:
-                os.rename(building, place)
-            except OSError:
-                if not place.exists():  # else another process was first with the same content
-                    raise
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+                build(building)
+                building.rename(place)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
         return place

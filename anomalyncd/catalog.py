@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -194,16 +195,29 @@ def _not_empty(dataset: Dataset, root: Path) -> Dataset:
 
 
 def _existing(folder: Path, key: str) -> Path:
+    """The folder, or a message with what is there instead."""
     if folder.is_dir():
         return folder
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; expected its folder: {key}={folder.parent}")
     parent = folder.parent
-    beside = [path.name for path in _subfolders(parent)] if parent.is_dir() else []
-    found = (
-        f"{parent} holds: {', '.join(beside) or 'no folders'}"
-        if parent.is_dir()
-        else (f"nor is there {parent}")
+    if not parent.is_dir():
+        raise InputError(f"{folder}: no such folder, nor is there {parent}; set {key}=…")
+    beside = [path.name for path in _subfolders(parent)]
+    if key == "category" and {"train", "test"} & set(beside):
+        raise InputError(
+            f"{folder}: no such folder, and {parent} looks like a category itself; "
+            f"set dataset.path={parent.parent} category={parent.name}"
+        )
+    same = {name.lower(): name for name in beside}
+    near = get_close_matches(folder.name.lower(), same, n=1)
+    hint = f"did you mean {same[near[0]]}? " if near else ""
+    shown = ", ".join(beside[:8]) + (f" and {len(beside) - 8} more" if len(beside) > 8 else "")
+    other = ", or go without a base set: base=none" if key == "base.path" else ""
+    raise InputError(
+        f"{folder}: no such folder; {hint}{parent} holds {shown or 'no folders'}; "
+        f"set {key}=…{other}"
     )
-    raise InputError(f"{folder}: no such folder ({found}); set {key}=…")
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from dataclasses import asdict, dataclass
+import logging
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from anomalyncd import backbone as backbones
 from anomalyncd import model as models
+from anomalyncd.atomic import written_whole
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
@@ -30,6 +31,8 @@ from anomalyncd.config import (
 )
 from anomalyncd.errors import InputError
 from anomalyncd.model import Model
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _KEY = "anomalyncd"
@@ -57,21 +60,20 @@ def save_model(path: Path, model: Model, recipe: Recipe) -> None:
     tensors: dict[str, Tensor] = dict(model.trainable())
     if recipe.backbone_source == "random":
         tensors |= dict(model.frozen())
-    header = {"format": _FORMAT, "recipe": asdict(recipe)}
-    _save(path, tensors, header)
+    _save(path, tensors, {"recipe": asdict(recipe)})
 
 
-def load_model(path: Path) -> tuple[Model, Recipe]:
+def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
     """Rebuild a trained model, strictly: every weight must be there, none may be left over.
+
+    Args:
+        path: the model's file.
+        weights: where the backbone's weights file is now, if it has been moved.
 
     Raises:
         InputError: not such a file, of another version, or its frozen weights have changed.
     """
     tensors, header = _load(path)
-    if header.get("format") != _FORMAT:
-        raise InputError(
-            f"{path}: format {header.get('format')}; this version reads format {_FORMAT}"
-        )
     stored = header["recipe"]
     recipe = Recipe(
         backbone=BackboneConfig(**stored["backbone"]),
@@ -88,7 +90,7 @@ def load_model(path: Path) -> tuple[Model, Recipe]:
         frozen_hash=stored["frozen_hash"],
     )
     model = models.build(
-        backbones.build(recipe.backbone),
+        backbones.build(replace(recipe.backbone, checkpoint=weights or recipe.backbone.checkpoint)),
         recipe.attention,
         recipe.fit,
         n_base=len(recipe.base_classes),
@@ -120,21 +122,46 @@ def frozen_hash(model: Model) -> str:
 class TrainingState:
     """Keeps a run's last finished epoch on disk, so that a killed run can go on from it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        """
+        Args:
+            path: of the file.
+            fingerprint: of all that is trained on; a state of other data is not gone on from.
+        """
         self.path = path
+        self.fingerprint = fingerprint
         self.epochs_done = 0
+        self.resumed_after = 0  # epochs that an earlier process had done
 
     def load(self, model: Model, optimizer: torch.optim.SGD) -> list[list[float]]:
-        """Put the kept epoch back into model and optimizer; its history, empty if none is kept."""
+        """Put the kept epoch back into model and optimizer; its history, empty if none is kept.
+
+        Raises:
+            InputError: the file is damaged or not of this network.
+        """
         if not self.path.exists():
             return []
-        tensors, header = _load(self.path)
-        parameters = dict(model.trainable())
-        _copy({n: t for n, t in tensors.items() if n in parameters}, parameters, self.path)
-        for name, p in parameters.items():
-            if (momentum := tensors.get(f"momentum:{name}")) is not None:
-                optimizer.state[p]["momentum_buffer"] = momentum.to(p.device)
-        self.epochs_done = header["epochs_done"]
+        try:
+            tensors, header = _load(self.path)
+            if header["fingerprint"] != self.fingerprint:
+                log.warning(
+                    "The data or weights have changed since epoch %d: training anew",
+                    header["epochs_done"],
+                )
+                return []
+            parameters = dict(model.trainable())
+            momenta = {f"momentum:{name}": p for name, p in parameters.items()}
+            if tensors.keys() != parameters.keys() | momenta.keys():
+                raise InputError(f"{self.path}: weights missing or left over")
+            _copy({name: tensors[name] for name in parameters}, parameters, self.path)
+        except InputError as error:
+            raise InputError(
+                f"{error}; rerun=true sets this folder aside and starts anew"
+            ) from error
+        for name, p in momenta.items():
+            optimizer.state[p]["momentum_buffer"] = tensors[name].to(p.device)
+        self.epochs_done = self.resumed_after = header["epochs_done"]
+        log.info("Going on after epoch %d", self.epochs_done)
         return header["history"]
 
     def save(
@@ -144,11 +171,16 @@ class TrainingState:
         epochs_done: int,
         history: list[list[float]],
     ) -> None:
+        """Keep an epoch, in the place of the one before."""
         tensors: dict[str, Tensor] = dict(model.trainable())
         for name, p in model.trainable():
-            if "momentum_buffer" in optimizer.state[p]:
-                tensors[f"momentum:{name}"] = optimizer.state[p]["momentum_buffer"]
-        _save(self.path, tensors, {"epochs_done": epochs_done, "history": history})
+            momentum = optimizer.state[p].get("momentum_buffer")
+            tensors[f"momentum:{name}"] = torch.zeros_like(p) if momentum is None else momentum
+        _save(
+            self.path,
+            tensors,
+            {"fingerprint": self.fingerprint, "epochs_done": epochs_done, "history": history},
+        )
         self.epochs_done = epochs_done
 
     def discard(self) -> None:
@@ -157,25 +189,26 @@ class TrainingState:
 
 
 def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".part")
     own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    try:
-        save_file(own, temporary, metadata={_KEY: json.dumps(header)})
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise InputError(
-            f"{path}: cannot be written ({error}); free space or set output_root=…"
-        ) from error
+    with written_whole(path) as draft:
+        try:
+            save_file(own, draft, metadata={_KEY: json.dumps({"format": _FORMAT, **header})})
+        except SafetensorError as error:  # how it reports a full disk
+            raise OSError(str(error)) from error
 
 
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a model of anomalyncd ({error})") from error
+        raise InputError(f"{path}: not written by anomalyncd, or damaged ({error})") from error
+    if header.get("format") != _FORMAT:
+        raise InputError(
+            f"{path}: format {header.get('format')}; this version reads format {_FORMAT}"
+        )
+    return tensors, header
 
 
 @torch.no_grad()

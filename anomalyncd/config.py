@@ -6,6 +6,7 @@ rejected there, an impossible combination here. Configuration is read, never wri
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any, get_args
@@ -26,11 +27,31 @@ def _one_of(key: str, value: str, choices: Any) -> None:
     _require(value in names, f"{key}={value}: expected one of {', '.join(names)}")
 
 
+def _not_negative(owner: Any, group: str, *keys: str) -> None:
+    for key in keys:
+        value = getattr(owner, key)
+        _require(0 <= value < 2**63, f"{group}.{key}={value}: expected a number ≥ 0")
+
+
 @dataclass
-class DatasetConfig:
-    """Where the unlabelled images are. `kind` says how their folders are read."""
+class _Choice:
+    """One option of a group. `kind` is its name: it tells, and setting it chooses nothing."""
 
     kind: str = MISSING
+
+    def __post_init__(self) -> None:
+        own = type(self).kind
+        _require(
+            self.kind == own,
+            f"kind={self.kind} on top of {own} is no choice; choose the group's option itself, "
+            f"such as detector={self.kind} instead of detector.kind={self.kind}",
+        )
+
+
+@dataclass
+class DatasetConfig(_Choice):
+    """Where the unlabelled images are, and how their folders are read."""
+
     leave_out: list[str] = field(default_factory=list)  # type folders that are not read
     unscored: list[str] = field(
         default_factory=list
@@ -47,8 +68,8 @@ class DemoConfig(DatasetConfig):
     combined: int = 8  # images with two kinds of defect
 
     def __post_init__(self) -> None:
-        for key in ("train", "good", "per_class", "combined"):
-            _require(getattr(self, key) >= 0, f"dataset.{key} must not be negative")
+        super().__post_init__()
+        _not_negative(self, "dataset", "seed", "train", "good", "per_class", "combined")
 
 
 @dataclass
@@ -73,7 +94,7 @@ class MtdConfig(DatasetConfig):
 
 
 @dataclass
-class BaseConfig:
+class BaseConfig(_Choice):
     """The labelled anomaly set that is trained along; this one is `base=none`."""
 
     kind: str = "none"
@@ -92,14 +113,14 @@ class DrawnBaseConfig(BaseConfig):
     per_class: int = 24
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        _not_negative(self, "base", "seed")
         _require(self.per_class >= 1, "base.per_class must be at least 1; base=none leaves it out")
 
 
 @dataclass
-class DetectorConfig:
+class DetectorConfig(_Choice):
     """Where anomaly maps come from."""
-
-    kind: str = MISSING
 
     @property
     def label(self) -> str:
@@ -127,6 +148,46 @@ class SimulatedDetectorConfig(DetectorConfig):
     kind: str = "simulated"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _not_negative(self, "detector", "seed")
+
+
+@dataclass
+class AnomalibDetectorConfig(DetectorConfig):
+    kind: str = "anomalib"
+    model: str = MISSING  # patchcore, padim, efficientad, reverse_distillation, dinomaly, …
+    options: dict[str, Any] = field(default_factory=dict)  # the model's own, as anomalib names them
+    epochs: int | None = None  # of models that do not say themselves how long they train …
+    steps: int | None = None  # … or optimiser steps; with both, what ends first
+    image_size: int | None = None  # side in pixels that images are resized to; null: the model's
+    batch_size: int = 8  # EfficientAD always trains on single images
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("epochs", "steps", "image_size", "batch_size"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise InputError(f"detector.{key}={value}: expected at least 1")
+
+    @property
+    def label(self) -> str:
+        return self.model
+
+
+@dataclass
+class CustomDetectorConfig(DetectorConfig):
+    """A detector of the user's own, in one file."""
+
+    kind: str = "custom"
+    target: str = MISSING  # importable_module:ClassName
+    options: dict[str, Any] = field(default_factory=dict)  # handed to the class
+
+    @property
+    def label(self) -> str:
+        return self.target.rpartition(":")[2]
+
 
 @dataclass
 class BackboneConfig:
@@ -136,7 +197,47 @@ class BackboneConfig:
     side: int = 224  # pixels of a view
 
     def __post_init__(self) -> None:
-        _require(self.side >= 16, f"backbone.side={self.side}: expected at least 16 pixels")
+        # The widest blur reflects 16 pixels at the border.
+        _require(self.side > 16, f"backbone.side={self.side}: expected more than 16 pixels")
+
+
+@dataclass
+class MuscDetectorConfig(DetectorConfig):
+    """Mutual scoring of the unlabelled images; see `detectors/musc.py`."""
+
+    kind: str = "musc"
+    # None: hand-made descriptors (`detectors/descriptors.py`), which need no weights
+    backbone: BackboneConfig | None = field(
+        default_factory=lambda: BackboneConfig("vit_large_patch14_clip_336.openai", side=518)
+    )
+    stages: int = 4  # blocks of the backbone that are compared: equally spaced, to the last
+    degrees: list[int] = field(default_factory=lambda: [1, 3, 5])  # neighbourhoods, in patches
+    lowest: float = 0.3  # share of the other images that score a patch: those that suit it best
+    map_side: int = 256
+    reweight: bool = False  # scale maps by how anomalous similar images are
+    windows: list[int] = field(default_factory=lambda: [1, 2, 3])  # of similar images, itself one
+    memory_gb: float = 4.0  # for comparing patches, on the device
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        odd = bool(self.degrees) and all(degree % 2 and degree > 0 for degree in self.degrees)
+        if not odd:
+            raise InputError(
+                f"detector.degrees={self.degrees}: expected odd numbers, such as [1,3,5]"
+            )
+        if not 0 < self.lowest <= 1:
+            raise InputError(f"detector.lowest={self.lowest}: expected in (0, 1]")
+        if not self.windows or min(self.windows) < 1:
+            raise InputError(f"detector.windows={self.windows}: expected numbers ≥ 1")
+        for key in ("stages", "map_side"):
+            if getattr(self, key) < 1:
+                raise InputError(f"detector.{key}={getattr(self, key)}: expected ≥ 1")
+        if self.memory_gb <= 0:
+            raise InputError(f"detector.memory_gb={self.memory_gb}: expected > 0")
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind}-{self.backbone.name if self.backbone else 'descriptors'}"
 
 
 @dataclass
@@ -144,17 +245,17 @@ class MebinConfig:
     step: int = 4  # between thresholds, in 1/255 of the search range
     min_interval: int = 4  # thresholds that a count must hold to be stable
     erosion: int = 6  # side of the square that thin links are eroded with; 0: none
-    search_range: list[float] | None = None  # [lo, hi] in map units; None: from the maps
+    # [lo, hi] in levels of the 8-bit maps, 0 to 255; None: lowest and highest peak of the maps
+    search_range: list[float] | None = None
 
     def __post_init__(self) -> None:
         _require(1 <= self.step <= 255, f"mebin.step={self.step}: expected 1 to 255")
         _require(self.min_interval >= 1, f"mebin.min_interval={self.min_interval}: expected ≥ 1")
         _require(self.erosion >= 0, f"mebin.erosion={self.erosion}: expected ≥ 0 (0: none)")
         if self.search_range is not None:
-            ascending = len(self.search_range) == 2 and self.search_range[0] < self.search_range[1]
-            _require(
-                ascending, f"mebin.search_range={self.search_range}: expected [lo,hi], lo < hi"
-            )
+            given = self.search_range
+            ordered = len(given) == 2 and 0 <= given[0] <= given[1] <= 255
+            _require(ordered, f"mebin.search_range={given}: expected [lo,hi], 0 ≤ lo ≤ hi ≤ 255")
 
 
 @dataclass
@@ -180,6 +281,7 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         _one_of("attention.mask_on", self.mask_on, MaskOn)
+        _not_negative(self, "attention", "masked_blocks")
         _one_of("attention.keep_pool", self.keep_pool, KeepPool)
         threshold = self.keep_threshold
         _require(0 < threshold <= 1, f"attention.keep_threshold={threshold}: expected in (0, 1]")
@@ -212,7 +314,9 @@ class FitConfig:
         _require(self.temperature_hold >= 1, "fit.temperature_hold: expected ≥ 1")
         for key in ("student_temperature", "teacher_temperature", "final_teacher_temperature"):
             _require(getattr(self, key) > 0, f"fit.{key}={getattr(self, key)}: expected > 0")
-        _require(self.learning_rate > 0, f"fit.learning_rate={self.learning_rate}: expected > 0")
+        _require(0 < self.learning_rate < math.inf, "fit.learning_rate: expected > 0")
+        _not_negative(self, "fit", "final_learning_rate", "weight_decay", "entropy_weight")
+        _require(0 <= self.momentum < 1, f"fit.momentum={self.momentum}: expected [0, 1)")
         _require(0 <= self.base_weight < 1, f"fit.base_weight={self.base_weight}: expected [0, 1)")
 
     def teacher_temperature_at(self, epoch: int) -> float:
@@ -237,10 +341,8 @@ class FusionConfig:
 
 
 @dataclass
-class TrackerConfig:
+class TrackerConfig(_Choice):
     """Where figures are logged beside the run folder."""
-
-    kind: str = MISSING
 
 
 @dataclass
@@ -261,6 +363,7 @@ class WandbConfig(TrackerConfig):
     group: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         known = self.mode in ("offline", "online")
         _require(known, f"tracker.mode={self.mode}: expected offline or online (tracker=none: off)")
 
@@ -288,22 +391,26 @@ class Config:
     debug: bool = False  # show the traceback of an error
 
     def __post_init__(self) -> None:
+        _require(bool(self.output_root), "output_root is empty; expected a folder")
+        _require(bool(self.cache_root), "cache_root is empty; expected a folder")
+        _require(0 <= self.seed < 2**63, f"seed={self.seed}: expected 0 to 2⁶³ − 1")
         k = self.novel_classes
         counts = isinstance(k, int) and not isinstance(k, bool) and k >= 2
         _require(k == "auto" or counts, f"novel_classes={k}: expected auto or a number ≥ 2")
         _require(
-            self.detector.kind != "simulated" or self.dataset.kind == "demo",
+            not isinstance(self.detector, SimulatedDetectorConfig)
+            or isinstance(self.dataset, DemoConfig),
             f"detector=simulated is for dataset=demo only, not dataset={self.dataset.kind}; "
             "use detector=files with detector.path=… or detector=ground_truth",
         )
         _require(
-            self.detector.kind != "ground_truth" or self.dataset.kind != "folder",
+            not isinstance(self.detector, GroundTruthConfig)
+            or not isinstance(self.dataset, FolderConfig),
             "detector=ground_truth needs truth masks and dataset=folder has none; "
             "use detector=files with detector.path=…",
         )
-        parts = (self.category, self.dataset.kind)
-        plain = all(part and not set(part) & set('/\\:*?"<>|') and part != ".." for part in parts)
-        _require(plain, f"category={self.category}: expected one folder's name")
+        plain = self.category.strip(". ") and not set(self.category) & set("/\\")
+        _require(bool(plain), f"category={self.category}: expected one folder's name")
 
 
 @dataclass
@@ -314,14 +421,15 @@ class PredictConfig:
     path: str = MISSING  # holds the new images, loose or in sub-folders
     detector: DetectorConfig = MISSING  # the kind of maps that the run was trained on
     category: str = "images"  # folder of the maps below detector.path, if there is one
-    output: str = "${run}/predictions"  # must not hold predictions yet
-    cache_root: str = "${output}/cache"
+    output: str | None = None  # must not hold predictions yet; None: `predictions` in the run
+    checkpoint: str | None = None  # the backbone's weights file, if it has been moved
     device: str = "auto"
     debug: bool = False
 
     def __post_init__(self) -> None:
         _require(
-            self.detector.kind == "files", "predict.py takes the maps of new images from files"
+            isinstance(self.detector, FilesDetectorConfig),
+            "predict.py takes the maps of new images from files: detector=files",
         )
 
 
@@ -340,6 +448,9 @@ def schemas() -> list[tuple[str, str, type]]:
         ("schema/detector", "files", FilesDetectorConfig),
         ("schema/detector", "ground_truth", GroundTruthConfig),
         ("schema/detector", "simulated", SimulatedDetectorConfig),
+        ("schema/detector", "musc", MuscDetectorConfig),
+        ("schema/detector", "anomalib", AnomalibDetectorConfig),
+        ("schema/detector", "custom", CustomDetectorConfig),
         ("schema/backbone", "vit", BackboneConfig),
         ("schema/tracker", "wandb", WandbConfig),
         ("schema/tracker", "tensorboard", TensorboardConfig),

@@ -40,6 +40,7 @@ def logging_to(path: Path, *, quiet: bool) -> Iterator[None]:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     to_terminal = _TerminalHandler(logging.ERROR if quiet else logging.INFO)
     log.setLevel(logging.DEBUG)
+    logging.raiseExceptions = False  # a full disk stops the run, with one message, not the log
     log.propagate = False
     handlers: list[logging.Handler] = [to_file, to_terminal]
     for handler in handlers:
@@ -52,6 +53,11 @@ def logging_to(path: Path, *, quiet: bool) -> Iterator[None]:
             handler.close()
 
 
+def say(message: str) -> None:
+    """Tell the person at the terminal something that no log needs."""
+    terminal.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
     """A bar with the time left; yields a function to be told how much is done and a word on it."""
@@ -60,8 +66,9 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, 
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         TextColumn("{task.fields[word]}"),
     )
     with Progress(
@@ -71,11 +78,31 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, 
         yield lambda done, word: bar.update(task, completed=done, word=word)
 
 
+def show_sweep(results: list[dict[str, Any]], failures: list[str]) -> None:
+    """Print the finished jobs of a sweep as one table, and why others failed."""
+    table = Table()
+    names = ("dataset", "category", "detector", "seed", "NMI", "ARI", "F1", "image AUROC", "pixel")
+    for name in names:
+        table.add_column(name, justify="left" if name in names[:3] else "right")
+    for figures in results:
+        scores, quality = figures["scores"]["image"] or {}, figures["detection"]
+        numbers = [scores.get(key) for key in ("nmi", "ari", "f1")]
+        numbers += [quality["image_auroc"], quality["pixel_auroc"]]
+        table.add_row(
+            *(str(figures[name]) for name in names[:4]),
+            *("–" if number is None else f"{number:.3f}" for number in numbers),
+        )
+    out = Console(highlight=False)
+    out.print(table)
+    for failure in failures:
+        out.print(f"failed: {failure}", markup=False, soft_wrap=True)
+
+
 def show_result(folder: Path, figures: dict[str, Any]) -> None:
     """Print a finished run's scores and where to look next, to stdout, also in quiet mode."""
-    out = Console()
-    table = Table(title=f"{figures['dataset']} / {figures['category']}", title_justify="left")
-    table.add_column("scores")
+    out = Console(highlight=False)
+    table = Table()
+    table.add_column(f"{figures['dataset']} / {figures['category']}")
     for name in ("NMI", "ARI", "F1"):
         table.add_column(name, justify="right")
     for level, scores in figures["scores"].items():
@@ -85,6 +112,8 @@ def show_result(folder: Path, figures: dict[str, Any]) -> None:
         out.print(table)
     else:
         out.print("No labels, so no scores; the report shows the classes that were found.")
-    for warning in figures["warnings"]:
-        out.print(f"[bold yellow]Note:[/] {warning}")
-    out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+    quality = {k: v for k, v in figures["detection"].items() if v is not None}
+    if quality:
+        told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in quality.items())
+        out.print(f"Anomaly maps: {told}")
+    out.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)

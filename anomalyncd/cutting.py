@@ -17,6 +17,7 @@ from typing import TypeVar, cast
 
 import cv2
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from anomalyncd import mebin, regions
@@ -28,6 +29,8 @@ from anomalyncd.maps import StoredMaps
 from anomalyncd.types import Box, Fit, Regions, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
+# Part of the cache key: raise the number when the same input gives other regions.
+_VERSIONS = [1, PIL.__version__, cv2.__version__]
 _BASE_COMPONENTS = 1  # boxes beyond the largest that a base image may give
 
 Item = TypeVar("Item")
@@ -39,8 +42,8 @@ class Cut:
     """The regions of the unlabelled images, and how MEBin found them."""
 
     regions: Regions
-    search_range: tuple[float, float]  # map units
-    thresholds: NDArray  # (n_images,), map units
+    search_range: tuple[float, float]  # levels of the 8-bit maps
+    thresholds: NDArray  # (n_images,), levels of the 8-bit maps
     counts: NDArray[np.int64]  # (n_images,), main elements; 0 = looks defect-free
 
 
@@ -104,6 +107,7 @@ def cut_novel(
         (folder / _INDEX).write_text(json.dumps({**table, "search_range": (float(lo), float(hi))}))
 
     key = [
+        _VERSIONS,
         digest_files(sample.image for sample in samples),
         maps.folder.name,
         asdict(mebin_config),
@@ -137,6 +141,10 @@ def cut_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache:
                     f"{sample.truth_mask}: a mask of {truth.shape[1]} × {truth.shape[0]} pixels "
                     f"for an image of {image.shape[1]} × {image.shape[0]}; expected the same size"
                 )
+            if not truth.any():
+                raise InputError(
+                    f"{sample.truth_mask}: an empty mask; a base image needs its defect marked"
+                )
             mask = truth * np.uint8(255)
             boxes = _boxes(mask, _BASE_COMPONENTS, config)
             crops = _crops(image, mask, boxes, side, config)
@@ -146,7 +154,7 @@ def cut_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache:
         (folder / _INDEX).write_text(json.dumps(table))
 
     files = [path for sample in samples for path in (sample.image, sample.truth_mask) if path]
-    key = [digest_files(files), asdict(config), side]
+    key = [_VERSIONS, digest_files(files), asdict(config), side]
     return _open(cache.entry("base-regions", key, build), side)
 
 
@@ -184,28 +192,31 @@ def _require_same_aspect(
     off = abs(h * width - w * height) / max(height, width)  # in map pixels
     if h != w and off > 2:
         raise InputError(
-            f"the anomaly map of {sample.image} is {w} × {h} for an image of {width} × {height}: "
-            "expected the image's aspect ratio, or a square that covers all of it"
+            f"the anomaly map of {sample.id} ({sample.image}) is {w} × {h} for an image of "
+            f"{width} × {height}: expected the same aspect ratio, or a square that covers all of it"
         )
 
 
 def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Map in order on all cores, holding only a few results at a time (decoding and MEBin release
     the interpreter lock)."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    workers = len(allowed) or os.cpu_count() or 1
+    threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # else OpenCV's own threads compete with these
-    workers = os.cpu_count() or 1
     with ThreadPoolExecutor(workers) as pool:
         pending: deque = deque()
         try:
             for item in items:
                 pending.append(pool.submit(work, item))
-                if len(pending) > 2 * workers:
+                if len(pending) > workers:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
         finally:
             for future in pending:
                 future.cancel()
+            cv2.setNumThreads(threads)
 
 
 def _pack(cuts: Iterator[_ImageCut], folder: Path) -> dict[str, list]:
@@ -240,4 +251,5 @@ def _open(folder: Path, side: int) -> Regions:
         areas=np.array(table["areas"], np.int64),
         scores=np.array(table["scores"], float),
         image_sizes=np.array(table["sizes"], np.int64),
+        name=folder.name,
     )

@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,6 +20,8 @@ failures: list[str] = []  # of this process: a sweep goes on past a job that fai
 
 
 def register_schemas() -> None:
+    """Make the schemas, and what `configs/` computes with, known to Hydra."""
+    OmegaConf.register_new_resolver("name_of", _name_of, replace=True)
     store = ConfigStore.instance()
     for group, name, schema in schemas():
         store.store(group=group or None, name=name, node=schema)
@@ -32,7 +35,8 @@ def validated(composed: DictConfig) -> Any:
     """
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
-        raise InputError(f"not set: {', '.join(missing)}; give it as {missing[0]}=…")
+        example = " ".join(f"{key}=…" for key in missing)
+        raise InputError(f"not set: {', '.join(missing)}; add {example}")
     return OmegaConf.to_object(composed)
 
 
@@ -42,7 +46,8 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on from the last epoch.", file=sys.stderr)
+        told = "Interrupted; run the same command again (training goes on from its last epoch)."
+        print(f"\n{told}", file=sys.stderr)
         sys.exit(130)
     except (InputError, OmegaConfBaseException, OSError) as error:
         if debug:
@@ -52,9 +57,14 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         failures.append(message)
 
 
+def _name_of(path: str) -> str:
+    """A folder's own name, by which dataset=folder calls the product."""
+    return PurePath(path).name or "images"
+
+
 def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.filename or 'disk'}: {error.strerror}; free space or set output_root=…"
+        return f"{error.filename or 'writing'}: {error.strerror}; free space or set output_root=…"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{error.filename}: {error.strerror}; set output_root=… to a folder you can write"
     return str(error).split("\n    full_key")[0]

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,13 +34,18 @@ from anomalyncd import (
     tables,
     tracking,
 )
-from anomalyncd.cache import Cache
+from anomalyncd.cache import Cache, digest
 from anomalyncd.classify import Assignment, assign, classify
-from anomalyncd.config import Config
+from anomalyncd.config import (
+    BackboneConfig,
+    Config,
+    GroundTruthConfig,
+    SimulatedDetectorConfig,
+)
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_mask
 from anomalyncd.run_folder import RunFolder
-from anomalyncd.types import UNLABELLED, Dataset, Fit, Labels, Regions, Scores
+from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset, Fit, Labels, Regions, Scores
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +65,17 @@ class Outcome:
     was_finished: bool  # nothing was computed: the run had been there
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """Where labels have met predictions."""
+
+    scores: dict[str, Scores | None]  # at image and region level; None without labels
+    detection: dict[str, float | None]  # quality of the anomaly maps
+    matching: NDArray[np.int64]  # (K,), true class of each found one, UNLABELLED = none
+    class_names: tuple[str, ...]  # (K,)
+    region_targets: NDArray[np.int64] | None  # (n_regions,), true classes
+
+
 def run(config: Config) -> Outcome:
     """Compute one run, or go on with it, or recognise that it is finished.
 
@@ -66,165 +83,202 @@ def run(config: Config) -> Outcome:
         InputError: something that the user gave cannot be used.
     """
     folder = RunFolder.of(config)
-    if folder.finished and config.rerun:
-        folder.set_aside()
-    with folder.held(), console.logging_to(folder.path("log.txt"), quiet=config.quiet):
-        if folder.finished:
-            log.info("Finished before: %s (rerun=true computes it again)", folder.root)
+    with folder.held():
+        if folder.finished and not config.rerun:
+            if not config.quiet:
+                console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
             return Outcome(folder.root, folder.metrics, was_finished=True)
-        name = "/".join(folder.root.parts[-5:])
-        tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
-        try:
-            return Outcome(folder.root, _compute(config, folder, tracker), was_finished=False)
-        except BaseException as error:
-            log.debug("stopped", exc_info=error)  # the log file has what the terminal is spared
-            raise
-        finally:
-            tracker.finish()
+        if config.rerun:
+            folder.set_aside()
+        folder.create()
+        with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
+            name = "/".join(folder.root.parts[-5:])
+            tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
+            try:
+                return Outcome(folder.root, _compute(config, folder, tracker), was_finished=False)
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"out of memory on the device: lower fit.batch_size={config.fit.batch_size} "
+                    f"or backbone.side={config.backbone.side}"
+                ) from error
+            except BaseException as error:
+                log.debug("stopped", exc_info=error)  # the log has what the terminal is spared
+                raise
+            finally:
+                tracker.finish()
 
 
 def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> dict[str, Any]:
     log.info("Run folder: %s", folder.root)
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
     cache = Cache(Path(config.cache_root))
-    seconds: dict[str, float] = {}
     device = devices.choose(config.device)
+    seconds: dict[str, float] = {}
 
     with _timed(seconds, "catalog"):
         dataset = catalog.load(config.dataset, config.category, cache)
         base = catalog.load_base(config.base, cache)
         n_novel = _novel_classes(config, dataset)
-        detector = detectors.create(config.detector, config.category)
+        detector = detectors.create(config.detector, config.category, device, cache.root)
+        _require_masks(config, dataset)
     log.info("%d images, %d classes to find", len(dataset.samples), n_novel)
+
+    with _timed(seconds, "maps"):
+        anomaly_maps = maps.collect(
+            detector, dataset, config.category, cache, settings=asdict(config.detector)
+        )
 
     with _timed(seconds, "backbone"):
         stock = backbone.build(config.backbone)
+        base_classes = base.labels.classes if base and base.labels else ()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            network = model.build(
+                stock, config.attention, config.fit, n_base=len(base_classes), n_novel=n_novel
+            ).to(device)
     warnings, notes = _caveats(config, stock)
     for warning in warnings:
         log.warning(warning)
-    base_classes = base.labels.classes if base and base.labels else ()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        network = model.build(
-            stock, config.attention, config.fit, n_base=len(base_classes), n_novel=n_novel
-        ).to(device)
-
-    with _timed(seconds, "maps"):
-        anomaly_maps = maps.collect(detector, dataset, cache)
 
     with _timed(seconds, "regions"):
         side = config.backbone.side
         cut = cutting.cut_novel(
             dataset.samples, anomaly_maps, config.mebin, config.regions, side, cache
         )
-        base_regions = base and cutting.cut_base(base.samples, config.regions, side, cache)
-    _require_enough(cut, n_novel)
+        data = fit.TrainingSet(cut.regions)
+        if base and base.labels:
+            base_regions = cutting.cut_base(base.samples, config.regions, side, cache)
+            targets = base.labels.targets[base_regions.image_index]
+            data = fit.TrainingSet(cut.regions, base_regions, targets)
+        _require_usable_masks(dataset, cut.regions)
+        _require_enough(cut, n_novel)
     log.info(
         "%d regions in %d images, %d of them with a main element; %d base regions",
         len(cut.regions),
         len(dataset.samples),
         (cut.counts > 0).sum(),
-        len(base_regions) if base_regions else 0,
+        data.n_base,
     )
 
     with _timed(seconds, "fit"):
-        data = fit.TrainingSet(cut.regions)
-        if base and base.labels and base_regions:
-            targets = base.labels.targets[base_regions.image_index]
-            data = fit.TrainingSet(cut.regions, base_regions, targets)
-        state = checkpoint.TrainingState(folder.path("training.safetensors"))
+        frozen = checkpoint.frozen_hash(network)
+        state = checkpoint.TrainingState(
+            folder.path("training.safetensors"), digest(data.fingerprint, frozen)
+        )
         history = _fit(network, data, config, state, tracker)
         head = fit.best_head(history)
 
     with _timed(seconds, "classify"):
-        probabilities = classify(network, cut.regions, temperature=config.fit.student_temperature)[
-            head
-        ]
+        temperature = config.fit.student_temperature
+        probabilities = classify(network, cut.regions, temperature=temperature)[head]
         found = assign(probabilities, cut.regions, config.fusion)
 
     with _timed(seconds, "score"):
-        scores, matching, region_targets = _score(dataset, cut.regions, found, n_novel)
-        class_names = _class_names(dataset.labels, matching)
+        verdict = _judge(dataset, anomaly_maps, cut.regions, found, n_novel)
 
     figures: dict[str, Any] = {
         "dataset": config.dataset.kind,
         "category": config.category,
         "detector": config.detector.label,
-        "scores": {level: s and asdict(s) for level, s in scores.items()},
+        "scores": {level: s and asdict(s) for level, s in verdict.scores.items()},
+        "detection": verdict.detection,
         "counts": {
             "images": len(dataset.samples),
-            "images_without_defect": int((cut.counts == 0).sum()),
+            "images_without_defect_found": int((cut.counts == 0).sum()),
             "regions": len(cut.regions),
             "base_regions": data.n_base,
             "novel_classes": n_novel,
             "base_classes": len(base_classes),
         },
-        "mebin": {"search_range": list(cut.search_range)},
+        "mebin": {"search_range": list(cut.search_range), "raw_range": anomaly_maps.raw_range},
         "head": head,
         "losses": dict(zip(fit.TERMS, history[-1], strict=False)),
         "seed": config.seed,
+        "resumed_after_epochs": state.resumed_after,
         "device": devices.describe(device),
         "warnings": warnings,
         "versions": _versions(),
     }
-    recipe = checkpoint.Recipe(
-        backbone=config.backbone,
-        backbone_source=stock.source,
-        attention=config.attention,
-        mebin=replace(config.mebin, search_range=list(cut.search_range)),
-        regions=config.regions,
-        fusion=config.fusion,
-        fit=config.fit,
-        raw_range=anomaly_maps.raw_range,
-        head=head,
-        base_classes=base_classes,
-        class_names=class_names,
-        frozen_hash=checkpoint.frozen_hash(network),
-    )
     tracker.summarise(
-        {f"{level}/{k}": v for level, s in scores.items() if s for k, v in asdict(s).items()}
+        {
+            f"{level}/{k}": v
+            for level, s in verdict.scores.items()
+            if s
+            for k, v in asdict(s).items()
+        }
     )
     with _timed(seconds, "report"):
+        recipe = checkpoint.Recipe(
+            backbone=_findable(config.backbone),
+            backbone_source=stock.source,
+            attention=config.attention,
+            mebin=replace(config.mebin, search_range=list(cut.search_range)),
+            regions=config.regions,
+            fusion=config.fusion,
+            fit=config.fit,
+            raw_range=anomaly_maps.raw_range,
+            head=head,
+            base_classes=base_classes,
+            class_names=verdict.class_names,
+            frozen_hash=frozen,
+        )
         checkpoint.save_model(folder.path("model.safetensors"), network, recipe)
-        tables.write_predictions(
-            folder.path("predictions.csv"), dataset.samples, cut, found, class_names, dataset.labels
-        )
-        tables.write_regions(
-            folder.path("regions.csv"),
-            dataset.samples,
-            cut.regions,
-            found,
-            class_names,
-            dataset.labels,
-            region_targets,
-        )
-        report.write_report(
-            folder.path("report.html"),
-            report.Findings(
-                title=f"{config.dataset.kind} / {config.category}",
-                subtitle=f"maps: {config.detector.label} · seed {config.seed}",
-                warnings=tuple(warnings),
-                notes=tuple(notes),
-                metrics={**figures, "seconds": seconds},
-                config_yaml=folder.path("config.yaml").read_text(encoding="utf-8"),
-                samples=dataset.samples,
-                labels=dataset.labels,
-                regions=cut.regions,
-                maps=anomaly_maps,
-                region_class=found.region_class,
-                region_confidence=found.region_confidence,
-                image_class=found.image_class,
-                image_confidence=found.image_confidence,
-                class_names=class_names,
-                matching=matching,
-                fit=cast(Fit, config.regions.fit),
-            ),
-        )
+        metrics_so_far = {**figures, "seconds": seconds}
+        _show(config, folder, dataset, anomaly_maps, cut, found, verdict, metrics_so_far, notes)
     seconds["total"] = sum(seconds.values())
-    figures["seconds"] = {stage: round(s, 3) for stage, s in seconds.items()}
-    folder.write_json("metrics.json", figures)
     state.discard()
-    return figures
+    folder.write_json(
+        "metrics.json", {**figures, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}
+    )
+    return folder.metrics
+
+
+def _show(
+    config: Config,
+    folder: RunFolder,
+    dataset: Dataset,
+    anomaly_maps: AnomalyMaps,
+    cut: cutting.Cut,
+    found: Assignment,
+    verdict: Verdict,
+    figures: dict[str, Any],
+    notes: list[str],
+) -> None:
+    """Write what a person or another program reads: the tables and the report."""
+    names = verdict.class_names
+    tables.write_predictions(
+        folder.path("predictions.csv"), dataset.samples, cut, found, names, dataset.labels
+    )
+    tables.write_regions(
+        folder.path("regions.csv"),
+        dataset.samples,
+        cut.regions,
+        found,
+        names,
+        dataset.labels,
+        verdict.region_targets,
+    )
+    findings = report.Findings(
+        title=f"{config.dataset.kind} / {config.category}",
+        subtitle=f"maps: {config.detector.label} · seed {config.seed}",
+        warnings=tuple(figures["warnings"]),
+        notes=tuple(notes),
+        metrics=figures,
+        config_yaml=folder.path("config.yaml").read_text(encoding="utf-8"),
+        samples=dataset.samples,
+        labels=dataset.labels,
+        regions=cut.regions,
+        region_targets=verdict.region_targets,
+        maps=anomaly_maps,
+        region_class=found.region_class,
+        region_confidence=found.region_confidence,
+        image_class=found.image_class,
+        image_confidence=found.image_confidence,
+        class_names=names,
+        matching=verdict.matching,
+        fit=cast(Fit, config.regions.fit),
+    )
+    report.write_report(folder.path("report.html"), findings)
 
 
 def _fit(
@@ -234,19 +288,31 @@ def _fit(
     state: checkpoint.TrainingState,
     tracker: tracking.Tracker,
 ) -> list[list[float]]:
-    with console.progress("Training", config.fit.epochs, quiet=config.quiet) as advance:
+    epochs = config.fit.epochs
+    with console.progress("Training", epochs, quiet=config.quiet) as advance:
 
         def on_epoch(epoch: int, figures: dict[str, float]) -> None:
             tracker.log(figures, epoch)
-            log.debug("epoch %d: %s", epoch + 1, figures)
+            # Where no bar is drawn, a line now and then shows that it goes on.
+            tell = not console.terminal.is_terminal and (epoch + 1) % max(epochs // 5, 1) == 0
+            log.log(
+                logging.INFO if tell else logging.DEBUG, "epoch %d: %s", epoch + 1, _brief(figures)
+            )
             advance(epoch + 1, f"loss {figures['total']:.3f}")
 
         return fit.fit(network, data, config.fit, seed=config.seed, state=state, on_epoch=on_epoch)
 
 
+def _brief(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
+
+
 def _novel_classes(config: Config, dataset: Dataset) -> int:
     if len(dataset.samples) < 2:
-        raise InputError("1 image: expected at least 2 to find classes among")
+        raise InputError(
+            f"{dataset.samples[0].image} is the only image: expected at least 2 to find classes "
+            "among; check dataset.path and dataset.leave_out"
+        )
     if config.novel_classes != "auto":
         return int(config.novel_classes)
     if dataset.labels is None:
@@ -282,20 +348,51 @@ def _require_enough(cut: cutting.Cut, n_novel: int) -> None:
 
 def _caveats(config: Config, stock: backbone.Backbone) -> tuple[list[str], list[str]]:
     warnings = [UNTRAINED] if stock.source == "random" else []
-    notes = [SIMULATED] if config.detector.kind == "simulated" else []
+    notes = [SIMULATED] if isinstance(config.detector, SimulatedDetectorConfig) else []
     if config.novel_classes == "auto":
         notes.append("The number of classes was taken from the label folders.")
     return warnings, notes
 
 
-def _score(
-    dataset: Dataset, regions: Regions, found: Assignment, n_novel: int
-) -> tuple[dict[str, Scores | None], NDArray[np.int64], NDArray[np.int64] | None]:
-    """Where labels meet predictions: scores, the true class of each found one, region targets."""
+def _require_masks(config: Config, dataset: Dataset) -> None:
+    """detector=ground_truth would take a defect without a mask for a defect-free image."""
     labels = dataset.labels
-    none = np.full(n_novel, UNLABELLED)
+    if not isinstance(config.detector, GroundTruthConfig) or labels is None:
+        return
+    for sample, target in zip(dataset.samples, labels.targets.tolist(), strict=True):
+        if sample.truth_mask is None and target != labels.normal:
+            raise InputError(
+                f"detector=ground_truth: no truth mask for {sample.image}; add the masks of this "
+                "type, leave it out with dataset.leave_out, or use another detector"
+            )
+
+
+def _require_usable_masks(dataset: Dataset, regions: Regions) -> None:
+    """A truth mask that scoring will need must not stop the run after the training."""
+    for sample, size in zip(dataset.samples, regions.image_sizes.tolist(), strict=True):
+        if sample.truth_mask is not None:
+            height, width = read_mask(sample.truth_mask).shape
+            if [height, width] != size:
+                raise InputError(
+                    f"{sample.truth_mask}: a mask of {width} × {height} pixels for an image of "
+                    f"{size[1]} × {size[0]}; expected the same size"
+                )
+
+
+def _judge(
+    dataset: Dataset,
+    anomaly_maps: AnomalyMaps,
+    regions: Regions,
+    found: Assignment,
+    n_novel: int,
+) -> Verdict:
+    """Compare what was found with the labels, as far as there are any."""
+    labels = dataset.labels
+    detection = detection_quality(dataset, anomaly_maps)
+    matching = np.full(n_novel, UNLABELLED)
     if labels is None:
-        return {"image": None, "region": None}, none, None
+        nothing: dict[str, Scores | None] = {"image": None, "region": None}
+        return Verdict(nothing, detection, matching, _class_names(None, matching), None)
 
     def truth_of(image: int) -> NDArray[np.bool_] | None:
         mask = dataset.samples[image].truth_mask
@@ -310,18 +407,56 @@ def _score(
         known = targets != UNLABELLED
         scores[level] = metrics.score(targets[known], predicted[known]) if known.any() else None
     known = labels.targets != UNLABELLED
-    if not known.any():
-        return scores, none, region_targets
-    size = max(n_novel, len(labels.classes))
-    matched = metrics.match(labels.targets[known], found.image_class[known], size)[:n_novel]
-    matching = np.where(matched < len(labels.classes), matched, UNLABELLED)
-    return scores, matching, region_targets
+    if known.any():
+        size = max(n_novel, len(labels.classes))
+        matched = metrics.match(labels.targets[known], found.image_class[known], size)[:n_novel]
+        matching = np.where(matched < len(labels.classes), matched, UNLABELLED)
+    names = _class_names(labels, matching)
+    return Verdict(scores, detection, matching, names, region_targets)
+
+
+def detection_quality(dataset: Dataset, anomaly_maps: AnomalyMaps) -> dict[str, float | None]:
+    """How well the maps tell defects, where labels and masks allow to say.
+
+    Pixels are compared at the map's resolution: there a pixel is defective that the mask covers by
+    half. Defective images without a mask are left out of it.
+    """
+    labels = dataset.labels
+    if labels is None or labels.normal is None:
+        return {"image_auroc": None, "pixel_auroc": None}
+    scored = np.flatnonzero(labels.targets != UNLABELLED).tolist()
+    defective = labels.targets != labels.normal
+
+    def pairs() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+        for i in scored:
+            mask, scores = dataset.samples[i].truth_mask, anomaly_maps[i]
+            if mask is not None:
+                size = (scores.shape[1], scores.shape[0])
+                share = cv2.resize(
+                    read_mask(mask).astype(float), size, interpolation=cv2.INTER_AREA
+                )
+                yield scores, share >= 0.5
+            elif not defective[i]:
+                yield scores, np.zeros(scores.shape, bool)
+
+    peaks = [int(anomaly_maps[i].max()) for i in scored]
+    return {
+        "image_auroc": metrics.image_auroc(peaks, defective[scored]),
+        "pixel_auroc": metrics.pixel_auroc(pairs()),
+    }
+
+
+def _findable(config: BackboneConfig) -> BackboneConfig:
+    """The weights file by its whole path, so that prediction finds it from any folder."""
+    if config.checkpoint is None:
+        return config
+    return replace(config, checkpoint=str(Path(config.checkpoint).resolve()))
 
 
 def _class_names(labels: Labels | None, matching: NDArray[np.int64]) -> tuple[str, ...]:
     """A found class is called by the true one that it agrees with best, else by its number."""
     return tuple(
-        labels.classes[true] if labels and true != UNLABELLED else f"class {number + 1}"
+        labels.classes[true] if labels and true != UNLABELLED else f"class {number}"
         for number, true in enumerate(matching)
     )
 

@@ -41,6 +41,12 @@ class TrainingSet:
     def __len__(self) -> int:
         return self.n_base + len(self.novel)
 
+    @property
+    def fingerprint(self) -> list[str]:
+        """What the regions are, by the names of the cache entries that hold them."""
+        parts = [self.novel] if self.base is None else [self.novel, self.base]
+        return [regions.name for regions in parts]
+
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
         """Load regions; base ones come first."""
         order = indices.sort().values.numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from anomalyncd.errors import InputError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".tiff", ".tif")
@@ -31,6 +34,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             grey = np.asarray(image)
             if grey.min() < 0 or grey.max() > 65535:
                 raise InputError(f"{path}: 32-bit integer pixels; expected an 8- or 16-bit image")
+            _warn_of_few_bits(path, int(grey.max()))
             return np.repeat((grey // 257).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode == "F":
             raise InputError(f"{path}: floating-point pixels; expected an 8- or 16-bit image")
@@ -38,16 +42,37 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGBA" if image.mode == "P" else "RGB"))[..., :3].copy()
 
 
+_warned_of_few_bits: set[str] = set()
+
+
+def _warn_of_few_bits(path: Path, highest: int) -> None:
+    """12-bit cameras write 16-bit files; their images would be nearly black. Told once a run."""
+    folder = str(path.parent)
+    if highest < 4096 and folder not in _warned_of_few_bits:
+        _warned_of_few_bits.add(folder)
+        log.warning(
+            "%s: a 16-bit image whose highest value is %d of 65535, so it is nearly black; if it "
+            "holds fewer bits, convert it to 8 bits first",
+            path,
+            highest,
+        )
+
+
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """Read a truth mask as (h, w), True = defect. In-between greys count from 128 (MTD has some).
 
     Raises:
-        InputError: unreadable or truncated.
+        InputError: unreadable, truncated, or marked with values that are too dark to count.
     """
     with _readable(path, "mask"), Image.open(path) as image:
         if image.mode.startswith("I"):
             return np.asarray(image) > 0
-        return np.asarray(image.convert("L")) > 127
+        levels = np.asarray(image.convert("L"))
+    if 0 < levels.max() <= 127:
+        raise InputError(
+            f"{path}: a mask with values up to {levels.max()}; expected 255 at defects, else 0"
+        )
+    return levels > 127
 
 
 def read_map(path: Path) -> NDArray:
@@ -71,7 +96,8 @@ def read_map(path: Path) -> NDArray:
                 scores = tifffile.imread(path)
             case _:
                 with Image.open(path) as image:
-                    scores = np.asarray(image)
+                    # A palette's indices are no scores; its colours may be.
+                    scores = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     scores = _single_channel(scores, path)
     if scores.dtype == bool:
         scores = scores.astype(np.uint8)
@@ -104,17 +130,14 @@ def _single_channel(scores: NDArray, path: Path) -> NDArray:
 def _readable(path: Path, what: str) -> Iterator[None]:
     try:
         yield
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}") from None
-    except (
-        OSError,
-        SyntaxError,  # Pillow's word for a broken PNG
-        ValueError,
-        EOFError,
-        UnidentifiedImageError,
-        Image.DecompressionBombError,
-        tifffile.TiffFileError,
-    ) as error:
+    except Exception as error:  # whatever the libraries make of a broken file
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "pickle" in reason:
+            reason = "no plain array of numbers"
         raise InputError(
-            f"{path}: cannot read this {what} ({error}); replace the file or take it out"
+            f"{path}: cannot read this {what} ({reason}); replace the file or take it out"
         ) from error

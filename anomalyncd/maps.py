@@ -1,38 +1,46 @@
-"""Anomaly maps of a category on disk: normalised together, packed, read one by one."""
+"""Anomaly maps of a category on disk: normalised together, in the release's layout, read lazily.
+
+Whatever a detector yields ends as `<category>/<type>/<stem>.png`, 8-bit grey, with a `maps.json`
+beside it that says how it was made; the release, and `detector=files`, read the same.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.cache import Cache
 from anomalyncd.detectors import Detector
 from anomalyncd.errors import InputError
+from anomalyncd.images import read_map
 from anomalyncd.types import Dataset
 
-_DATA, _INDEX = "maps.u8", "maps.json"
+VERSION = 1  # part of the cache key: raise it when the same input gives other maps
+
+_INDEX = "maps.json"
 
 
 class StoredMaps(Sequence[NDArray[np.uint8]]):
-    """Memory-mapped 8-bit maps, each of its own size; holds none of them in memory."""
+    """8-bit maps, each of its own size, read when they are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        index = json.loads((folder / _INDEX).read_text())
-        shapes, raw_range = index["shapes"], index["raw_range"]
+        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        raw_range = index["raw_range"]
         self.folder = folder
         # What 0 and 255 stood for; None for maps that came as 8 bits.
         self.raw_range: tuple[float, float] | None = tuple(raw_range) if raw_range else None
-        self._data = np.memmap(folder / _DATA, np.uint8, mode="r")
-        self._shapes = [(int(h), int(w)) for h, w in shapes]
-        self._starts = np.cumsum([0] + [h * w for h, w in self._shapes])
+        self._files = [folder / name for name in index["files"]]
 
     def __len__(self) -> int:
-        return len(self._shapes)
+        return len(self._files)
 
     @overload
     def __getitem__(self, index: int) -> NDArray[np.uint8]: ...
@@ -40,72 +48,100 @@ class StoredMaps(Sequence[NDArray[np.uint8]]):
     def __getitem__(self, index: slice) -> list[NDArray[np.uint8]]: ...
     def __getitem__(self, index: int | slice) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        start = self._starts[index % len(self)]
-        h, w = self._shapes[index]
-        return np.asarray(self._data[start : start + h * w]).reshape(h, w)
+            return [read_map(path) for path in self._files[index]]
+        return read_map(self._files[index])
 
 
 def collect(
     detector: Detector,
     dataset: Dataset,
+    category: str,
     cache: Cache,
+    *,
+    settings: dict[str, Any],
     raw_range: tuple[float, float] | None = None,
 ) -> StoredMaps:
     """Get the maps of all images, from the cache where they have been made before.
 
     8-bit maps are stored as they are. Others are normalised together, over all images of the
     category: (x − min) / (max − min) · 255, rounded down, as the release's maps are. One map's own
-    minimum and maximum would make every image look as anomalous as any other. A given `raw_range`,
-    that of the maps a model was trained on, takes the place of their own; what is beyond saturates.
+    minimum and maximum would make every image look as anomalous as any other.
+
+    Args:
+        detector: what yields them.
+        dataset: the images.
+        category: name of the folder that the release looks for.
+        cache: where they are kept.
+        settings: of the detector, to be written beside the maps.
+        raw_range: that of the maps which a model was trained on, to take the place of their own;
+            what lies beyond saturates.
 
     Raises:
         InputError: as the detector says, and for maps of mixed types.
     """
+    ids = [sample.id for sample in dataset.samples]
+    unlabelled = replace(dataset, labels=None)
 
     def build(folder: Path) -> None:
-        shapes: list[tuple[int, int]] = []
-        lowest, highest = np.inf, -np.inf
-        dtype = np.dtype(np.uint8)
+        start = time.perf_counter()
         raw = folder / "raw"
-        with raw.open("wb") as file:
-            for sample, scores in zip(dataset.samples, detector.maps(dataset), strict=True):
-                dtype = dtype if shapes else scores.dtype
-                if scores.dtype != dtype:
-                    raise InputError(
-                        f"anomaly map of {sample.id} is {scores.dtype} and others are {dtype}; "
-                        "expected one type, since maps are normalised together"
-                    )
-                shapes.append(scores.shape)
-                lowest, highest = min(lowest, scores.min()), max(highest, scores.max())
-                file.write(np.ascontiguousarray(scores).tobytes())
-        used = None
+        shapes, dtype, used = _write_raw(raw, detector.maps(unlabelled), ids)
         if dtype == np.uint8:
-            raw.rename(folder / _DATA)
-        else:
-            used = raw_range or (float(lowest), float(highest))
-            _normalise(raw, folder / _DATA, shapes, dtype, *used)
-            raw.unlink()
-        index = {"shapes": shapes, "raw_range": used}
-        (folder / _INDEX).write_text(json.dumps(index))
+            used = None
+        elif raw_range is not None:
+            used = raw_range
+        files = [f"{category}/{name}.png" for name in ids]
+        for name, scores in zip(files, _read_raw(raw, shapes, dtype), strict=True):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            levels = scores if used is None else _levels(scores, *used)
+            # Level 1 writes a 1024² map in a few milliseconds and packs noise nearly as well.
+            png = cv2.imencode(".png", levels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+            path.write_bytes(png.tobytes())
+        raw.unlink()
+        index = {
+            "settings": settings,
+            "raw_range": used,
+            "seconds": round(time.perf_counter() - start, 3),
+            "files": files,
+        }
+        (folder / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
-    return StoredMaps(cache.entry("maps", [detector.key(dataset), raw_range], build))
+    made_by = [VERSION, type(detector).__name__, detector.key(unlabelled)]
+    key = [made_by, ids, category, raw_range]
+    return StoredMaps(cache.entry("maps", key, build))
 
 
-def _normalise(
-    raw: Path,
-    to: Path,
-    shapes: list[tuple[int, int]],
-    dtype: np.dtype,
-    lowest: float,
-    highest: float,
-) -> None:
+def _write_raw(
+    path: Path, scores_of: Iterator[NDArray], ids: Sequence[str]
+) -> tuple[list[tuple[int, ...]], np.dtype, tuple[float, float] | None]:
+    """Append maps to a file of raw numbers; their shapes, type and range."""
+    shapes: list[tuple[int, ...]] = []
+    dtype = np.dtype(np.uint8)
+    lowest, highest = np.inf, -np.inf
+    with path.open("wb") as file:
+        for name, scores in zip(ids, scores_of, strict=True):
+            dtype = dtype if shapes else scores.dtype
+            if scores.dtype != dtype:
+                raise InputError(
+                    f"the anomaly map of {name} is {scores.dtype} and others are {dtype}; "
+                    "expected one type, since maps are normalised together"
+                )
+            shapes.append(scores.shape)
+            lowest, highest = min(lowest, scores.min()), max(highest, scores.max())
+            file.write(np.ascontiguousarray(scores).tobytes())
+    return shapes, dtype, (float(lowest), float(highest))
+
+
+def _read_raw(path: Path, shapes: Sequence[tuple[int, ...]], dtype: np.dtype) -> Iterator[NDArray]:
+    with path.open("rb") as file:
+        for shape in shapes:
+            size = int(np.prod(shape)) * dtype.itemsize
+            yield np.frombuffer(file.read(size), dtype).reshape(shape)
+
+
+def _levels(scores: NDArray, lowest: float, highest: float) -> NDArray[np.uint8]:
     scale = 255 / (highest - lowest) if highest > lowest else 0.0
-    with raw.open("rb") as source, to.open("wb") as target:
-        for h, w in shapes:
-            scores = np.frombuffer(source.read(h * w * dtype.itemsize), dtype)
-            # The epsilon keeps the highest score at 255 where the product falls a hair short of it.
-            levels = (scores.astype(float) - lowest) * scale + 1e-9
-            target.write(levels.clip(0, 255).astype(np.uint8).tobytes())
+    # The epsilon keeps the highest score at 255 where the product falls a hair short of it.
+    levels = (scores.astype(float) - lowest) * scale + 1e-9
+    return levels.clip(0, 255).astype(np.uint8)

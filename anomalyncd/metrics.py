@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, roc_auc_score
 
 from anomalyncd.types import UNLABELLED, Labels, Regions, Scores
 
@@ -81,3 +81,44 @@ def region_targets(
             if not truth[top:bottom, left:right].any():
                 targets[region] = beside
     return targets
+
+
+def image_auroc(peaks: ArrayLike, defective: ArrayLike) -> float | None:
+    """How well the highest score of an image tells defective from defect-free ones.
+
+    Args:
+        peaks: (n,) highest value of each map.
+        defective: (n,) bool.
+
+    Returns:
+        Area under the ROC curve, 1 at best; None where all images are of one kind.
+    """
+    defective = np.asarray(defective, bool)
+    if defective.all() or not defective.any():
+        return None
+    return float(roc_auc_score(defective, np.asarray(peaks)))
+
+
+def pixel_auroc(
+    pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.bool_]]],
+) -> float | None:
+    """How well the maps tell defective from sound pixels, over all images together.
+
+    An 8-bit map has 256 levels, so two histograms hold all that the ROC curve needs, however many
+    images there are.
+
+    Args:
+        pairs: of an 8-bit map (h, w) and the truth at its resolution, True = defect.
+
+    Returns:
+        Area under the ROC curve, 1 at best; None where all pixels are of one kind.
+    """
+    counts = np.zeros((2, 256))  # sound, defective
+    for scores, truth in pairs:
+        counts[1] += np.bincount(scores[truth], minlength=256)
+        counts[0] += np.bincount(scores[~truth], minlength=256)
+    if not counts.sum(axis=1).all():
+        return None
+    levels = np.tile(np.arange(256), 2)
+    kinds = np.repeat([False, True], 256)
+    return float(roc_auc_score(kinds, levels, sample_weight=counts.ravel()))

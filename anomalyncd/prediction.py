@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from anomalyncd import catalog, checkpoint, cutting, detectors, devices, maps, tables
@@ -23,32 +25,52 @@ def predict(config: PredictConfig) -> Path:
     Raises:
         InputError: no finished run, unusable images or maps, or there are predictions already.
     """
-    output = Path(config.output)
+    output = Path(config.output or Path(config.run, "predictions"))
     for name in ("predictions.csv", "regions.csv"):
         if (output / name).exists():
             raise InputError(f"{output / name} is there already; set output=… to another folder")
     weights = Path(config.run) / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; run=… takes the folder of a finished run")
-    cache = Cache(Path(config.cache_root))
-    dataset = catalog.load(FolderConfig(path=config.path), config.category, cache)
-    detector = detectors.create(config.detector, config.category)
-    network, recipe = checkpoint.load_model(weights)
-    network.to(devices.choose(config.device))
-
-    anomaly_maps = maps.collect(detector, dataset, cache, recipe.raw_range)
-    cut = cutting.cut_novel(
-        dataset.samples, anomaly_maps, recipe.mebin, recipe.regions, recipe.backbone.side, cache
-    )
-    probabilities = classify(network, cut.regions, temperature=recipe.fit.student_temperature)
-    found = assign(probabilities[recipe.head], cut.regions, recipe.fusion)
+    network, recipe = checkpoint.load_model(weights, config.checkpoint)
+    device = devices.choose(config.device)
+    network.to(device)
+    with tempfile.TemporaryDirectory() as workspace:
+        cache = Cache(Path(workspace))
+        dataset = catalog.load(FolderConfig(path=config.path), config.category, cache)
+        detector = detectors.create(config.detector, config.category, device, cache.root)
+        anomaly_maps = maps.collect(
+            detector,
+            dataset,
+            config.category,
+            cache,
+            settings=asdict(config.detector),
+            raw_range=recipe.raw_range,
+        )
+        if (anomaly_maps.raw_range is None) != (recipe.raw_range is None):
+            kinds = ("8-bit, normalised already", "not yet normalised")
+            expected, found = kinds if recipe.raw_range is None else kinds[::-1]
+            raise InputError(
+                f"detector.path: these maps are {found}, and the run was trained on maps that are "
+                f"{expected}; give maps made and stored in the same way"
+            )
+        cut = cutting.cut_novel(
+            dataset.samples,
+            anomaly_maps,
+            recipe.mebin,
+            recipe.regions,
+            recipe.backbone.side,
+            cache,
+        )
+        probabilities = classify(network, cut.regions, temperature=recipe.fit.student_temperature)
+        found_classes = assign(probabilities[recipe.head], cut.regions, recipe.fusion)
 
     output.mkdir(parents=True, exist_ok=True)
-    names = recipe.class_names
+    names, labels = recipe.class_names, dataset.labels
     tables.write_predictions(
-        output / "predictions.csv", dataset.samples, cut, found, names, dataset.labels
+        output / "predictions.csv", dataset.samples, cut, found_classes, names, labels
     )
     tables.write_regions(
-        output / "regions.csv", dataset.samples, cut.regions, found, names, None, None
+        output / "regions.csv", dataset.samples, cut.regions, found_classes, names, None, None
     )
     return output

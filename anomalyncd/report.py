@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalyncd.atomic import written_whole
 from anomalyncd.overlay import colour_map, heat_overlay, normalise, outline, region_heat
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, Fit, Labels, Regions, Sample
 
@@ -37,6 +37,7 @@ class Findings:
     samples: tuple[Sample, ...]
     labels: Labels | None
     regions: Regions
+    region_targets: NDArray[np.int64] | None  # (n_regions,), true classes; None without labels
     maps: AnomalyMaps
     region_class: NDArray[np.int64]  # (n_regions,), 0..K-1
     region_confidence: NDArray[np.floating]  # (n_regions,)
@@ -52,6 +53,7 @@ class Tile:
     """One region of a contact sheet."""
 
     id: str
+    number: int  # the region's row in regions.csv
     confidence: float
     whole: bool  # nothing was segmented: the region is the whole image
     truth: str | None
@@ -70,8 +72,8 @@ class DiscoveredClass:
     images: int
     regions: int
     confidence: float | None  # median over its images
-    labelled: int  # regions whose image has a label,
-    right: int  # and those of them whose label is the match
+    labelled: int  # regions whose true class is known,
+    right: int  # and those of them where it is the match
     first: list[Tile]  # most confident first, all the way through
     between: list[Tile]
     last: list[Tile]
@@ -130,13 +132,9 @@ def write_report(path: Path, findings: Findings) -> None:
         heat_colours=[f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))],
     )
     page.enable_buffering(64)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with written_whole(path) as draft:
         # A file name that is no valid Unicode must not cost the user the page.
         page.dump(str(draft), encoding="utf-8", errors="replace")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _targets(f: Findings) -> NDArray[np.int64]:
@@ -161,7 +159,9 @@ def _matched_order(f: Findings) -> list[int]:
 
 
 def _classes(f: Findings) -> list[DiscoveredClass]:
-    targets = _targets(f)[f.regions.image_index]
+    targets = f.region_targets
+    if targets is None:
+        targets = np.full(len(f.regions), UNLABELLED)
     right = (targets != UNLABELLED) & (targets == f.matching[f.region_class])
     by_confidence = np.argsort(-f.region_confidence, kind="stable")
     members = [by_confidence[f.region_class[by_confidence] == k] for k in range(len(f.matching))]
@@ -179,6 +179,7 @@ def _classes(f: Findings) -> list[DiscoveredClass]:
         tiles = [
             Tile(
                 id=f.samples[f.regions.image_index[r]].id,
+                number=r,
                 confidence=float(f.region_confidence[r]),
                 whole=bool(f.regions.areas[r] == 0),
                 truth=_class_name(f, targets[r]),

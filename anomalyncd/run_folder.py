@@ -6,7 +6,7 @@ So jobs never collide, a finished run is recognised, and a broken one finds what
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from anomalyncd.atomic import written_whole
 from anomalyncd.cache import digest
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
@@ -33,8 +34,8 @@ class RunFolder:
         settings = {k: v for k, v in asdict(config).items() if k not in _PRESENTATION}
         seed = settings.pop("seed")
         variant = f"{config.backbone.name}-{config.base.kind}-{digest(settings)[:8]}"
-        root = Path(config.output_root, config.dataset.kind, config.category)
-        return cls(root / config.detector.label / variant / f"seed-{seed}")
+        parts = [config.dataset.kind, config.category, config.detector.label, variant]
+        return cls(Path(config.output_root, *map(_folder_name, parts), f"seed-{seed}"))
 
     @property
     def finished(self) -> bool:
@@ -49,14 +50,14 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for one process at a time.
+        """Hold the run for one process at a time, whether its folder is there or not.
 
         Raises:
-            InputError: it cannot be written, or another process holds it.
+            InputError: its place cannot be written, or another process holds it.
         """
-        lock = FileLock(self.root / ".lock", timeout=0)
+        lock = FileLock(self.root.with_name(f".{self.root.name}.lock"), timeout=0)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            self.root.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except Timeout:
             raise InputError(
@@ -71,22 +72,27 @@ class RunFolder:
         finally:
             lock.release()
 
-    def set_aside(self) -> Path:
-        """Rename a finished run's folder, so that it can be computed again without loss."""
+    def create(self) -> None:
+        """Make the folder, if an earlier try has not."""
+        self.root.mkdir(exist_ok=True)
+
+    def set_aside(self) -> None:
+        """Rename the folder, if there is one, so that computing again loses nothing."""
+        if not self.root.exists():
+            return
         number = 1
         while (aside := self.root.with_name(f"{self.root.name}.old-{number}")).exists():
             number += 1
         self.root.rename(aside)
-        return aside
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file whole or not at all."""
-        temporary = self.root / f".{name}.part"
-        try:
-            temporary.write_text(text, encoding="utf-8", newline="")
-            os.replace(temporary, self.root / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with written_whole(self.root / name) as draft:
+            draft.write_text(text, encoding="utf-8", newline="")
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _folder_name(name: str) -> str:
+    """A name that every file system takes; no slashes, colons or dots at the ends."""
+    return re.sub(r"[^\w+.=-]+", "_", name).strip("._") or "_"

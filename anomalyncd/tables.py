@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalyncd.atomic import written_whole
 from anomalyncd.classify import Assignment
 from anomalyncd.cutting import Cut
 from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
@@ -57,10 +57,23 @@ def write_regions(
     targets: NDArray[np.int64] | None,
 ) -> None:
     """One row per region; boxes in pixels of the image, right and bottom exclusive."""
-    columns = "id left top right bottom area anomaly_score class class_name confidence true_class"
+    columns = (
+        "region id left top right bottom area anomaly_score class class_name confidence true_class"
+    )
     rows = (
-        [samples[i].id, *box, area, f"{a:.4f}", c, class_names[c], f"{p:.4f}", _name(labels, t)]
-        for i, box, area, a, c, p, t in zip(
+        [
+            number,
+            samples[i].id,
+            *box,
+            area,
+            f"{a:.4f}",
+            c,
+            class_names[c],
+            f"{p:.4f}",
+            _name(labels, t),
+        ]
+        for number, i, box, area, a, c, p, t in zip(
+            range(len(regions)),
             regions.image_index,
             regions.boxes,
             regions.areas,
@@ -79,13 +92,11 @@ def _name(labels: Labels | None, target: int) -> str:
 
 
 def _write(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Write a table whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # surrogateescape: a file name that is no valid Unicode goes out as the bytes that it is
+    with (
+        written_whole(path) as draft,
+        draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from anomalyncd.config import TensorboardConfig, TrackerConfig, WandbConfig
 from anomalyncd.errors import InputError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 
 class Tracker(Protocol):
@@ -50,21 +53,31 @@ class _Nothing:
 
 
 class _Tensorboard:
-    def __init__(self, folder: Path) -> None:
-        # Imported where it is needed: either library takes seconds to load.
-        from torch.utils.tensorboard import SummaryWriter
+    """Starts with the first figures, as wandb below."""
 
-        self._writer = SummaryWriter(str(folder))
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
 
     def log(self, figures: dict[str, float], step: int) -> None:
+        writer = self._started()
         for key, value in figures.items():
-            self._writer.add_scalar(key, value, step)
+            writer.add_scalar(key, value, step)
 
     def summarise(self, figures: dict[str, float]) -> None:
-        self._writer.add_hparams({}, figures, run_name=".")
+        self._started().add_hparams({}, figures, run_name=".")
 
     def finish(self) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _started(self) -> SummaryWriter:
+        if self._writer is None:
+            # Imported where it is needed: it takes seconds to load.
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder))
+        return self._writer
 
 
 class _Wandb:

@@ -74,6 +74,7 @@ class Regions:
     areas: NDArray[np.int64]  # (n,), mask pixels in the box at the image's resolution
     scores: NDArray[np.float64]  # (n,), highest normalised anomaly score in the box
     image_sizes: NDArray[np.int64]  # (n_samples, 2) height, width
+    name: str = ""  # of the cache entry, which follows from the content
 
     def __len__(self) -> int:
         return len(self.areas)

@@ -124,7 +124,7 @@ def test_base_set(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named_and_what_is_there_shown(tmp_path: Path) -> None:
     touch(tmp_path, "screw/test/good/0.png", "bottle/test/good/0.png")
-    with pytest.raises(InputError, match=r"nut: no such folder .*bottle, screw.*set category="):
+    with pytest.raises(InputError, match=r"nut: no such folder; .*bottle, screw; set category="):
         load(MvtecConfig(path=str(tmp_path)), "nut")
     with pytest.raises(InputError, match=r"nor is there .*set category"):
         load(MvtecConfig(path=str(tmp_path / "no" / "where")), "nut")
@@ -138,6 +138,22 @@ def test_what_is_missing_is_named_and_what_is_there_shown(tmp_path: Path) -> Non
     (tmp_path / "images").mkdir()
     with pytest.raises(InputError, match=r"images: no images"):
         catalog.load_base(FolderBaseConfig(path=str(tmp_path)), Cache(tmp_path))
+
+
+def test_near_misses_are_recognised(tmp_path: Path) -> None:
+    touch(tmp_path, "screw/test/good/0.png")
+    with pytest.raises(InputError, match=r"did you mean screw\?"):
+        load(MvtecConfig(path=str(tmp_path)), "SCREWS")
+    with pytest.raises(InputError, match=r"looks like a category itself; .* category=screw"):
+        load(MvtecConfig(path=str(tmp_path / "screw")), "screw")
+    with pytest.raises(InputError, match=r"0\.png is a file; expected its folder"):
+        load(FolderConfig(path=str(tmp_path / "screw/test/good/0.png")))
+    for i in range(20):
+        (tmp_path / f"x{i}").mkdir()
+    with pytest.raises(InputError, match=r"and 13 more; set dataset\.path"):
+        load(FolderConfig(path=str(tmp_path / "absent")))
+    with pytest.raises(InputError, match=r"base=none"):
+        catalog.load_base(FolderBaseConfig(path=str(tmp_path / "absent")), Cache(tmp_path))
 
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:

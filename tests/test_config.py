@@ -31,7 +31,7 @@ def test_the_default_is_the_offline_demo() -> None:
     assert (config.dataset.kind, config.base.kind, config.detector.kind) == (
         "demo",
         "demo",
-        "simulated",
+        "musc",
     )
     assert not config.backbone.pretrained
 
@@ -59,11 +59,25 @@ def test_what_a_dataset_brings_can_be_overridden() -> None:
     assert config.mebin.erosion == 0
 
 
-@pytest.mark.parametrize("group", ["base", "backbone", "tracker", "experiment"])
+@pytest.mark.parametrize("group", ["base", "backbone", "detector", "tracker", "experiment"])
 def test_every_choice_composes(group: str) -> None:
     for path in sorted((CONFIGS / group).glob("*.yaml")):
-        extra = ["base.path=b"] if path.stem == "folder" else []
-        composed(*MVTEC, f"{group}={path.stem}", *extra)
+        extra = {
+            "folder": ["base.path=b"],
+            "files": ["detector.path=m"],
+            "custom": ["detector.target=a:B"],
+            "anomalib": ["detector.model=padim"],
+            "simulated": ["dataset=demo"],
+        }.get(path.stem, [])
+        dataset = MVTEC if group != "detector" else MVTEC[:2]
+        composed(*dataset, f"{group}={path.stem}", *extra)
+
+
+def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
+    config = composed(
+        *MVTEC[:2], "detector=musc", "detector.backbone=${backbone}", "backbone=dino_vits16"
+    )
+    assert config.detector.backbone == config.backbone  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +88,9 @@ def test_every_choice_composes(group: str) -> None:
         (["dataset=nowhere"], "nowhere"),
         ([*MVTEC, "detector=ground_truth"], "detector.path"),
         (["detector=ground_truth", "detector.seed=1"], "seed"),
-        (["dataset=mvtec"], "not set: category, detector.path; give it as category="),
+        (["detector=musc", "detector.degrees=[2]"], "detector.degrees=[2]: expected odd"),
+        (["detector=custom"], "not set: detector.target"),
+        (["dataset=mvtec"], "not set: category, detector.path; add category=… detector.path=…"),
         (["novel_classes=1"], "novel_classes=1: expected auto or a number"),
         (["novel_classes=few"], "novel_classes=few"),
         ([*MVTEC, "detector=simulated", "~detector.path"], "detector.path"),
@@ -82,8 +98,19 @@ def test_every_choice_composes(group: str) -> None:
         (["dataset=folder", "dataset.path=x", "detector=ground_truth"], "needs truth masks"),
         (["attention.mask_on=cls"], "attention.mask_on=cls: expected one of class_token"),
         (["regions.fit=squash"], "regions.fit=squash: expected one of letterbox"),
-        (["mebin.search_range=[9,3]"], "lo < hi"),
+        (["mebin.search_range=[9,3]"], "0 ≤ lo ≤ hi ≤ 255"),
         (["mebin.step=0"], "mebin.step=0"),
+        (["mebin.search_range=[0,inf]"], "0 ≤ lo ≤ hi ≤ 255"),
+        (["seed=-1"], "seed=-1"),
+        (["dataset.seed=-1"], "dataset.seed=-1"),
+        (["fit.momentum=-1"], "fit.momentum"),
+        (["fit.entropy_weight=nan"], "fit.entropy_weight=nan"),
+        (["backbone.side=16"], "backbone.side=16: expected more than 16"),
+        (["attention.masked_blocks=-1"], "attention.masked_blocks=-1"),
+        (["detector.kind=ground_truth"], "detector=ground_truth instead of detector.kind"),
+        (["base.kind=none"], "kind=none on top of demo is no choice"),
+        (["output_root="], "output_root is empty"),
+        (["category=."], "category=.: expected one folder"),
         (["fit.batch_size=1"], "fit.batch_size=1"),
         (["fusion.temperature=0"], "fusion.temperature=0"),
         (["category=../up"], "category=../up: expected one folder's name"),
@@ -104,7 +131,7 @@ def test_a_run_folder_follows_from_what_is_computed() -> None:
         return RunFolder.of(composed(*overrides)).root
 
     default = folder()
-    assert default.parts[:4] == ("outputs", "demo", "demo", "simulated")
+    assert default.parts[:4] == ("outputs", "demo", "demo", "musc-descriptors")
     assert default.name == "seed-3407"
     for presentation in ("quiet=true", "tracker=none", "device=cpu", "rerun=true", "debug=true"):
         assert folder(presentation) == default
@@ -114,6 +141,11 @@ def test_a_run_folder_follows_from_what_is_computed() -> None:
     assert a.parts[3] == "files-musc"
     assert b.parts[3] == "files-patchcore"
     assert folder("output_root=elsewhere").parts[0] == "elsewhere"
+    for odd in ("backbone.name=../../../evil", "category='a:b '", "dataset.seed=1"):
+        root = folder(odd)
+        assert root.parts[0] == "outputs"
+        assert len(root.parts) == 6
+        assert not set('<>:"|?*\\') & set(str(root))
 
 
 def test_the_stored_configuration_composes_again() -> None:

@@ -41,7 +41,7 @@ def product(root: Path, n: int = 4, size: tuple[int, int] = (120, 160)) -> Datas
 
 def cut(root: Path, dataset: Dataset, **regions: object) -> cutting.Cut:
     cache = Cache(root / "cache")
-    stored = maps.collect(FilesDetector(str(root / "maps"), "c"), dataset, cache)
+    stored = maps.collect(FilesDetector(str(root / "maps"), "c"), dataset, "c", cache, settings={})
     config = RegionsConfig(**regions)
     return cutting.cut_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)
 
@@ -97,7 +97,7 @@ def test_a_square_map_covers_an_oblong_image_but_another_ratio_is_refused(tmp_pa
     assert len(cut(tmp_path, dataset).regions) == 4
     with Image.open(tmp_path / "maps" / "t" / "2.png") as scores:
         scores.resize((90, 50)).save(tmp_path / "maps" / "t" / "2.png")
-    with pytest.raises(InputError, match=r"2\.png is 90 × 50 for an image of 160 × 120"):
+    with pytest.raises(InputError, match=r"2\.png\) is 90 × 50 for an image of 160 × 120"):
         cut(tmp_path, dataset)
     assert not list((tmp_path / "cache").glob(".building-*"))  # nothing half-written is left
 

@@ -175,7 +175,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 
     def train(name: str, stop_after: int | None = None) -> tuple[Model, list]:
         model = small_model()
-        state = TrainingState(tmp_path / name)
+        state = TrainingState(tmp_path / name, "data")
 
         def on_epoch(epoch: int, figures: dict[str, float]) -> None:
             if epoch + 1 == stop_after:
@@ -201,7 +201,7 @@ def test_training_learns_the_base_classes(tmp_path: Path) -> None:
         data,
         FitConfig(epochs=8, batch_size=8, learning_rate=0.05),
         seed=0,
-        state=TrainingState(tmp_path / "state"),
+        state=TrainingState(tmp_path / "state", "data"),
         on_epoch=lambda *_: None,
     )
     first, last = (dict(zip(fit.TERMS, epoch, strict=False)) for epoch in (history[0], history[-1]))
@@ -218,7 +218,7 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
             training_set(),
             FitConfig(epochs=1, batch_size=8),
             seed=0,
-            state=TrainingState(tmp_path / "state"),
+            state=TrainingState(tmp_path / "state", "data"),
             on_epoch=lambda *_: None,
         )
 

@@ -37,6 +37,16 @@ def test_16_bit_is_scaled_not_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(grey_of(read_image(path)), GREY)
 
 
+def test_fewer_bits_than_the_file_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = saved(tmp_path / "12.png", Image.fromarray(GREY.astype(np.uint16) * 16))
+    for _ in range(2):
+        read_image(path)
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [str(path)]
+    assert "4080 of 65535" in caplog.text
+
+
 def test_a_palette_is_applied_and_alpha_dropped(tmp_path: Path) -> None:
     palette = Image.new("P", (2, 2), 1)
     palette.putpalette([9, 9, 9, 200, 10, 30])
@@ -78,5 +88,8 @@ def test_masks_count_from_128(tmp_path: Path) -> None:
     assert read_mask(path).tolist() == [[False, False], [True, True]]
     path = saved(tmp_path / "bit.png", Image.fromarray(GREY > 100))
     assert read_mask(path).tolist() == [[False, False], [True, True]]
+    path = saved(tmp_path / "dark.png", Image.fromarray((GREY > 100).astype(np.uint8)))
+    with pytest.raises(InputError, match=r"dark\.png: a mask with values up to 1; expected 255"):
+        read_mask(path)
     path = saved(tmp_path / "16.png", Image.fromarray((GREY > 100).astype(np.uint16)))
     assert read_mask(path).tolist() == [[False, False], [True, True]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.detectors.ground_truth import GroundTruthDetector
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_map
-from anomalyncd.types import Dataset, Sample
+from anomalyncd.types import Dataset, Labels, Sample
 
 
 def write(path: Path, scores: NDArray) -> None:
@@ -38,7 +40,8 @@ def dataset_of(*ids: str) -> Dataset:
 
 def collect(root: Path, dataset: Dataset, raw_range: tuple[float, float] | None = None) -> list:
     detector = FilesDetector(str(root / "maps"), "screw")
-    return list(maps.collect(detector, dataset, Cache(root / "cache"), raw_range))
+    cache = Cache(root / "cache")
+    return list(maps.collect(detector, dataset, "c", cache, settings={}, raw_range=raw_range))
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".tiff", ".png"])
@@ -118,6 +121,42 @@ def test_a_grey_map_saved_as_rgb_is_taken(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_map(tmp_path / "a.png"), grey)
 
 
+def test_a_palette_is_no_scale(tmp_path: Path) -> None:
+    """A grey map whose palette is reordered reads as its greys, not as indices."""
+    indexed = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8), "P")
+    indexed.putpalette([200, 200, 200, 10, 10, 10, 90, 90, 90])
+    indexed.save(tmp_path / "p.png")
+    assert read_map(tmp_path / "p.png").tolist() == [[200, 10], [90, 200]]
+    indexed.putpalette([200, 0, 0, 10, 10, 10, 90, 90, 90])
+    indexed.save(tmp_path / "c.png")
+    with pytest.raises(InputError, match=r"c\.png: a colour picture"):
+        read_map(tmp_path / "c.png")
+
+
+def test_two_maps_of_one_image_are_refused(tmp_path: Path) -> None:
+    for suffix in (".png", ".npy"):
+        write(tmp_path / "maps" / "t" / f"a{suffix}", np.zeros((2, 2), np.uint8))
+    with pytest.raises(InputError, match=r"a\.png and a\.npy: two maps of one image"):
+        collect(tmp_path, dataset_of("t/a"))
+
+
+def test_a_detector_never_sees_labels(tmp_path: Path) -> None:
+    seen = []
+
+    class Spy:
+        def key(self, dataset: Dataset) -> str:
+            seen.append(dataset.labels)
+            return "spy"
+
+        def maps(self, dataset: Dataset) -> Iterator[NDArray]:
+            seen.append(dataset.labels)
+            yield np.zeros((2, 2), np.uint8)
+
+    labelled = Dataset(dataset_of("t/a").samples, Labels(("t",), np.zeros(1, np.int64), None))
+    maps.collect(Spy(), labelled, "c", Cache(tmp_path), settings={})
+    assert seen == [None, None]
+
+
 def test_unreadable_maps_are_named(tmp_path: Path) -> None:
     for name in ("a.png", "a.npy", "a.npz", "a.tiff"):
         (tmp_path / name).write_bytes(b"nonsense")
@@ -143,11 +182,35 @@ def test_mixed_types_are_refused(tmp_path: Path) -> None:
         collect(tmp_path, dataset_of("t/a", "t/b"))
 
 
+def test_stored_maps_can_be_read_back_as_files(tmp_path: Path) -> None:
+    """The cache holds the release's layout, with a note on how the maps were made."""
+    rng = np.random.default_rng(0)
+    for name in ("good/a.b", "ü x/1"):
+        write(tmp_path / "maps" / "c" / f"{name}.npy", rng.normal(size=(5, 6)))
+    dataset = dataset_of("good/a.b", "ü x/1")
+    first = maps.collect(
+        FilesDetector(str(tmp_path / "maps"), "c"),
+        dataset,
+        "c",
+        Cache(tmp_path / "cache"),
+        settings={"kind": "files"},
+    )
+    note = json.loads((first.folder / "maps.json").read_text())
+    assert note["settings"] == {"kind": "files"}
+    assert note["raw_range"][0] < 0 < note["raw_range"][1]
+    detector = FilesDetector(str(first.folder), "c")
+    again = maps.collect(detector, dataset, "c", Cache(tmp_path / "other"), settings={})
+    assert again.raw_range is None
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_stored_maps_are_a_sequence(tmp_path: Path) -> None:
     for i in range(3):
         write(tmp_path / "maps" / "t" / f"{i}.png", np.full((2, 2 + i), i, np.uint8))
     dataset = dataset_of("t/0", "t/1", "t/2")
-    stored = maps.collect(FilesDetector(str(tmp_path / "maps"), "c"), dataset, Cache(tmp_path))
+    detector = FilesDetector(str(tmp_path / "maps"), "c")
+    stored = maps.collect(detector, dataset, "c", Cache(tmp_path), settings={})
     assert stored[-1].shape == (2, 4)
     assert [scores.shape for scores in stored[1:]] == [(2, 3), (2, 4)]
     with pytest.raises(IndexError):
@@ -160,7 +223,7 @@ def test_ground_truth_is_the_mask_or_nothing(tmp_path: Path) -> None:
     truth = tmp_path / "mask.png"
     write(truth, np.array([[0, 127, 128, 255, 0]] * 3, np.uint8))
     dataset = Dataset((Sample("t/a", image, truth), Sample("good/a", image)), None)
-    a, b = maps.collect(GroundTruthDetector(), dataset, Cache(tmp_path / "cache"))
+    a, b = maps.collect(GroundTruthDetector(), dataset, "c", Cache(tmp_path / "cache"), settings={})
     assert a.tolist() == [[0, 0, 255, 255, 0]] * 3  # in-between greys count from 128
     assert b.shape == (3, 5)
     assert not b.any()

@@ -48,6 +48,23 @@ def test_nothing_to_compare_is_an_error() -> None:
         metrics.score([0, 1], [0])
 
 
+def test_detection_scores_equal_the_plain_ones() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [
+        (rng.integers(0, 256, (9, 7)).astype(np.uint8), rng.random((9, 7)) < 0.3) for _ in range(5)
+    ]
+    scores = np.concatenate([scores.ravel() for scores, _ in pairs])
+    truth = np.concatenate([truth.ravel() for _, truth in pairs])
+    found = metrics.pixel_auroc(iter(pairs))
+    above = scores[truth][:, None] > scores[~truth]
+    equal = scores[truth][:, None] == scores[~truth]
+    assert found == pytest.approx(above.mean() + equal.mean() / 2)
+    assert metrics.image_auroc([1, 3, 2, 9], [False, True, False, True]) == 1
+    assert metrics.image_auroc([1, 3], [False, False]) is None
+    clean = np.zeros((2, 2), np.uint8), np.zeros((2, 2), bool)
+    assert metrics.pixel_auroc([clean]) is None
+
+
 def test_a_region_beside_the_defect_is_normal() -> None:
     labels = Labels(("good", "hole"), np.array([1, 0, UNLABELLED, 1]), normal=0)
     regions = Regions(

@@ -23,7 +23,9 @@ from anomalyncd.errors import InputError
 ROOT = Path(__file__).parent.parent
 entry.register_schemas()
 
+MAP_NAMES = [f"{name}.png" for name in ("a.b", "c_crop", "d d", "é", "5", "6")]
 SMALL = [
+    "detector=simulated",
     "dataset.train=1",
     "dataset.good=4",
     "dataset.per_class=3",
@@ -116,6 +118,7 @@ def test_a_finished_run_is_recognised_and_rerun_only_when_asked(overrides: list[
     again = run(overrides)
     assert again.was_finished
     assert (first.folder / "metrics.json").stat().st_mtime_ns == stamp
+    assert not list(first.folder.parent.glob("*.old-*"))
     notes = first.folder / "my notes.txt"
     notes.write_text("keep me")
     third = run([*overrides, "rerun=true"])
@@ -195,7 +198,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 def folder_overrides(root: Path, overrides: list[str]) -> list[str]:
-    general = [o for o in overrides if not o.startswith(("dataset.", "base."))]
+    general = [o for o in overrides if not o.startswith(("dataset.", "base.", "detector="))]
     return [
         *("dataset=folder", "backbone=vit_tiny_untrained", f"dataset.path={root / 'photos'}"),
         f"detector.path={root / 'maps'}",
@@ -216,11 +219,107 @@ def test_without_labels_everything_but_scores(photographs: Path, overrides: list
         run([*plain, "novel_classes=40"])
 
 
-@pytest.mark.parametrize("choice", ["base=none", "fusion.weighting=score", "regions.fit=compat"])
-def test_choices_run(photographs: Path, overrides: list[str], choice: str) -> None:
-    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=2", choice])
-    assert outcome.metrics["counts"]["base_regions"] == 0
-    assert (outcome.folder / "metrics.json").exists()
+def test_a_choice_changes_what_it_is_about(photographs: Path, overrides: list[str]) -> None:
+    plain = [*folder_overrides(photographs, overrides), "novel_classes=2"]
+    default = run(plain)
+    weighted = run([*plain, "fusion.weighting=average"])
+    assert weighted.metrics["losses"] == default.metrics["losses"]  # fusion comes after training
+    # "a.b" shows nothing, so that its region is the whole, oblong image
+    fitted = run([*plain, "regions.fit=compat"])
+    assert fitted.metrics["losses"] != default.metrics["losses"]
+    unmasked = run([*plain, "attention.mask_on=none"])
+    assert unmasked.metrics["losses"] != default.metrics["losses"]
+
+
+def test_other_data_is_not_gone_on_with(
+    photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A killed run resumes on the same data only; on other data it starts anew and says so."""
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
+    monkeypatch.setattr(experiment, "assign", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    monkeypatch.undo()
+    image = photographs / "photos" / "6.png"
+    Image.open(image).rotate(180).save(image)
+    outcome = run(settings)
+    assert outcome.metrics["resumed_after_epochs"] == 0
+    assert "training anew" in (outcome.folder / "log.txt").read_text(encoding="utf-8")
+
+
+def _killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_damaged_training_state_is_told_and_rerun_helps(
+    photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
+    monkeypatch.setattr(experiment, "assign", _killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    monkeypatch.undo()
+    (state,) = (photographs / "out").rglob("training.safetensors")
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(InputError, match=r"training\.safetensors: .*damaged.*rerun=true"):
+        run(settings)
+    assert run([*settings, "rerun=true"]).metrics["counts"]["images"] == 6
+
+
+def test_maps_of_another_kind_are_refused_in_prediction(
+    photographs: Path, overrides: list[str]
+) -> None:
+    """A float map alone would be stretched over itself: any image would look defective."""
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=2"])
+    scores = np.asarray(Image.open(photographs / "maps" / "a.b.png")).astype(np.float32)
+    for name in MAP_NAMES:
+        (photographs / "floats").mkdir(exist_ok=True)
+        np.save(photographs / "floats" / name.replace(".png", ".npy"), scores)
+    settings = [
+        *(f"run={outcome.folder}", f"path={photographs / 'photos'}"),
+        f"detector.path={photographs / 'floats'}",
+    ]
+    with pytest.raises(InputError, match="these maps are not yet normalised"):
+        prediction.predict(composed(settings, "predict"))
+    assert not (outcome.folder / "predictions").exists()
+
+
+def test_a_bad_truth_mask_stops_before_training(overrides: list[str], tmp_path: Path) -> None:
+    root = tmp_path / "data" / "nut"
+    rng = np.random.default_rng(0)
+    for kind in ("good", "dent"):
+        for i in range(3):
+            for folder, name in (("test", f"{i}.png"), ("maps", f"{i}.png")):
+                path = (root if folder == "test" else tmp_path) / folder / kind / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(rng.integers(0, 255, (40, 40)).astype(np.uint8)).save(path)
+    for i in range(3):
+        path = root / "ground_truth" / "dent" / f"{i}_mask.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((40, 40 - i), 255, np.uint8)).save(path)
+    general = [o for o in overrides if not o.startswith(("dataset.", "base.", "detector="))]
+    settings = [
+        *("dataset=mvtec", "category=nut", "base=none", "backbone=vit_tiny_untrained"),
+        *(f"dataset.path={tmp_path / 'data'}", f"detector.path={tmp_path / 'maps'}", *general),
+        "mebin.erosion=0",
+    ]
+    with pytest.raises(
+        InputError, match=r"1_mask\.png: a mask of 39 × 40 pixels for an image of 40"
+    ):
+        run(settings)
+    truth = [o for o in settings if not o.startswith("detector.")]
+    for path in (root / "ground_truth" / "dent").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match=r"no truth mask for .*dent/0\.png"):
+        run([*truth, "detector=ground_truth"])
+
+
+def test_file_names_that_are_no_unicode_go_through(photographs: Path, overrides: list[str]) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    for folder in ("photos", "maps"):
+        os.rename(photographs / folder / "6.png", photographs / folder / odd)
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=2"])
+    assert b"caf\xe9" in (outcome.folder / "predictions.csv").read_bytes()
 
 
 def test_maps_that_show_nothing_are_told(photographs: Path, overrides: list[str]) -> None:
@@ -233,7 +332,7 @@ def test_maps_that_show_nothing_are_told(photographs: Path, overrides: list[str]
 def test_one_image_is_not_enough(photographs: Path, overrides: list[str]) -> None:
     for path in sorted((photographs / "photos").iterdir())[1:]:
         path.unlink()
-    with pytest.raises(InputError, match="1 image: expected at least 2"):
+    with pytest.raises(InputError, match=r"is the only image: expected at least 2"):
         run([*folder_overrides(photographs, overrides), "novel_classes=2"])
 
 
@@ -290,7 +389,8 @@ def test_errors_are_one_line_and_leave_no_half_result(
     assert "5.png: cannot read this image" in done.stderr
     assert "Traceback" not in done.stderr
     left = {path.name for path in (photographs / "out").rglob("*") if path.is_file()}
-    assert left <= {"config.yaml", "log.txt", ".lock"}
+    locks = {name for name in left if name.endswith(".lock")}
+    assert left - locks <= {"config.yaml", "log.txt", "maps.json", *MAP_NAMES}
 
 
 def test_a_full_disk_is_one_message(

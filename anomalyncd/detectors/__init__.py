@@ -1,30 +1,41 @@
 """Ways to get anomaly maps, one file each.
 
-A detector says what its maps depend on and yields one map per image. To add one: a configuration
-class in `config.py`, a file here, a line in `create`.
+A detector says what its maps depend on and yields one map per image. To add one: a file of your
+own, named by detector=custom detector.target=module:Class; or, for one that comes with the package,
+a file here, a configuration class in `config.py` and a line in `create`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from numpy.typing import NDArray
 
 from anomalyncd.config import (
+    AnomalibDetectorConfig,
+    CustomDetectorConfig,
     DetectorConfig,
     FilesDetectorConfig,
     GroundTruthConfig,
+    MuscDetectorConfig,
     SimulatedDetectorConfig,
 )
+from anomalyncd.detectors.anomalib import AnomalibDetector
 from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.detectors.ground_truth import GroundTruthDetector
+from anomalyncd.detectors.musc import MuscDetector
 from anomalyncd.detectors.simulated import SimulatedDetector
 from anomalyncd.errors import InputError
 from anomalyncd.types import Dataset
 
 
 class Detector(Protocol):
+    """What every way to get maps offers; it is given the dataset without its labels."""
+
     def key(self, dataset: Dataset) -> Any:
         """All that the maps depend on, as JSON, so that equal maps are made once."""
         ...
@@ -37,12 +48,39 @@ class Detector(Protocol):
         ...
 
 
-def create(config: DetectorConfig, category: str) -> Detector:
+def create(
+    config: DetectorConfig, category: str, device: torch.device, workspace: Path
+) -> Detector:
+    """The detector that a configuration names.
+
+    Args:
+        config: one of `configs/detector`.
+        category: name of the product.
+        device: where to compute.
+        workspace: folder for what does not fit in memory; left as it was found.
+    """
     match config:
+        case MuscDetectorConfig():
+            return MuscDetector(config, device, workspace)
+        case AnomalibDetectorConfig():
+            return AnomalibDetector(config, device)
         case FilesDetectorConfig():
             return FilesDetector(config.path, category)
         case GroundTruthConfig():
             return GroundTruthDetector()
         case SimulatedDetectorConfig():
             return SimulatedDetector(config.seed)
-    raise InputError(f"detector.kind={config.kind}: expected files, ground_truth or simulated")
+        case CustomDetectorConfig():
+            return _custom(config)
+    raise InputError(f"detector.kind={config.kind}: expected one of configs/detector")
+
+
+def _custom(config: CustomDetectorConfig) -> Detector:
+    module, _, name = config.target.partition(":")
+    try:
+        return getattr(import_module(module), name)(**config.options)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"detector.target={config.target}: {error}; expected module:ClassName, whose "
+            "constructor takes detector.options"
+        ) from error

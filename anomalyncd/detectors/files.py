@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from anomalyncd.cache import digest_files
 from anomalyncd.errors import InputError
 from anomalyncd.images import MAP_SUFFIXES, read_map
-from anomalyncd.types import Dataset, Sample
+from anomalyncd.types import Dataset
 
 
 class FilesDetector:
@@ -28,19 +28,27 @@ class FilesDetector:
         self.root = root / category if (root / category).is_dir() else root
 
     def key(self, dataset: Dataset) -> Any:
-        return digest_files(self._path_of(sample) for sample in dataset.samples)
+        return digest_files(self._paths_of(dataset))
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
-        for sample in dataset.samples:
-            yield read_map(self._path_of(sample))
+        return map(read_map, self._paths_of(dataset))
 
-    def _path_of(self, sample: Sample) -> Path:
-        for suffix in MAP_SUFFIXES:
-            path = self.root / (sample.id + suffix)  # with_suffix would eat a stem's own dots
-            if path.is_file():
-                return path
-        kinds = ",".join(suffix[1:] for suffix in MAP_SUFFIXES)
-        raise InputError(
-            f"no anomaly map for {sample.image}: looked for {self.root / sample.id}.{{{kinds}}}; "
-            "maps are found by type folder and file name"
-        )
+    def _paths_of(self, dataset: Dataset) -> list[Path]:
+        # Suffixes are appended: with_suffix would eat a stem's own dots.
+        found = [
+            [path for suffix in MAP_SUFFIXES if (path := self.root / (s.id + suffix)).is_file()]
+            for s in dataset.samples
+        ]
+        missing = [s for s, paths in zip(dataset.samples, found, strict=True) if not paths]
+        if missing:
+            kinds = ",".join(suffix[1:] for suffix in MAP_SUFFIXES)
+            more = f" (and for {len(missing) - 1} more images)" if len(missing) > 1 else ""
+            raise InputError(
+                f"no anomaly map for {missing[0].image}{more}: looked for "
+                f"{self.root / missing[0].id}.{{{kinds}}}; "
+                "maps are found by type folder and file name"
+            )
+        for paths in found:
+            if len(paths) > 1:
+                raise InputError(f"{paths[0]} and {paths[1].name}: two maps of one image; keep one")
+        return [paths[0] for paths in found]

@@ -17,11 +17,7 @@ from anomalyncd.types import Dataset
 
 
 class GroundTruthDetector:
-    """255 inside the truth mask, 0 outside; images without a mask count as defect-free.
-
-    Raises:
-        InputError: no sample has a truth mask, or a defect class has none.
-    """
+    """255 inside the truth mask, 0 outside; images without a mask count as defect-free."""
 
     def key(self, dataset: Dataset) -> Any:
         masks = self._masks(dataset)

@@ -27,9 +27,9 @@ class SimulatedDetector:
         self.seed = seed
 
     def key(self, dataset: Dataset) -> Any:
-        ids = [sample.id for sample in dataset.samples]
-        masks = [sample.truth_mask for sample in dataset.samples if sample.truth_mask is not None]
-        return self.seed, VERSION, ids, digest_files(masks)
+        masks = [sample.truth_mask for sample in dataset.samples]
+        digests = iter(digest_files(mask for mask in masks if mask is not None))
+        return self.seed, VERSION, [None if mask is None else next(digests) for mask in masks]
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         streams = np.random.SeedSequence(self.seed).spawn(len(dataset.samples))

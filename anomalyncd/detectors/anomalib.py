@@ -1,0 +1,53 @@
+"""Maps of any image model that anomalib has, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from anomalyncd.cache import digest_files
+from anomalyncd.config import AnomalibDetectorConfig
+from anomalyncd.errors import InputError
+from anomalyncd.types import Dataset
+
+VERSION = 1  # part of the cache key: raise it when maps change
+
+
+class AnomalibDetector:
+    """Trains a model on the defect-free training images, if it needs them, and applies it.
+
+    Raises:
+        InputError: anomalib is not installed, or as `anomalyncd.anomalib.anomaly_maps` says.
+    """
+
+    def __init__(self, config: AnomalibDetectorConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+
+    def key(self, dataset: Dataset) -> Any:
+        try:
+            installed = version("anomalib")
+        except PackageNotFoundError as error:
+            raise _not_installed(self.config.model) from error
+        images = digest_files(sample.image for sample in dataset.samples)
+        return VERSION, installed, asdict(self.config), images, digest_files(dataset.train)
+
+    def maps(self, dataset: Dataset) -> Iterator[NDArray]:
+        try:
+            # Only now, since it takes seconds and maps that are cached do not need it.
+            from anomalyncd.anomalib import anomaly_maps
+        except ImportError as error:
+            raise _not_installed(self.config.model) from error
+        images = [sample.image for sample in dataset.samples]
+        yield from anomaly_maps(self.config, dataset.train, images, self.device)
+
+
+def _not_installed(model: str) -> InputError:
+    return InputError(
+        f"detector.model={model}: anomalib is not installed; pip install 'anomalyncd[anomalib]'"
+    )
