@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -80,22 +81,35 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, 
 
 def show_sweep(results: list[dict[str, Any]], failures: list[str]) -> None:
     """Print the finished jobs of a sweep as one table, and why others failed."""
-    table = Table()
-    names = ("dataset", "category", "detector", "seed", "NMI", "ARI", "F1", "image AUROC", "pixel")
-    for name in names:
-        table.add_column(name, justify="left" if name in names[:3] else "right")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("product", "detector"):
+        table.add_column(name, overflow="fold")
+    for name in ("seed", "NMI", "ARI", "F1", "I-AUROC", "P-AUROC", "AUPRO"):
+        table.add_column(name, justify="right", no_wrap=True)
     for figures in results:
         scores, quality = figures["scores"]["image"] or {}, figures["detection"]
         numbers = [scores.get(key) for key in ("nmi", "ari", "f1")]
-        numbers += [quality["image_auroc"], quality["pixel_auroc"]]
+        numbers += [quality[key] for key in ("image_auroc", "pixel_auroc", "aupro")]
         table.add_row(
-            *(str(figures[name]) for name in names[:4]),
+            f"{figures['dataset']}/{figures['category']}",
+            figures["detector"],
+            str(figures["seed"]),
             *("–" if number is None else f"{number:.3f}" for number in numbers),
         )
     out = Console(highlight=False)
+    if not out.is_terminal:  # a file's lines may be as long as they need
+        out.width = 120
     out.print(table)
     for failure in failures:
         out.print(f"failed: {failure}", markup=False, soft_wrap=True)
+
+
+def show_detection(quality: dict[str, float | None]) -> None:
+    """Print how good the anomaly maps are, as far as it is known."""
+    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
+    told = [f"{names[key]} {value:.3f}" for key, value in quality.items() if value is not None]
+    if told:
+        Console(highlight=False).print(f"Anomaly maps: {', '.join(told)}")
 
 
 def show_result(folder: Path, figures: dict[str, Any]) -> None:
@@ -112,8 +126,5 @@ def show_result(folder: Path, figures: dict[str, Any]) -> None:
         out.print(table)
     else:
         out.print("No labels, so no scores; the report shows the classes that were found.")
-    quality = {k: v for k, v in figures["detection"].items() if v is not None}
-    if quality:
-        told = ", ".join(f"{k.replace('_', ' ')} {v:.3f}" for k, v in quality.items())
-        out.print(f"Anomaly maps: {told}")
+    show_detection(figures["detection"])
     out.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)

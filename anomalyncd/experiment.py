@@ -12,7 +12,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -42,6 +41,7 @@ from anomalyncd.config import (
     GroundTruthConfig,
     SimulatedDetectorConfig,
 )
+from anomalyncd.detection import judge_maps
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_mask
 from anomalyncd.run_folder import RunFolder
@@ -281,6 +281,24 @@ def _show(
     report.write_report(folder.path("report.html"), findings)
 
 
+def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
+    """Make a category's anomaly maps, or find them made, and train nothing on them.
+
+    Returns:
+        The folder that holds them in the release's layout, and how good they are.
+    """
+    cache = Cache(Path(config.cache_root))
+    dataset = catalog.load(config.dataset, config.category, cache)
+    detector = detectors.create(
+        config.detector, config.category, devices.choose(config.device), cache.root
+    )
+    _require_masks(config, dataset)
+    anomaly_maps = maps.collect(
+        detector, dataset, config.category, cache, settings=asdict(config.detector)
+    )
+    return anomaly_maps.folder, judge_maps(dataset, anomaly_maps)
+
+
 def _fit(
     network: model.Model,
     data: fit.TrainingSet,
@@ -388,7 +406,7 @@ def _judge(
 ) -> Verdict:
     """Compare what was found with the labels, as far as there are any."""
     labels = dataset.labels
-    detection = detection_quality(dataset, anomaly_maps)
+    detection = judge_maps(dataset, anomaly_maps)
     matching = np.full(n_novel, UNLABELLED)
     if labels is None:
         nothing: dict[str, Scores | None] = {"image": None, "region": None}
@@ -413,37 +431,6 @@ def _judge(
         matching = np.where(matched < len(labels.classes), matched, UNLABELLED)
     names = _class_names(labels, matching)
     return Verdict(scores, detection, matching, names, region_targets)
-
-
-def detection_quality(dataset: Dataset, anomaly_maps: AnomalyMaps) -> dict[str, float | None]:
-    """How well the maps tell defects, where labels and masks allow to say.
-
-    Pixels are compared at the map's resolution: there a pixel is defective that the mask covers by
-    half. Defective images without a mask are left out of it.
-    """
-    labels = dataset.labels
-    if labels is None or labels.normal is None:
-        return {"image_auroc": None, "pixel_auroc": None}
-    scored = np.flatnonzero(labels.targets != UNLABELLED).tolist()
-    defective = labels.targets != labels.normal
-
-    def pairs() -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
-        for i in scored:
-            mask, scores = dataset.samples[i].truth_mask, anomaly_maps[i]
-            if mask is not None:
-                size = (scores.shape[1], scores.shape[0])
-                share = cv2.resize(
-                    read_mask(mask).astype(float), size, interpolation=cv2.INTER_AREA
-                )
-                yield scores, share >= 0.5
-            elif not defective[i]:
-                yield scores, np.zeros(scores.shape, bool)
-
-    peaks = [int(anomaly_maps[i].max()) for i in scored]
-    return {
-        "image_auroc": metrics.image_auroc(peaks, defective[scored]),
-        "pixel_auroc": metrics.pixel_auroc(pairs()),
-    }
 
 
 def _findable(config: BackboneConfig) -> BackboneConfig:

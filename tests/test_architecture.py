@@ -22,7 +22,7 @@ TIERS = [
         *("backbone", "model", "checkpoint", "tracking", "console", "run_folder"),
         *("overlay", "report", "devices", "atomic", "anomalib", "receptive_field"),
     },
-    {"fit", "classify", "tables"},
+    {"fit", "classify", "tables", "detection"},
     {"experiment", "prediction"},
 ]
 PURE = TIERS[1]

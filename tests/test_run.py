@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -427,3 +428,21 @@ def test_a_sweep_goes_on_past_a_failed_job(photographs: Path, overrides: list[st
     finished = list((photographs / "out").rglob("metrics.json"))
     assert len(finished) == 2
     assert len({path.parent for path in finished}) == 2
+
+
+def test_a_sweep_over_detectors_and_categories_ends_with_one_table(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    general = [o for o in overrides if not o.startswith("detector=")]
+    choices = ["category=a,b", "detector=musc_descriptors,ground_truth,simulated", "fit.epochs=1"]
+    done = command("-m", *general, *choices)
+    assert done.returncode == 0, done.stderr
+    folders = sorted(
+        path.parent.relative_to(tmp_path / "out" / "demo").parts[:2]
+        for path in (tmp_path / "out").rglob("metrics.json")
+    )
+    detectors = ("ground_truth", "musc-descriptors", "simulated")
+    assert folders == [(category, name) for category in "ab" for name in detectors]
+    table = done.stdout[done.stdout.rindex("product") :]
+    for category, name in folders:
+        assert re.search(rf"demo/{category} +{name} +3407( +-?[01]\.\d{{3}}){{5}}", table)

@@ -1,0 +1,72 @@
+"""How good the anomaly maps are, where labels and masks allow to say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from importlib.util import find_spec
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd import metrics
+from anomalyncd.images import read_mask
+from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset
+
+_SIDE = 256  # pixels at which overlaps are compared, if memory allows
+_AUPRO_PIXELS = 20_000_000  # of all maps together: 60 bytes each while the curve is made
+
+
+def judge_maps(dataset: Dataset, anomaly_maps: AnomalyMaps) -> dict[str, float | None]:
+    """Compare maps with labels and truth masks.
+
+    Pixels are compared at the map's resolution: there a pixel is defective that the mask covers by
+    half. Defective images without a mask are left out of it.
+
+    Returns:
+        image_auroc, pixel_auroc and aupro (up to a false positive rate of 0.3; anomalib's, None
+        where it is not installed), 1 at best; None where there is nothing to compare.
+    """
+    labels = dataset.labels
+    if labels is None or labels.normal is None:
+        return {"image_auroc": None, "pixel_auroc": None, "aupro": None}
+    scored = np.flatnonzero(labels.targets != UNLABELLED)
+    defective = labels.targets[scored] != labels.normal
+    peaks = [int(anomaly_maps[int(i)].max()) for i in scored]
+    masked = [
+        int(i)
+        for i, is_defective in zip(scored, defective, strict=True)
+        if dataset.samples[int(i)].truth_mask is not None or not is_defective
+    ]
+    return {
+        "image_auroc": metrics.image_auroc(peaks, defective),
+        "pixel_auroc": metrics.pixel_auroc(_pairs(dataset, anomaly_maps, masked)),
+        "aupro": _aupro(dataset, anomaly_maps, masked),
+    }
+
+
+def _pairs(
+    dataset: Dataset, anomaly_maps: AnomalyMaps, images: list[int]
+) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.bool_]]]:
+    for i in images:
+        scores, mask = anomaly_maps[i], dataset.samples[i].truth_mask
+        if mask is None:
+            yield scores, np.zeros(scores.shape, bool)
+        else:
+            size = (scores.shape[1], scores.shape[0])
+            share = cv2.resize(read_mask(mask).astype(float), size, interpolation=cv2.INTER_AREA)
+            yield scores, share >= 0.5
+
+
+def _aupro(dataset: Dataset, anomaly_maps: AnomalyMaps, images: list[int]) -> float | None:
+    if not any(dataset.samples[i].truth_mask for i in images) or find_spec("anomalib") is None:
+        return None
+    from anomalyncd.anomalib import aupro  # takes seconds to load
+
+    masks = (
+        None if mask is None else read_mask(mask)
+        for mask in (dataset.samples[i].truth_mask for i in images)
+    )
+    side = min(_SIDE, math.isqrt(_AUPRO_PIXELS // len(images)))
+    return aupro((anomaly_maps[i] for i in images), masks, side=side)

@@ -1,0 +1,32 @@
+"""Make anomaly maps and say how good they are, without training on them.
+
+    python scripts/anomaly_maps.py dataset=mvtec category=bottle detector=musc [cache_root=DIR]
+
+Takes the settings of train.py; -m sweeps. The maps stay in the cache, in the release's layout.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from anomalyncd import entry
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def main(composed: DictConfig) -> None:
+    with entry.one_line_errors(composed.debug):
+        config = entry.validated(composed)
+        from anomalyncd import console, experiment  # after validation: torch takes seconds to load
+
+        folder, quality = experiment.make_maps(config)
+        console.show_detection(quality)
+        print(f"Maps: {folder} (elsewhere: detector=files detector.path={folder})")
+
+
+if __name__ == "__main__":
+    entry.register_schemas()
+    main()
+    sys.exit(1 if entry.failures else 0)
