@@ -6,8 +6,10 @@ import difflib
 import inspect
 import io
 import logging
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -323,10 +325,13 @@ def _silence() -> Iterator[None]:
 
 @contextmanager
 def _explained(model: str) -> Iterator[None]:
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
     except InputError:
         raise
+    except SystemExit as error:  # Lightning's answer to Ctrl-C, from when on it ignores the key
+        raise KeyboardInterrupt from error
     except Exception as error:  # whatever a model makes of its options, its images or no network
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
         if isinstance(error, OSError):  # as URLError and the hub's errors are
@@ -340,6 +345,9 @@ def _explained(model: str) -> Iterator[None]:
             f"detector.model={model}: anomalib failed ({type(error).__name__}: {reason}); check "
             "detector.options and detector.image_size (debug=true shows where)"
         ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)
 
 
 # Main element binarization in anomalib's pipelines ------------------------------------------------
@@ -465,7 +473,7 @@ class MainElementPostProcessor(PostProcessor):
 
 def aupro(
     maps: Iterable[NDArray[np.uint8]], masks: Iterable[NDArray | None], side: int = 256
-) -> float:
+) -> float | None:
     """Area under the per-region overlap curve up to a false positive rate of 0.3; 1 at best.
 
     Maps and masks are read one after the other and compared at side × side, which takes about
@@ -476,17 +484,19 @@ def aupro(
         masks: their truth, (h, w) each, non-zero = defect; None for a defect-free image.
         side: in pixels.
 
-    Raises:
-        ValueError: no mask has a defect, or maps and masks differ in number.
+    Returns:
+        None where no mask has a defect.
     """
     metric = AUPRO(fields=["anomaly_map", "gt_mask"])
     any_defect = False
     for scores, mask in zip(maps, masks, strict=True):
         truth = np.zeros((side, side), np.uint8)
         if mask is not None:
-            truth = cv2.resize(
-                (mask != 0).astype(np.uint8), (side, side), interpolation=cv2.INTER_NEAREST
+            # Any share of a pixel counts: a small defect must not vanish as its mask shrinks.
+            share = cv2.resize(
+                (mask != 0).astype(float), (side, side), interpolation=cv2.INTER_AREA
             )
+            truth = (share > 0).astype(np.uint8)
         any_defect |= bool(truth.any())
         resized = cv2.resize(scores, (side, side), interpolation=cv2.INTER_LINEAR)
         metric.update(
@@ -496,6 +506,4 @@ def aupro(
                 gt_mask=torch.from_numpy(truth)[None],
             )
         )
-    if not any_defect:
-        raise ValueError("AUPRO is the overlap with true defects and no mask has any")
-    return float(metric.compute())
+    return float(metric.compute()) if any_defect else None

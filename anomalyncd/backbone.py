@@ -33,8 +33,12 @@ class Backbone:
     std: tuple[float, ...]
 
 
-def build(config: BackboneConfig) -> Backbone:
-    """Create the network at the views' side; position embeddings are resampled to it.
+def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
+    """Create the network at its side; position embeddings are resampled to it.
+
+    Args:
+        config: which network and weights.
+        key: where the configuration has it, for messages.
 
     Raises:
         InputError: no such network, one without a class token, a side that patches do not divide,
@@ -42,27 +46,27 @@ def build(config: BackboneConfig) -> Backbone:
     """
     source: Source
     if config.checkpoint is not None:
-        vit, source = _create(config, pretrained=False), "file"
-        _load_file(vit, Path(config.checkpoint), config.name)
+        vit, source = _create(config, key, pretrained=False), "file"
+        _load_file(vit, Path(config.checkpoint), config.name, key)
     elif config.pretrained:
-        vit, source = _create(config, pretrained=True), "hub"
+        vit, source = _create(config, key, pretrained=True), "hub"
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_RANDOM_SEED)
-            vit, source = _create(config, pretrained=False), "random"
+            vit, source = _create(config, key, pretrained=False), "random"
     trained_with = cast(dict[str, Any], vit.pretrained_cfg)
     return Backbone(vit.eval(), source, tuple(trained_with["mean"]), tuple(trained_with["std"]))
 
 
-def _create(config: BackboneConfig, *, pretrained: bool) -> VisionTransformer:
+def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTransformer:
     if not timm.is_model(config.name.partition(".")[0]):
         close = ", ".join(timm.list_models(f"*{config.name[:12]}*")[:5])
         raise InputError(
-            f"backbone.name={config.name}: timm knows no such model"
+            f"{key}.name={config.name}: timm knows no such model"
             + (f"; close: {close}" if close else "; timm.list_models('vit*') lists them")
         )
     not_a_vit = InputError(
-        f"backbone.name={config.name}: not a Vision Transformer with a class token; "
+        f"{key}.name={config.name}: not a Vision Transformer with a class token; "
         "expected one such as vit_base_patch8_224.dino"
     )
     try:
@@ -77,17 +81,17 @@ def _create(config: BackboneConfig, *, pretrained: bool) -> VisionTransformer:
             raise
         reason = str(error).strip().splitlines()
         raise InputError(
-            f"backbone.name={config.name}: its weights could not be fetched from the hub "
+            f"{key}.name={config.name}: its weights could not be fetched from the hub "
             f"({type(error).__name__}: {reason[0] if reason else 'no reason given'}); give a local "
-            "file with backbone.checkpoint=…, go online, or take backbone=vit_tiny_untrained to "
-            "try the software"
+            f"file with {key}.checkpoint=…, go online, or try the software without weights: "
+            "backbone=vit_tiny_untrained, detector=musc_descriptors"
         ) from error
     if not isinstance(vit, VisionTransformer):
         raise not_a_vit
     patch = vit.patch_embed.patch_size[0]
     if config.side % patch:
         raise InputError(
-            f"backbone.side={config.side}: {config.name} has patches of {patch} pixels; expected a "
+            f"{key}.side={config.side}: {config.name} has patches of {patch} pixels; expected a "
             f"multiple, such as {round(config.side / patch) * patch or patch}"
         )
     return vit
@@ -113,9 +117,9 @@ def _no_waiting_for_the_hub() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = was_offline
 
 
-def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:
+def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> None:
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; set backbone.checkpoint=…")
+        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
     try:
         weights = checkpoint_filter_fn(load_state_dict(str(path), weights_only=True), vit)
         # Heads and other surplus of the file are fine; what the network lacks is not.
@@ -125,6 +129,6 @@ def _load_file(vit: VisionTransformer, path: Path, name: str) -> None:
         missing = [reason[0] if reason else type(error).__name__]
     if missing:
         raise InputError(
-            f"{path}: these weights do not fit {name} ({missing[0]}); set backbone.name to the "
+            f"{path}: these weights do not fit {name} ({missing[0]}); set {key}.name to the "
             "network that they belong to"
         )

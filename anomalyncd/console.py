@@ -35,15 +35,17 @@ class _TerminalHandler(logging.Handler):
 
 
 @contextmanager
-def logging_to(path: Path, *, quiet: bool) -> Iterator[None]:
-    """Log to a file, and to the terminal unless quiet, where errors are shown all the same."""
-    to_file = logging.FileHandler(path, encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
+    """Log to a file, if one is given, and to the terminal, where quiet leaves errors alone."""
     to_terminal = _TerminalHandler(logging.ERROR if quiet else logging.INFO)
     log.setLevel(logging.DEBUG)
     logging.raiseExceptions = False  # a full disk stops the run, with one message, not the log
     log.propagate = False
-    handlers: list[logging.Handler] = [to_file, to_terminal]
+    handlers: list[logging.Handler] = [to_terminal]
+    if path is not None:
+        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        handlers.append(to_file)
     for handler in handlers:
         log.addHandler(handler)
     try:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import platform
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +44,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.images import read_mask
 from anomalyncd.run_folder import RunFolder
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset, Fit, Labels, Regions, Scores
+from anomalyncd.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,6 @@ class Verdict:
     """Where labels have met predictions."""
 
     scores: dict[str, Scores | None]  # at image and region level; None without labels
-    detection: dict[str, float | None]  # quality of the anomaly maps
     matching: NDArray[np.int64]  # (K,), true class of each found one, UNLABELLED = none
     class_names: tuple[str, ...]  # (K,)
     region_targets: NDArray[np.int64] | None  # (n_regions,), true classes
@@ -85,6 +83,7 @@ def run(config: Config) -> Outcome:
     folder = RunFolder.of(config)
     with folder.held():
         if folder.finished and not config.rerun:
+            folder.path("training.safetensors").unlink(missing_ok=True)  # killed just before that
             if not config.quiet:
                 console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
             return Outcome(folder.root, folder.metrics, was_finished=True)
@@ -95,12 +94,9 @@ def run(config: Config) -> Outcome:
             name = "/".join(folder.root.parts[-5:])
             tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
             try:
-                return Outcome(folder.root, _compute(config, folder, tracker), was_finished=False)
-            except torch.OutOfMemoryError as error:
-                raise InputError(
-                    f"out of memory on the device: lower fit.batch_size={config.fit.batch_size} "
-                    f"or backbone.side={config.backbone.side}"
-                ) from error
+                with _memory_explained(config):
+                    metrics = _compute(config, folder, tracker)
+                return Outcome(folder.root, metrics, was_finished=False)
             except BaseException as error:
                 log.debug("stopped", exc_info=error)  # the log has what the terminal is spared
                 raise
@@ -127,6 +123,9 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
         anomaly_maps = maps.collect(
             detector, dataset, config.category, cache, settings=asdict(config.detector)
         )
+
+    with _timed(seconds, "judge maps"):
+        detection = judge_maps(dataset, anomaly_maps)
 
     with _timed(seconds, "backbone"):
         stock = backbone.build(config.backbone)
@@ -174,14 +173,14 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
         found = assign(probabilities, cut.regions, config.fusion)
 
     with _timed(seconds, "score"):
-        verdict = _judge(dataset, anomaly_maps, cut.regions, found, n_novel)
+        verdict = _judge(dataset, cut.regions, found, n_novel)
 
     figures: dict[str, Any] = {
         "dataset": config.dataset.kind,
         "category": config.category,
         "detector": config.detector.label,
         "scores": {level: s and asdict(s) for level, s in verdict.scores.items()},
-        "detection": verdict.detection,
+        "detection": detection,
         "counts": {
             "images": len(dataset.samples),
             "images_without_defect_found": int((cut.counts == 0).sum()),
@@ -197,7 +196,7 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
         "resumed_after_epochs": state.resumed_after,
         "device": devices.describe(device),
         "warnings": warnings,
-        "versions": _versions(),
+        "versions": versions(),
     }
     tracker.summarise(
         {
@@ -226,10 +225,10 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
         metrics_so_far = {**figures, "seconds": seconds}
         _show(config, folder, dataset, anomaly_maps, cut, found, verdict, metrics_so_far, notes)
     seconds["total"] = sum(seconds.values())
-    state.discard()
     folder.write_json(
         "metrics.json", {**figures, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}
     )
+    state.discard()
     return folder.metrics
 
 
@@ -293,9 +292,10 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
         config.detector, config.category, devices.choose(config.device), cache.root
     )
     _require_masks(config, dataset)
-    anomaly_maps = maps.collect(
-        detector, dataset, config.category, cache, settings=asdict(config.detector)
-    )
+    with console.logging_to(None, quiet=config.quiet), _memory_explained(config):
+        anomaly_maps = maps.collect(
+            detector, dataset, config.category, cache, settings=asdict(config.detector)
+        )
     return anomaly_maps.folder, judge_maps(dataset, anomaly_maps)
 
 
@@ -397,20 +397,13 @@ def _require_usable_masks(dataset: Dataset, regions: Regions) -> None:
                 )
 
 
-def _judge(
-    dataset: Dataset,
-    anomaly_maps: AnomalyMaps,
-    regions: Regions,
-    found: Assignment,
-    n_novel: int,
-) -> Verdict:
+def _judge(dataset: Dataset, regions: Regions, found: Assignment, n_novel: int) -> Verdict:
     """Compare what was found with the labels, as far as there are any."""
     labels = dataset.labels
-    detection = judge_maps(dataset, anomaly_maps)
     matching = np.full(n_novel, UNLABELLED)
     if labels is None:
         nothing: dict[str, Scores | None] = {"image": None, "region": None}
-        return Verdict(nothing, detection, matching, _class_names(None, matching), None)
+        return Verdict(nothing, matching, _class_names(None, matching), None)
 
     def truth_of(image: int) -> NDArray[np.bool_] | None:
         mask = dataset.samples[image].truth_mask
@@ -430,7 +423,7 @@ def _judge(
         matched = metrics.match(labels.targets[known], found.image_class[known], size)[:n_novel]
         matching = np.where(matched < len(labels.classes), matched, UNLABELLED)
     names = _class_names(labels, matching)
-    return Verdict(scores, detection, matching, names, region_targets)
+    return Verdict(scores, matching, names, region_targets)
 
 
 def _findable(config: BackboneConfig) -> BackboneConfig:
@@ -448,9 +441,16 @@ def _class_names(labels: Labels | None, matching: NDArray[np.int64]) -> tuple[st
     )
 
 
-def _versions() -> dict[str, str]:
-    names = ("anomalyncd", "torch", "timm", "kornia", "numpy", "opencv-python-headless")
-    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+@contextmanager
+def _memory_explained(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"out of memory on the device: lower fit.batch_size={config.fit.batch_size} or "
+            f"backbone.side={config.backbone.side}; while maps are made detector.memory_gb, "
+            "detector.batch_size or the side of the detector's images"
+        ) from error
 
 
 @contextmanager

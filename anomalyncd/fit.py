@@ -43,9 +43,10 @@ class TrainingSet:
 
     @property
     def fingerprint(self) -> list[str]:
-        """What the regions are, by the names of the cache entries that hold them."""
-        parts = [self.novel] if self.base is None else [self.novel, self.base]
-        return [regions.name for regions in parts]
+        """What is learned from: the names of the cache entries, and the base classes."""
+        if self.base is None or self.base_targets is None:
+            return [self.novel.name]
+        return [self.novel.name, self.base.name, self.base_targets.tobytes().hex()]
 
     def batch(self, indices: Tensor, device: torch.device) -> Batch:
         """Load regions; base ones come first."""

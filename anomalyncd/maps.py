@@ -17,15 +17,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.cache import Cache
+from anomalyncd.cache import Cache, digest_files
 from anomalyncd.detectors import Detector
+from anomalyncd.detectors.files import MAPS_NOTE
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_map
 from anomalyncd.types import Dataset
+from anomalyncd.versions import versions
 
 VERSION = 1  # part of the cache key: raise it when the same input gives other maps
 
-_INDEX = "maps.json"
+_INDEX = MAPS_NOTE
 
 
 class StoredMaps(Sequence[NDArray[np.uint8]]):
@@ -72,7 +74,7 @@ def collect(
         dataset: the images.
         category: name of the folder that the release looks for.
         cache: where they are kept.
-        settings: of the detector, to be written beside the maps.
+        settings: of the detector; part of the key, and written beside the maps.
         raw_range: that of the maps which a model was trained on, to take the place of their own;
             what lies beyond saturates.
 
@@ -101,14 +103,20 @@ def collect(
         raw.unlink()
         index = {
             "settings": settings,
+            "versions": versions(),
             "raw_range": used,
             "seconds": round(time.perf_counter() - start, 3),
             "files": files,
         }
         (folder / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
-    made_by = [VERSION, type(detector).__name__, detector.key(unlabelled)]
-    key = [made_by, ids, category, raw_range]
+    kind = type(detector)
+    made_by = [VERSION, kind.__module__, kind.__qualname__, settings, detector.key(unlabelled)]
+    made_of = [
+        digest_files(sample.image for sample in dataset.samples),
+        digest_files(dataset.train),
+    ]
+    key = [made_by, made_of, ids, category, raw_range]
     return StoredMaps(cache.entry("maps", key, build))
 
 

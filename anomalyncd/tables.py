@@ -87,6 +87,20 @@ def write_regions(
     _write(path, columns.split(), rows)
 
 
+def write_sweep(path: Path, runs: Sequence[dict[str, Any]]) -> None:
+    """One row per finished run of a sweep, from its metrics.json and its `folder`."""
+    columns = ["folder", "dataset", "category", "detector", "seed"]
+    scores = [(level, name) for level in ("image", "region") for name in ("nmi", "ari", "f1")]
+    detection = ["image_auroc", "pixel_auroc", "aupro"]
+    rows = (
+        [run[column] for column in columns]
+        + [(run["scores"][level] or {}).get(name, "") for level, name in scores]
+        + ["" if run["detection"][name] is None else run["detection"][name] for name in detection]
+        for run in runs
+    )
+    _write(path, [*columns, *(f"{level}_{name}" for level, name in scores), *detection], rows)
+
+
 def _name(labels: Labels | None, target: int) -> str:
     return labels.classes[target] if labels and target != UNLABELLED else ""
 

@@ -20,7 +20,7 @@ TIERS = [
     {
         *("catalog", "demo", "detectors", "images", "maps", "cutting", "views", "cache"),
         *("backbone", "model", "checkpoint", "tracking", "console", "run_folder"),
-        *("overlay", "report", "devices", "atomic", "anomalib", "receptive_field"),
+        *("overlay", "report", "devices", "atomic", "anomalib", "receptive_field", "versions"),
     },
     {"fit", "classify", "tables", "detection"},
     {"experiment", "prediction"},

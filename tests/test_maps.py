@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from anomalyncd.errors import InputError
 from anomalyncd.images import read_map
 from anomalyncd.types import Dataset, Labels, Sample
 
+IMAGE = Path(__file__)  # any file: maps are not made from it here
+
 
 def write(path: Path, scores: NDArray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +38,8 @@ def write(path: Path, scores: NDArray) -> None:
 
 
 def dataset_of(*ids: str) -> Dataset:
-    return Dataset(tuple(Sample(name, Path(f"{name}.png")) for name in ids), None)
+    """Samples of these names; their images are all one file."""
+    return Dataset(tuple(Sample(name, IMAGE) for name in ids), None)
 
 
 def collect(root: Path, dataset: Dataset, raw_range: tuple[float, float] | None = None) -> list:
@@ -140,6 +144,55 @@ def test_two_maps_of_one_image_are_refused(tmp_path: Path) -> None:
         collect(tmp_path, dataset_of("t/a"))
 
 
+def test_maps_made_here_are_rescaled_to_a_models_range(tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "c" / "t" / "a.npy", np.array([[0.0, 5.0, 10.0]]))
+    dataset = dataset_of("t/a")
+    files = FilesDetector(str(tmp_path / "maps"), "c")
+    made = maps.collect(files, dataset, "c", Cache(tmp_path / "cache"), settings={})
+    again = maps.collect(
+        FilesDetector(str(made.folder), "c"),
+        dataset,
+        "c",
+        Cache(tmp_path / "cache"),
+        settings={},
+        raw_range=(0.0, 20.0),
+    )
+    assert again[0].tolist() == [[0, 63, 127]]
+
+
+class Constant:
+    """A detector whose key forgets all it depends on."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def key(self, dataset: Dataset) -> int:
+        return 1
+
+    def maps(self, dataset: Dataset) -> Iterator[NDArray]:
+        for _ in dataset.samples:
+            yield np.full((2, 2), self.value)
+
+
+def test_other_images_or_options_are_other_maps(tmp_path: Path) -> None:
+    write(tmp_path / "a.png", np.zeros((2, 2), np.uint8))
+    dataset = Dataset((Sample("t/a", tmp_path / "a.png"),), None)
+    cache = Cache(tmp_path / "cache")
+
+    def folder(value: float) -> Path:
+        settings = {"value": value}
+        return maps.collect(Constant(value), dataset, "c", cache, settings=settings).folder
+
+    first = folder(1)
+    assert folder(1) == first
+    assert folder(2) != first
+    write(tmp_path / "a.png", np.ones((2, 2), np.uint8))
+    assert folder(1) != first
+    trained = replace(dataset, train=(tmp_path / "a.png",))
+    settings = {"value": 1}
+    assert maps.collect(Constant(1), trained, "c", cache, settings=settings).folder != folder(1)
+
+
 def test_a_detector_never_sees_labels(tmp_path: Path) -> None:
     seen = []
 
@@ -169,7 +222,7 @@ def test_unreadable_maps_are_named(tmp_path: Path) -> None:
 
 def test_a_missing_map_is_named(tmp_path: Path) -> None:
     write(tmp_path / "maps" / "screw" / "t" / "a.png", np.zeros((2, 2), np.uint8))
-    with pytest.raises(InputError, match=r"no anomaly map for .*t/b\.png: looked for .*screw/t/b"):
+    with pytest.raises(InputError, match=r"no anomaly map for .*: looked for .*screw/t/b"):
         collect(tmp_path, dataset_of("t/a", "t/b"))
     with pytest.raises(InputError, match=r"detector\.path"):
         FilesDetector(str(tmp_path / "nowhere"), "screw")
@@ -200,7 +253,7 @@ def test_stored_maps_can_be_read_back_as_files(tmp_path: Path) -> None:
     assert note["raw_range"][0] < 0 < note["raw_range"][1]
     detector = FilesDetector(str(first.folder), "c")
     again = maps.collect(detector, dataset, "c", Cache(tmp_path / "other"), settings={})
-    assert again.raw_range is None
+    assert again.raw_range == pytest.approx(first.raw_range)  # 8 bits, and what they stand for
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
 

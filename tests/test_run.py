@@ -380,6 +380,33 @@ def test_predicting_a_clean_image_alone_is_no_error(
     assert rows[0]["main_elements"] == "0"
 
 
+def test_a_run_on_computed_maps_can_predict_from_computed_maps(
+    photographs: Path, overrides: list[str]
+) -> None:
+    """Maps that were made here tell their raw range, so that new ones compare with the run's."""
+    floats = photographs / "raw"
+    floats.mkdir()
+    for name in MAP_NAMES:
+        scores = np.asarray(Image.open(photographs / "maps" / name)) / np.float32(50)
+        np.save(floats / name.replace(".png", ".npy"), scores)
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
+    raw = [o for o in settings if not o.startswith("detector.path")]
+    outcome = run([*raw, f"detector.path={floats}"])
+    cache = Path(next(o for o in overrides if o.startswith("cache_root=")).partition("=")[2])
+    made = max(cache.glob("maps-*"), key=lambda path: path.stat().st_mtime_ns)
+    config = composed(
+        [
+            *(f"run={outcome.folder}", f"path={photographs / 'photos'}", "category=photos"),
+            f"detector.path={made}",
+        ],
+        "predict",
+    )
+    rows = table(prediction.predict(config) / "predictions.csv")
+    trained = table(outcome.folder / "predictions.csv")
+    assert [row["class"] for row in rows] == [row["class"] for row in trained]
+    assert [row["threshold"] for row in rows] == [row["threshold"] for row in trained]
+
+
 def test_errors_are_one_line_and_leave_no_half_result(
     photographs: Path, overrides: list[str]
 ) -> None:
@@ -443,6 +470,9 @@ def test_a_sweep_over_detectors_and_categories_ends_with_one_table(
     )
     detectors = ("ground_truth", "musc-descriptors", "simulated")
     assert folders == [(category, name) for category in "ab" for name in detectors]
-    table = done.stdout[done.stdout.rindex("product") :]
+    (written,) = (tmp_path / "out" / "sweeps").rglob("table.csv")
+    rows = [(row["category"], row["detector"]) for row in table(written)]
+    assert sorted(rows) == folders
+    printed = done.stdout[done.stdout.rindex("product") :]
     for category, name in folders:
-        assert re.search(rf"demo/{category} +{name} +3407( +-?[01]\.\d{{3}}){{5}}", table)
+        assert re.search(rf"demo/{category} +{name} +3407( +-?[01]\.\d{{3}}){{5}}", printed)

@@ -7,6 +7,8 @@ a file here, a configuration class in `config.py` and a line in `create`.
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -37,7 +39,7 @@ class Detector(Protocol):
     """What every way to get maps offers; it is given the dataset without its labels."""
 
     def key(self, dataset: Dataset) -> Any:
-        """All that the maps depend on, as JSON, so that equal maps are made once."""
+        """What the maps depend on beside images and settings, as JSON: equal maps are made once."""
         ...
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
@@ -77,6 +79,8 @@ def create(
 
 def _custom(config: CustomDetectorConfig) -> Detector:
     module, _, name = config.target.partition(":")
+    if (here := os.getcwd()) not in sys.path:  # a script's own folder is there, not the user's
+        sys.path.append(here)
     try:
         return getattr(import_module(module), name)(**config.options)
     except (ImportError, AttributeError, ValueError, TypeError) as error:

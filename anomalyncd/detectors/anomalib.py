@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,8 +35,9 @@ class AnomalibDetector:
             installed = version("anomalib")
         except PackageNotFoundError as error:
             raise _not_installed(self.config.model) from error
-        images = digest_files(sample.image for sample in dataset.samples)
-        return VERSION, installed, asdict(self.config), images, digest_files(dataset.train)
+        folders = [Path(v) for v in self.config.options.values() if isinstance(v, str)]
+        pictures = sorted(p for f in folders if f.is_dir() for p in f.rglob("*") if p.is_file())
+        return VERSION, installed, asdict(self.config), digest_files(pictures)
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from anomalyncd.cache import digest_files
 from anomalyncd.errors import InputError
 from anomalyncd.images import MAP_SUFFIXES, read_map
 from anomalyncd.types import Dataset
+
+MAPS_NOTE = "maps.json"  # written beside maps that were made here, see maps.py
 
 
 class FilesDetector:
@@ -28,10 +31,27 @@ class FilesDetector:
         self.root = root / category if (root / category).is_dir() else root
 
     def key(self, dataset: Dataset) -> Any:
-        return digest_files(self._paths_of(dataset))
+        return self._raw_range(), digest_files(self._paths_of(dataset))
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
-        return map(read_map, self._paths_of(dataset))
+        raw_range = self._raw_range()
+        for path in self._paths_of(dataset):
+            scores = read_map(path)
+            if raw_range is None:
+                yield scores
+            else:
+                lowest, highest = raw_range
+                yield lowest + scores * ((highest - lowest) / 255)
+
+    def _raw_range(self) -> tuple[float, float] | None:
+        """What 0 and 255 stand for in maps that were made here; None for others."""
+        for folder in (self.root, self.root.parent):
+            if (folder / MAPS_NOTE).is_file():
+                raw_range = json.loads((folder / MAPS_NOTE).read_text(encoding="utf-8"))[
+                    "raw_range"
+                ]
+                return None if raw_range is None else (raw_range[0], raw_range[1])
+        return None
 
     def _paths_of(self, dataset: Dataset) -> list[Path]:
         # Suffixes are appended: with_suffix would eat a stem's own dots.

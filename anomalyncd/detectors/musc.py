@@ -11,6 +11,8 @@ later stages see. Published maps, and so the published figures of AnomalyNCD, ar
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -19,6 +21,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
+import PIL
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -64,7 +67,7 @@ class MuscDetector:
         network = self.config.backbone
         if network is not None and network.checkpoint is not None:
             settings["backbone"]["checkpoint"] = digest_files([Path(network.checkpoint)])
-        return VERSION, settings, digest_files(sample.image for sample in dataset.samples)
+        return VERSION, settings, self.device.type, torch.__version__, PIL.__version__
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         """One (map_side, map_side) float32 map per image, ≥ 0, comparable between images.
@@ -119,7 +122,7 @@ class MuscDetector:
         self, network: BackboneConfig, samples: Sequence[Sample], folder: Path
     ) -> tuple[list[NDArray[np.float16]], Tensor]:
         """Tokens of each stage (n, h, w, d), and final class tokens (n, d), by the network."""
-        stock = backbone.build(network)
+        stock = backbone.build(network, key="detector.backbone")
         vit = stock.vit.to(self.device)
         blocks = _blocks(vit, self.config.stages)
         n, d, (h, w) = len(samples), vit.embed_dim, vit.patch_embed.grid_size
@@ -176,4 +179,10 @@ def _parts(n: int) -> list[slice]:
 
 
 def _on_disk(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
+    # Claimed at once where the system can: a mapped file that finds the disk full later would end
+    # the process without a word.
+    if hasattr(os, "posix_fallocate"):
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
+        return np.memmap(path, np.float16, mode="r+", shape=shape)
     return np.memmap(path, np.float16, mode="w+", shape=shape)
