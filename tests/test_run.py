@@ -232,39 +232,44 @@ def test_a_choice_changes_what_it_is_about(photographs: Path, overrides: list[st
     assert unmasked.metrics["losses"] != default.metrics["losses"]
 
 
-def test_other_data_is_not_gone_on_with(
+@pytest.fixture
+def broken_off(
     photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A killed run resumes on the same data only; on other data it starts anew and says so."""
+) -> list[str]:
+    """The settings of a run that was interrupted after its training."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
-    monkeypatch.setattr(experiment, "assign", _killed)
+    monkeypatch.setattr(experiment, "assign", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(settings)
     monkeypatch.undo()
+    return settings
+
+
+def test_the_same_data_is_gone_on_with(broken_off: list[str]) -> None:
+    assert run(broken_off).metrics["resumed_after_epochs"] == 2
+
+
+def test_other_data_is_not_gone_on_with(photographs: Path, broken_off: list[str]) -> None:
+    """A killed run resumes on the same data only; on other data it starts anew and says so."""
     image = photographs / "photos" / "6.png"
     Image.open(image).rotate(180).save(image)
-    outcome = run(settings)
+    outcome = run(broken_off)
     assert outcome.metrics["resumed_after_epochs"] == 0
     assert "training anew" in (outcome.folder / "log.txt").read_text(encoding="utf-8")
 
 
-def _killed(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 def test_a_damaged_training_state_is_told_and_rerun_helps(
-    photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+    photographs: Path, broken_off: list[str]
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
-    monkeypatch.setattr(experiment, "assign", _killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(settings)
-    monkeypatch.undo()
     (state,) = (photographs / "out").rglob("training.safetensors")
     state.write_bytes(state.read_bytes()[:100])
     with pytest.raises(InputError, match=r"training\.safetensors: .*damaged.*rerun=true"):
-        run(settings)
-    assert run([*settings, "rerun=true"]).metrics["counts"]["images"] == 6
+        run(broken_off)
+    assert run([*broken_off, "rerun=true"]).metrics["counts"]["images"] == 6
 
 
 def test_maps_of_another_kind_are_refused_in_prediction(
