@@ -135,7 +135,7 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
             network = model.build(
                 stock, config.attention, config.fit, n_base=len(base_classes), n_novel=n_novel
             ).to(device)
-    warnings, notes = _caveats(config, stock)
+    warnings, notes = _caveats(config, stock, labelled=dataset.labels is not None)
     for warning in warnings:
         log.warning(warning)
 
@@ -364,11 +364,15 @@ def _require_enough(cut: cutting.Cut, n_novel: int) -> None:
         )
 
 
-def _caveats(config: Config, stock: backbone.Backbone) -> tuple[list[str], list[str]]:
+def _caveats(
+    config: Config, stock: backbone.Backbone, *, labelled: bool
+) -> tuple[list[str], list[str]]:
     warnings = [UNTRAINED] if stock.source == "random" else []
     notes = [SIMULATED] if isinstance(config.detector, SimulatedDetectorConfig) else []
     if config.novel_classes == "auto":
         notes.append("The number of classes was taken from the label folders.")
+    if not labelled and config.fit.pseudo_label_correction:
+        notes.append("Class 0 is meant for defect-free regions: low anomaly scores pull there.")
     return warnings, notes
 
 

@@ -216,6 +216,8 @@ def test_without_labels_everything_but_scores(photographs: Path, overrides: list
     rows = table(outcome.folder / "predictions.csv")
     assert [row["id"] for row in rows] == ["5", "6", "a.b", "c_crop", "d d", "é"]
     assert all(row["class_name"].startswith("class ") for row in rows)
+    page = (outcome.folder / "report.html").read_text(encoding="utf-8")
+    assert "Class 0 is meant for defect-free regions" in page
     with pytest.raises(InputError, match="novel_classes=40, but only"):
         run([*plain, "novel_classes=40"])
 
