@@ -48,6 +48,8 @@ from anomalyncd.versions import versions
 
 log = logging.getLogger(__name__)
 
+_STATE = "training.safetensors"  # the last finished epoch, while the run is not finished
+
 UNTRAINED = (
     "The backbone is untrained (random weights): this run shows that everything works, "
     "but its classes and scores mean little."
@@ -83,7 +85,7 @@ def run(config: Config) -> Outcome:
     folder = RunFolder.of(config)
     with folder.held():
         if folder.finished and not config.rerun:
-            folder.path("training.safetensors").unlink(missing_ok=True)  # killed just before that
+            folder.path(_STATE).unlink(missing_ok=True)  # killed just before that
             if not config.quiet:
                 console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
             return Outcome(folder.root, folder.metrics, was_finished=True)
@@ -161,9 +163,7 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
 
     with _timed(seconds, "fit"):
         frozen = checkpoint.frozen_hash(network)
-        state = checkpoint.TrainingState(
-            folder.path("training.safetensors"), digest(data.fingerprint, frozen)
-        )
+        state = checkpoint.TrainingState(folder.path(_STATE), digest(data.fingerprint, frozen))
         history = _fit(network, data, config, state, tracker)
         head = fit.best_head(history)
 

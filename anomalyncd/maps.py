@@ -27,14 +27,12 @@ from anomalyncd.versions import versions
 
 VERSION = 1  # part of the cache key: raise it when the same input gives other maps
 
-_INDEX = MAPS_NOTE
-
 
 class StoredMaps(Sequence[NDArray[np.uint8]]):
     """8-bit maps, each of its own size, read when they are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / MAPS_NOTE).read_text(encoding="utf-8"))
         raw_range = index["raw_range"]
         self.folder = folder
         # What 0 and 255 stood for; None for maps that came as 8 bits.
@@ -108,7 +106,7 @@ def collect(
             "seconds": round(time.perf_counter() - start, 3),
             "files": files,
         }
-        (folder / _INDEX).write_text(json.dumps(index, indent=1), encoding="utf-8")
+        (folder / MAPS_NOTE).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
     kind = type(detector)
     made_by = [VERSION, kind.__module__, kind.__qualname__, settings, detector.key(unlabelled)]

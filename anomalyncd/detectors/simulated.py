@@ -1,4 +1,4 @@
-"""A detector that is only simulated, for the embedded product while it has no real one."""
+"""A detector that is only simulated, for the embedded product: it knows where the defects are."""
 
 from __future__ import annotations
 
