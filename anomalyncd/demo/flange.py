@@ -110,7 +110,8 @@ def _streaks(rng: Generator, part: Part) -> Array:
     closed *= math.sqrt(arc)
     circles = rng.standard_normal((1, radii), dtype=np.float32)
     polar = 1 + 0.035 * closed + 0.03 * circles
-    flags = cv2.WARP_POLAR_LINEAR | cv2.WARP_INVERSE_MAP
+    # Without the last flag, pixels beyond the marks would be whatever the memory held.
+    flags = cv2.WARP_POLAR_LINEAR | cv2.WARP_INVERSE_MAP | cv2.WARP_FILL_OUTLIERS
     return cv2.warpPolar(polar, (s, s), part.to_pixels[:, 2].tolist(), 1.05 * part.unit, flags)
 
 
