@@ -1,0 +1,210 @@
+"""Datasets into place: obtained, unpacked, arranged and verified. What the user has is not touched.
+
+the user's archive or folder, or a download
+  └─ found in it (layouts) ──► linked or copied to its place ──► verified, once
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from anomalyncd.atomic import written_whole
+from anomalyncd.cache import digest
+from anomalyncd.console import say
+from anomalyncd.errors import InputError
+from anomalyncd.preparation import layouts, sources
+from anomalyncd.preparation.archive import extract
+from anomalyncd.preparation.download import fetch
+from anomalyncd.preparation.layouts import Layout
+from anomalyncd.preparation.sources import Source
+from anomalyncd.preparation.verification import find_problems
+
+_RECORD = ".verified.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What lies in the prepared folder."""
+
+    images: int
+    groups: int
+    problems: list[str]  # empty: whole and readable
+    absent: list[str]  # categories of which nothing is there
+
+
+DATASETS: dict[str, tuple[Source, Layout]] = {
+    "mvtec": (sources.MVTEC, layouts.MVTEC),
+    "mtd": (sources.MTD, layouts.MTD),
+    "aebad": (sources.AEBAD, layouts.AEBAD),
+}
+
+
+def prepare(name: str, given: Path | None, target: Path, *, quiet: bool = False) -> Report:
+    """Bring a dataset into `target` and verify it; what is there already stays as it is.
+
+    Files come as hard links where the file system allows, so that a folder costs no second copy.
+    A second call finds from sizes and times that nothing has changed, and reads no image.
+
+    Args:
+        name: a key of `DATASETS`.
+        given: the archive or folder that the user has; None: download, unless `target` exists.
+        target: the folder to fill, such as the configuration expects it.
+        quiet: show no progress.
+
+    Raises:
+        InputError: nothing usable was given, or nothing can be downloaded.
+    """
+    source, layout = DATASETS[name]
+    if given is not None and not given.exists():
+        raise InputError(f"{given}: no such archive or folder; set --from")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target}: not a folder; set --to")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / f".{target.name}.lock"):
+        known = _read_record(target)
+        whole = known["fingerprint"] == _fingerprint(target)
+        archives = known["archives"]
+        if given is None and not target.exists():
+            given = _download(source, target, quiet)
+        if given is not None and given.is_dir():
+            _fill(target, layout.find(given), quiet)
+        elif given is not None and not (whole and _mark(given) in archives):
+            _fill_from_archive(target, given, source, layout, quiet)
+            archives = [*archives, _mark(given)]
+        return _verify(target, source, layout, known["fingerprint"], archives, quiet)
+
+
+def _download(source: Source, target: Path, quiet: bool) -> Path:
+    if source.archive is None:
+        raise InputError(
+            f"{target}: not there, and {source.title} cannot be fetched by a program; download it "
+            f"from {source.page} (it names the drives), then give the archive: --from ARCHIVE"
+        )
+    archive = target.parent / source.archive.name
+    try:
+        fetch(source.archive, archive, quiet=quiet)
+        for file in source.beside:
+            fetch(file, target.parent / file.name, quiet=quiet)
+    except InputError as error:
+        raise InputError(
+            f"{error}\nDownload by hand from {source.page}, then give it: --from ARCHIVE"
+        ) from error
+    return archive
+
+
+def _fill_from_archive(
+    target: Path, archive: Path, source: Source, layout: Layout, quiet: bool
+) -> None:
+    unpacked = target.with_name(f".{target.name}.unpacked")
+    shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
+    # The folder's name is the category's where the archive holds none.
+    inside = unpacked / archive.name.split(".")[0]
+    inside.mkdir(parents=True)
+    try:
+        extract(archive, inside, quiet=quiet)
+        found = layout.find(inside)
+        for file in source.beside:
+            path = archive.with_name(file.name)
+            if path.is_file():
+                found.setdefault(file.name, path)
+        _fill(target, found, quiet)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+
+
+def _fill(target: Path, found: dict[str, Path], quiet: bool) -> None:
+    """Put what `target` lacks into it; each of its entries appears whole."""
+    entries = dict.fromkeys(place.split("/")[0] for place in found)
+    left = [entry for entry in entries if (target / entry).exists()]
+    if left and not quiet:
+        say(f"Already in {target}, left as it is: {', '.join(left)}")
+    building = target.with_name(f".{target.name}.building")
+    shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+    building.mkdir()
+    try:
+        for place, path in found.items():
+            if place.split("/")[0] in left:
+                continue
+            for file in _files(path):
+                linked = building / place / file.relative_to(path)
+                linked.parent.mkdir(parents=True, exist_ok=True)
+                _link(file, linked)
+        target.mkdir(exist_ok=True)
+        for entry in building.iterdir():
+            entry.rename(target / entry.name)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or all files in the folder but hidden ones."""
+    if path.is_file():
+        return [path]
+    return [file for file in sorted(path.rglob("*")) if file.is_file() and file.name[0] != "."]
+
+
+def _link(file: Path, place: Path) -> None:
+    try:
+        os.link(file.resolve(), place)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(file, place)
+
+
+def _verify(
+    target: Path,
+    source: Source,
+    layout: Layout,
+    verified: str | None,
+    archives: list,
+    quiet: bool,
+) -> Report:
+    groups = layout.groups(target)
+    images = sum(len(group.pairs) for group in groups)
+    there = {_category(group.name) for group in groups}
+    absent = sorted({_category(name) for name in source.images} - there)
+    problems: list[str] = []
+    fingerprint = _fingerprint(target)
+    if not images:
+        problems.append(f"{target}: no images; move the folder away to fill it anew")
+    elif verified != fingerprint:
+        problems += find_problems(groups, source, quiet=quiet)
+        if not source.separable:
+            problems += [f"{target / name}: not there" for name in absent]
+        problems += [
+            f"{target / file.name}: not there; get it from {file.addresses[0]}"
+            for file in source.beside
+            if not (target / file.name).is_file()
+        ]
+        if not problems:
+            with written_whole(target / _RECORD) as draft:
+                draft.write_text(json.dumps({"fingerprint": fingerprint, "archives": archives}))
+    return Report(images, len(groups), problems, absent)
+
+
+def _category(group: str) -> str:
+    return group.split("/")[0]
+
+
+def _read_record(target: Path) -> dict:
+    """What was verified in `target` before: its fingerprint, and the archives that went into it."""
+    try:
+        return json.loads((target / _RECORD).read_text())
+    except (OSError, ValueError):
+        return {"fingerprint": None, "archives": []}
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes with any name, size or time in the folder, whose files are not read."""
+    stats = ((file.relative_to(folder).as_posix(), file.stat()) for file in _files(folder))
+    return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
+
+
+def _mark(archive: Path) -> list:
+    stat = archive.stat()
+    return [archive.name, stat.st_size, stat.st_mtime_ns]

@@ -1,0 +1,115 @@
+"""Fetching a large file over a bad line: from more than one address, resumed, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from anomalyncd.console import progress, say
+from anomalyncd.errors import InputError
+from anomalyncd.preparation.sources import RemoteFile
+
+_ATTEMPTS = 3  # at each address; each goes on where the one before broke off
+_TIMEOUT = 30  # seconds without an answer
+_CHUNK = 1 << 20
+_RANGE_NOT_SATISFIABLE = 416
+
+
+class _Unusable(Exception):
+    """The address answers, but not with the file."""
+
+
+def fetch(file: RemoteFile, path: Path, *, quiet: bool) -> None:
+    """Bring the file to `path`, unless it is there already.
+
+    What was fetched so far is kept in `<name>.part`. It is gone on with only where a checksum
+    can prove the result, since another address may offer other bytes.
+
+    Raises:
+        InputError: no address works, or there is a file at `path` with another content.
+    """
+    if path.exists():
+        if file.sha256 not in (None, _sha256(path)):
+            raise InputError(
+                f"{path}: not the published file (its SHA-256 differs); move it away to fetch it "
+                "again, or use it as it is with --from"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    failures = []
+    for address in file.addresses:
+        reason = _fetch_from(address, part, file, quiet)
+        if reason is None:
+            os.replace(part, path)
+            return
+        failures.append(f"{address}: {reason}")
+        if not quiet:
+            say(f"Not from {failures[-1]}")
+    raise InputError(f"{file.name}: no address works\n  " + "\n  ".join(failures))
+
+
+def _fetch_from(address: str, part: Path, file: RemoteFile, quiet: bool) -> str | None:
+    """Try one address; None when the whole and right file lies in `part`, else what went wrong."""
+    reason = ""
+    for _ in range(_ATTEMPTS):
+        if file.sha256 is None:
+            part.unlink(missing_ok=True)
+        begun = part.stat().st_size if part.exists() else 0
+        try:
+            _stream(address, part, begun, file.name, quiet)
+        except HTTPError as error:
+            return f"{error.code} {error.reason}"
+        except _Unusable as error:
+            return str(error)
+        except (URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+            continue
+        if file.sha256 in (None, _sha256(part)):
+            return None
+        part.unlink()
+        reason = "not the published file (its SHA-256 differs)"
+        if begun == 0:  # else what there was before may have been wrong: once more, from the start
+            break
+    return reason
+
+
+def _stream(address: str, part: Path, begun: int, title: str, quiet: bool) -> None:
+    """Append what `part` lacks; all of it where the server cannot go on in the middle."""
+    headers = {"User-Agent": "anomalyncd"}
+    if begun:
+        headers["Range"] = f"bytes={begun}-"
+    try:
+        answer = urlopen(Request(address, headers=headers), timeout=_TIMEOUT)
+    except HTTPError as error:
+        if begun and error.code == _RANGE_NOT_SATISFIABLE:
+            return  # nothing is lacking; the checksum tells whether it is right
+        raise
+    with answer:
+        if answer.headers.get_content_type() == "text/html":
+            raise _Unusable("a web page, not a file")
+        if answer.status != 206:
+            begun = 0
+        length = answer.headers["Content-Length"]
+        total = begun + int(length) if length else None
+        done = begun
+        with (
+            part.open("ab" if begun else "wb") as out,
+            progress(title, (total or 0) // 10**6, quiet=quiet) as tell,
+        ):
+            while chunk := answer.read(_CHUNK):
+                out.write(chunk)
+                done += len(chunk)
+                tell(done // 10**6, "MB")
+    if total is not None and done < total:
+        raise ConnectionError(f"broke off after {done:,} of {total:,} bytes")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
