@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import PurePath
+from dataclasses import asdict
+from pathlib import Path, PurePath
 from typing import Any
 
+from filelock import FileLock
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from anomalyncd.atomic import written_whole
 from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
+from anomalyncd.jobs import JOBS, SWEEP_LOCK
+from anomalyncd.run_folder import RunFolder
 
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed
 
@@ -55,6 +67,52 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         message = _explain(error)
         print(f"error: {message}", file=sys.stderr)
         failures.append(message)
+
+
+class SweepRecord(Callback):
+    """Lets a sweep of train.py say at its start what it will run: see `jobs`."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        if config.hydra.job.name != "train":  # others share the configuration and train nothing
+            return
+        sweep = Path(config.hydra.sweep.dir)
+        try:
+            jobs = list(_sweep_jobs(config))
+        except (HydraException, OmegaConfBaseException):
+            return  # Hydra meets the same error next, and tells it
+        shared = set.intersection(*(set(o) for o, _ in jobs)) if len(jobs) > 1 else set()
+        listed = [
+            _listed([o for o in overrides if o not in shared], composed, sweep)
+            for overrides, composed in jobs
+        ]
+        sweep.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(sweep / SWEEP_LOCK, timeout=0)
+        self._lock.acquire()
+        with written_whole(sweep / JOBS) as draft:
+            draft.write_text(json.dumps(listed), encoding="utf-8")
+
+
+def _sweep_jobs(config: DictConfig) -> Iterator[tuple[list[str], DictConfig]]:
+    """What each job of a sweep is called with, and its composed configuration."""
+    loader = GlobalHydra.instance().config_loader()
+    swept = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(loader)
+    overrides = parser.parse_overrides([*swept, *config.hydra.overrides.task])
+    for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
+        composed = loader.load_sweep_config(config, job)
+        with open_dict(composed):
+            del composed["hydra"]
+        yield job, composed
+
+
+def _listed(apart: list[str], composed: DictConfig, sweep: Path) -> dict[str, Any]:
+    """A job's line in the record: its run, or why there will be none."""
+    try:
+        config = validated(composed)
+    except (InputError, OmegaConfBaseException) as error:
+        return {"overrides": " ".join(apart), "failed": _explain(error)}
+    folder = os.path.relpath(RunFolder.of(config).root, sweep)  # so that both can be moved
+    return {"folder": folder, "detector": config.detector.label, "settings": asdict(config)}
 
 
 def _name_of(path: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +22,9 @@ from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 
 # What a run computes does not depend on these.
-_PRESENTATION = ("tracker", "device", "output_root", "cache_root", "rerun", "quiet", "debug")
+PRESENTATION = ("tracker", "device", "output_root", "cache_root", "rerun", "quiet", "debug")
+
+_PROGRESS = "progress.json"
 
 
 class RunFolder:
@@ -31,7 +34,7 @@ class RunFolder:
     @classmethod
     def of(cls, config: Config) -> RunFolder:
         """<output_root>/<dataset>/<category>/<detector>/<backbone>-<base>-<hash>/seed-<n>"""
-        settings = {k: v for k, v in asdict(config).items() if k not in _PRESENTATION}
+        settings = {k: v for k, v in asdict(config).items() if k not in PRESENTATION}
         seed = settings.pop("seed")
         variant = f"{config.backbone.name}-{config.base.kind}-{digest(settings)[:8]}"
         parts = [config.dataset.kind, config.category, config.detector.label, variant]
@@ -48,6 +51,15 @@ class RunFolder:
     def path(self, name: str) -> Path:
         return self.root / name
 
+    @property
+    def _lock(self) -> Path:
+        return self.root.with_name(f".{self.root.name}.lock")
+
+    @property
+    def is_held(self) -> bool:
+        """A process computes the run now, here or on another machine that shares the disk."""
+        return is_locked(self._lock)
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the run for one process at a time, whether its folder is there or not.
@@ -55,7 +67,7 @@ class RunFolder:
         Raises:
             InputError: its place cannot be written, or another process holds it.
         """
-        lock = FileLock(self.root.with_name(f".{self.root.name}.lock"), timeout=0)
+        lock = FileLock(self._lock, timeout=1)  # who only looks at the lock lets go at once
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -76,6 +88,27 @@ class RunFolder:
         """Make the folder, if an earlier try has not."""
         self.root.mkdir(exist_ok=True)
 
+    @property
+    def progress(self) -> dict[str, Any]:
+        """The run's last word while it was not finished; empty if there is none.
+
+        `at` is the time it was noted, in seconds since 1970; `stage` what was begun, in training
+        with `epoch`, `epochs` and `seconds_left`; `failed` why the run has ended.
+        """
+        try:
+            return json.loads((self.root / _PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+
+    def note_progress(self, **progress: Any) -> None:
+        """Say how far the run is, for `progress` in another process."""
+        self.write_json(_PROGRESS, {**progress, "at": time.time()})
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Write what makes the run finished."""
+        self.write_json("metrics.json", metrics)
+        (self.root / _PROGRESS).unlink(missing_ok=True)
+
     def set_aside(self) -> None:
         """Rename the folder, if there is one, so that computing again loses nothing."""
         if not self.root.exists():
@@ -91,6 +124,19 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_locked(path: Path) -> bool:
+    """Another process holds this lock; its kernel lets go of it, however the process ends."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # of another user, who alone may lock it
+        return True
 
 
 def _folder_name(name: str) -> str:

@@ -1,0 +1,66 @@
+"""The published figures that a table of ours is held against: `published.yaml`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from omegaconf import OmegaConf
+
+Figures = dict[str, float]  # of nmi, ari, f1 and aupro those that were published
+
+# An independent rerun of the release moved by as much.
+MEAN_TOLERANCE = 0.01  # of the mean over all categories
+CATEGORY_TOLERANCE = 0.08
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was published of one method on one data set."""
+
+    method: str
+    mean: Figures  # over all categories
+    categories: dict[str, Figures] = field(default_factory=dict)  # empty: only the mean is known
+
+
+def look_up(dataset: str, detector: str, mask_on: str) -> Published | None:
+    """What was published for such runs; None where nothing was.
+
+    Args:
+        dataset: its kind, `mvtec` or `mtd`.
+        detector: the label of the maps, such as `musc-vit_large…` or `files-cpr`.
+        mask_on: whose queries are masked; other designs than the class token are in the ablation.
+    """
+    data = _data()
+    words = set(re.split(r"[^a-z+]+", detector.lower()))
+    method = next((method for word, method in data["maps"].items() if word in words), None)
+    if method is None:
+        return None
+    if mask_on != "class_token":
+        if (dataset, method) != ("mvtec", "MuSc + AnomalyNCD"):
+            return None
+        mean = data["ablation_mvtec_musc"]["mask_attention"][mask_on]
+        return Published(f"{method}, mask on {mask_on.replace('_', ' ')}", mean)
+    for setting in ("unsupervised", "semi_supervised"):
+        if mean := data[setting].get(dataset, {}).get(method):
+            by_category = data["per_category_mvtec"] if dataset == "mvtec" else {}
+            return Published(method, mean, by_category.get(method, {}))
+    return None
+
+
+def all_categories(dataset: str) -> tuple[str, ...]:
+    """The categories that a published mean is over; none where nothing was published."""
+    if dataset == "mvtec":
+        return tuple(next(iter(_data()["per_category_mvtec"].values())))
+    return (dataset,) if dataset in _data()["unsupervised"] else ()
+
+
+@cache
+def _data() -> dict[str, Any]:
+    text = files("anomalyncd").joinpath("published.yaml").read_text(encoding="utf-8")
+    data = OmegaConf.to_container(OmegaConf.create(text))
+    assert isinstance(data, dict)
+    return {str(key): value for key, value in data.items()}

@@ -1,0 +1,48 @@
+"""Gather finished runs into the published form, beside the published figures.
+
+    python scripts/table.py outputs [more folders…] [--out FOLDER]
+
+Prints the tables; `--out` writes them there too, as tables.md, tables.csv and tables.tex.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from anomalyncd import entry
+from anomalyncd.atomic import written_whole
+from anomalyncd.gather import gather, ungrouped
+from anomalyncd.jobs import find
+from anomalyncd.result_tables import as_csv, grids, latex, markdown, show
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("outputs", nargs="+", type=Path, help="folders with runs, at any depth")
+    parser.add_argument("--out", type=Path, help="folder for tables.md, tables.csv and tables.tex")
+    options = parser.parse_args()
+
+    with entry.one_line_errors(debug=False):
+        jobs = find(options.outputs)
+        blocks, others = gather(jobs), ungrouped(jobs)
+        tables = grids(blocks, others)
+        out = Console(highlight=False)
+        if not out.is_terminal:  # a file's lines may be as long as they need
+            out.width = 160
+        show(tables, out)
+        if options.out:
+            options.out.mkdir(parents=True, exist_ok=True)
+            forms = {"md": markdown(tables), "csv": as_csv(blocks, others), "tex": latex(tables)}
+            for suffix, text in forms.items():
+                with written_whole(options.out / f"tables.{suffix}") as draft:
+                    draft.write_text(text, encoding="utf-8", newline="")
+            out.print(f"\nWritten: {options.out}/tables.md, .csv, .tex", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
+    sys.exit(1 if entry.failures else 0)
