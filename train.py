@@ -26,6 +26,8 @@ def main(composed: DictConfig) -> None:
         from anomalyncd import console, experiment  # after validation: torch takes seconds to load
 
         outcome = experiment.run(config)
+        if not outcome.metrics:  # a helper under torchrun; the first process tells
+            return
         console.show_result(outcome.folder, outcome.metrics)
         results.append({**outcome.metrics, "folder": str(outcome.folder)})
 

@@ -488,6 +488,7 @@ def aupro(
         None where no mask has a defect.
     """
     metric = AUPRO(fields=["anomaly_map", "gt_mask"])
+    metric.sync_on_compute = False  # under torchrun it would wait for processes that judge nothing
     any_defect = False
     for scores, mask in zip(maps, masks, strict=True):
         truth = np.zeros((side, side), np.uint8)

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from omegaconf import MISSING
 
 from anomalyncd.errors import InputError
-from anomalyncd.types import AreaUnit, Fit, KeepPool, MaskOn, Weighting
+from anomalyncd.types import AreaUnit, Fit, KeepPool, MaskOn, Precision, Trunk, Weighting
 
 
 def _require(holds: bool, message: str) -> None:
@@ -289,6 +289,9 @@ class AttentionConfig:
 
 @dataclass
 class FitConfig:
+    trunk: str = "exact"  # `bank`: `views` of each region go through the frozen blocks once
+    views: int = 8  # of each region in the bank
+    precision: str = "auto"  # of the frozen blocks; auto: bfloat16 where hardware is made for it
     epochs: int = 50
     batch_size: int = 32
     learning_rate: float = 0.003
@@ -308,6 +311,9 @@ class FitConfig:
     pseudo_label_correction: bool = True
 
     def __post_init__(self) -> None:
+        _one_of("fit.trunk", self.trunk, Trunk)
+        _one_of("fit.precision", self.precision, Precision)
+        _require(self.views >= 2, f"fit.views={self.views}: expected ≥ 2")
         for key in ("epochs", "heads", "hidden", "bottleneck", "temperature_steps"):
             _require(getattr(self, key) >= 1, f"fit.{key}={getattr(self, key)}: expected ≥ 1")
         _require(self.batch_size >= 2, f"fit.batch_size={self.batch_size}: expected ≥ 2")

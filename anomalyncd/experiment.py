@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from anomalyncd import (
     cutting,
     detectors,
     devices,
+    distributed,
     fit,
     maps,
     metrics,
@@ -30,6 +31,7 @@ from anomalyncd import (
     report,
     tables,
     tracking,
+    training_set,
 )
 from anomalyncd.cache import Cache, digest
 from anomalyncd.classify import Assignment, assign, classify
@@ -62,7 +64,7 @@ SIMULATED = (
 @dataclass(frozen=True)
 class Outcome:
     folder: Path
-    metrics: dict[str, Any]
+    metrics: dict[str, Any]  # empty in a process that only helped
     was_finished: bool  # nothing was computed: the run had been there
 
 
@@ -79,10 +81,18 @@ class Verdict:
 def run(config: Config) -> Outcome:
     """Compute one run, or go on with it, or recognise that it is finished.
 
+    Under torchrun all processes call this. The first does everything that is written; the others
+    share the training with it.
+
     Raises:
         InputError: something that the user gave cannot be used.
     """
     folder = RunFolder.of(config)
+    world = distributed.started()
+    if not world.is_first:
+        if config.rerun or not folder.finished:
+            _help(config, folder, world)
+        return Outcome(folder.root, {}, was_finished=False)
     with folder.held():
         if folder.finished and not config.rerun:
             folder.path(_STATE).unlink(missing_ok=True)  # killed just before that
@@ -97,23 +107,38 @@ def run(config: Config) -> Outcome:
             tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
             try:
                 with _memory_explained(config):
-                    metrics = _compute(config, folder, tracker)
+                    metrics = _compute(config, folder, tracker, world)
                 return Outcome(folder.root, metrics, was_finished=False)
             except BaseException as error:
                 log.debug("stopped", exc_info=error)  # the log has what the terminal is spared
+                if isinstance(error, Exception):
+                    with suppress(InputError):  # on a full disk the first error is to be told
+                        folder.note_progress(failed=_reason(error))
                 raise
             finally:
                 tracker.finish()
 
 
-def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> dict[str, Any]:
-    log.info("Run folder: %s", folder.root)
-    folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+@dataclass(frozen=True)
+class Prepared:
+    """All that training takes, and what it was made from."""
+
+    dataset: Dataset
+    n_novel: int
+    maps: maps.StoredMaps
+    base_classes: tuple[str, ...]
+    source: backbone.Source  # of the frozen weights
+    network: model.Model
+    frozen: str  # hash of its frozen weights
+    cut: cutting.Cut
+    data: training_set.TrainingSet
+
+
+def _prepare(config: Config, timed: Callable[[str], AbstractContextManager[None]]) -> Prepared:
     cache = Cache(Path(config.cache_root))
     device = devices.choose(config.device)
-    seconds: dict[str, float] = {}
 
-    with _timed(seconds, "catalog"):
+    with timed("catalog"):
         dataset = catalog.load(config.dataset, config.category, cache)
         base = catalog.load_base(config.base, cache)
         n_novel = _novel_classes(config, dataset)
@@ -121,15 +146,12 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
         _require_masks(config, dataset)
     log.info("%d images, %d classes to find", len(dataset.samples), n_novel)
 
-    with _timed(seconds, "maps"):
+    with timed("maps"):
         anomaly_maps = maps.collect(
             detector, dataset, config.category, cache, settings=asdict(config.detector)
         )
 
-    with _timed(seconds, "judge maps"):
-        detection = judge_maps(dataset, anomaly_maps)
-
-    with _timed(seconds, "backbone"):
+    with timed("backbone"):
         stock = backbone.build(config.backbone)
         base_classes = base.labels.classes if base and base.labels else ()
         with torch.random.fork_rng(devices=[]):
@@ -137,22 +159,58 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
             network = model.build(
                 stock, config.attention, config.fit, n_base=len(base_classes), n_novel=n_novel
             ).to(device)
-    warnings, notes = _caveats(config, stock, labelled=dataset.labels is not None)
-    for warning in warnings:
-        log.warning(warning)
 
-    with _timed(seconds, "regions"):
+    with timed("regions"):
         side = config.backbone.side
         cut = cutting.cut_novel(
             dataset.samples, anomaly_maps, config.mebin, config.regions, side, cache
         )
-        data = fit.TrainingSet(cut.regions)
+        data = training_set.TrainingSet(cut.regions)
         if base and base.labels:
             base_regions = cutting.cut_base(base.samples, config.regions, side, cache)
             targets = base.labels.targets[base_regions.image_index]
-            data = fit.TrainingSet(cut.regions, base_regions, targets)
+            data = training_set.TrainingSet(cut.regions, base_regions, targets)
         _require_usable_masks(dataset, cut.regions)
         _require_enough(cut, n_novel)
+    frozen = checkpoint.frozen_hash(network)
+    return Prepared(
+        dataset, n_novel, anomaly_maps, base_classes, stock.source, network, frozen, cut, data
+    )
+
+
+def _state(folder: RunFolder, ready: Prepared) -> checkpoint.TrainingState:
+    fingerprint = digest(ready.data.fingerprint, ready.frozen)
+    return checkpoint.TrainingState(folder.path(_STATE), fingerprint)
+
+
+def _help(config: Config, folder: RunFolder, world: distributed.World) -> None:
+    """Take part in the training of the first process; what it has prepared is in the cache."""
+    device = devices.choose(config.device)
+    with distributed.together(world, device):
+        ready = _prepare(config, lambda _: nullcontext())
+        fit.fit(
+            ready.network,
+            ready.data,
+            config.fit,
+            seed=config.seed,
+            state=_state(folder, ready),
+            on_epoch=lambda *_: None,
+            world=world,
+        )
+
+
+def _compute(
+    config: Config, folder: RunFolder, tracker: tracking.Tracker, world: distributed.World
+) -> dict[str, Any]:
+    log.info("Run folder: %s", folder.root)
+    folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    seconds: dict[str, float] = {}
+    ready = _prepare(config, lambda stage: _timed(folder, seconds, stage))
+    dataset, n_novel, cut, data = ready.dataset, ready.n_novel, ready.cut, ready.data
+    anomaly_maps, network = ready.maps, ready.network
+    warnings, notes = _caveats(config, ready.source, labelled=dataset.labels is not None)
+    for warning in warnings:
+        log.warning(warning)
     log.info(
         "%d regions in %d images, %d of them with a main element; %d base regions",
         len(cut.regions),
@@ -161,18 +219,21 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
         data.n_base,
     )
 
-    with _timed(seconds, "fit"):
-        frozen = checkpoint.frozen_hash(network)
-        state = checkpoint.TrainingState(folder.path(_STATE), digest(data.fingerprint, frozen))
-        history = _fit(network, data, config, state, tracker)
+    with _timed(folder, seconds, "judge maps"):
+        detection = judge_maps(dataset, anomaly_maps)
+
+    with _timed(folder, seconds, "fit"):
+        state = _state(folder, ready)
+        with distributed.together(world, next(network.parameters()).device):
+            history = _fit(network, data, config, state, tracker, folder, world)
         head = fit.best_head(history)
 
-    with _timed(seconds, "classify"):
+    with _timed(folder, seconds, "classify"):
         temperature = config.fit.student_temperature
         probabilities = classify(network, cut.regions, temperature=temperature)[head]
         found = assign(probabilities, cut.regions, config.fusion)
 
-    with _timed(seconds, "score"):
+    with _timed(folder, seconds, "score"):
         verdict = _judge(dataset, cut.regions, found, n_novel)
 
     figures: dict[str, Any] = {
@@ -187,14 +248,14 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
             "regions": len(cut.regions),
             "base_regions": data.n_base,
             "novel_classes": n_novel,
-            "base_classes": len(base_classes),
+            "base_classes": len(ready.base_classes),
         },
         "mebin": {"search_range": list(cut.search_range), "raw_range": anomaly_maps.raw_range},
         "head": head,
         "losses": dict(zip(fit.TERMS, history[-1], strict=False)),
         "seed": config.seed,
         "resumed_after_epochs": state.resumed_after,
-        "device": devices.describe(device),
+        "device": devices.describe(next(network.parameters()).device),
         "warnings": warnings,
         "versions": versions(),
     }
@@ -206,10 +267,10 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
             for k, v in asdict(s).items()
         }
     )
-    with _timed(seconds, "report"):
+    with _timed(folder, seconds, "report"):
         recipe = checkpoint.Recipe(
             backbone=_findable(config.backbone),
-            backbone_source=stock.source,
+            backbone_source=ready.source,
             attention=config.attention,
             mebin=replace(config.mebin, search_range=list(cut.search_range)),
             regions=config.regions,
@@ -217,17 +278,15 @@ def _compute(config: Config, folder: RunFolder, tracker: tracking.Tracker) -> di
             fit=config.fit,
             raw_range=anomaly_maps.raw_range,
             head=head,
-            base_classes=base_classes,
+            base_classes=ready.base_classes,
             class_names=verdict.class_names,
-            frozen_hash=frozen,
+            frozen_hash=ready.frozen,
         )
         checkpoint.save_model(folder.path("model.safetensors"), network, recipe)
         metrics_so_far = {**figures, "seconds": seconds}
         _show(config, folder, dataset, anomaly_maps, cut, found, verdict, metrics_so_far, notes)
     seconds["total"] = sum(seconds.values())
-    folder.write_json(
-        "metrics.json", {**figures, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}}
-    )
+    folder.finish({**figures, "seconds": {stage: round(s, 3) for stage, s in seconds.items()}})
     state.discard()
     return folder.metrics
 
@@ -301,12 +360,15 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
 
 def _fit(
     network: model.Model,
-    data: fit.TrainingSet,
+    data: training_set.TrainingSet,
     config: Config,
     state: checkpoint.TrainingState,
     tracker: tracking.Tracker,
+    folder: RunFolder,
+    world: distributed.World,
 ) -> list[list[float]]:
     epochs = config.fit.epochs
+    start = time.perf_counter()
     with console.progress("Training", epochs, quiet=config.quiet) as advance:
 
         def on_epoch(epoch: int, figures: dict[str, float]) -> None:
@@ -317,8 +379,23 @@ def _fit(
                 logging.INFO if tell else logging.DEBUG, "epoch %d: %s", epoch + 1, _brief(figures)
             )
             advance(epoch + 1, f"loss {figures['total']:.3f}")
+            per_epoch = (time.perf_counter() - start) / (epoch + 1 - state.resumed_after)
+            folder.note_progress(
+                stage="fit",
+                epoch=epoch + 1,
+                epochs=epochs,
+                seconds_left=round(per_epoch * (epochs - epoch - 1), 1),
+            )
 
-        return fit.fit(network, data, config.fit, seed=config.seed, state=state, on_epoch=on_epoch)
+        return fit.fit(
+            network,
+            data,
+            config.fit,
+            seed=config.seed,
+            state=state,
+            on_epoch=on_epoch,
+            world=world,
+        )
 
 
 def _brief(figures: dict[str, float]) -> str:
@@ -365,9 +442,9 @@ def _require_enough(cut: cutting.Cut, n_novel: int) -> None:
 
 
 def _caveats(
-    config: Config, stock: backbone.Backbone, *, labelled: bool
+    config: Config, source: backbone.Source, *, labelled: bool
 ) -> tuple[list[str], list[str]]:
-    warnings = [UNTRAINED] if stock.source == "random" else []
+    warnings = [UNTRAINED] if source == "random" else []
     notes = [SIMULATED] if isinstance(config.detector, SimulatedDetectorConfig) else []
     if config.novel_classes == "auto":
         notes.append("The number of classes was taken from the label folders.")
@@ -457,8 +534,13 @@ def _memory_explained(config: Config) -> Iterator[None]:
         ) from error
 
 
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+
+
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def _timed(folder: RunFolder, seconds: dict[str, float], stage: str) -> Iterator[None]:
+    folder.note_progress(stage=stage)
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start

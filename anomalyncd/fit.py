@@ -1,81 +1,32 @@
 """The training loop: two-view self-distillation of the novel regions beside the base set.
 
 Every epoch draws from its own seeded stream, so that a resumed run sees what an uninterrupted one
-would have seen.
+would have seen. Where class tokens come from is the business of `exact` and `bank`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from anomalyncd import losses, views
+from anomalyncd import devices, losses
+from anomalyncd.bank import Bank
 from anomalyncd.checkpoint import TrainingState
 from anomalyncd.config import FitConfig
+from anomalyncd.distributed import ALONE, World
 from anomalyncd.errors import InputError
+from anomalyncd.exact import FreshViews
 from anomalyncd.model import Model
-from anomalyncd.types import UNLABELLED, Regions
+from anomalyncd.training_set import Batch, Pixels, Targets, TrainingSet
 
 TERMS = ("total", "base_class", "novel_class", "base_contrast", "contrast")  # then one per head
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Base and novel regions in one numbering: base first."""
-
-    novel: Regions
-    base: Regions | None = None
-    base_targets: NDArray[np.int64] | None = None  # (len(base),) base classes
-
-    @property
-    def n_base(self) -> int:
-        return len(self.base) if self.base is not None else 0
-
-    def __len__(self) -> int:
-        return self.n_base + len(self.novel)
-
-    @property
-    def fingerprint(self) -> list[str]:
-        """What is learned from: the names of the cache entries, and the base classes."""
-        if self.base is None or self.base_targets is None:
-            return [self.novel.name]
-        return [self.novel.name, self.base.name, self.base_targets.tobytes().hex()]
-
-    def batch(self, indices: Tensor, device: torch.device) -> Batch:
-        """Load regions; base ones come first."""
-        order = indices.sort().values.numpy()
-        base, novel = order[order < self.n_base], order[order >= self.n_base] - self.n_base
-        parts = [(self.novel, novel)]
-        labels = np.full(len(order), UNLABELLED)
-        scores = self.novel.scores[novel]
-        if self.base is not None and self.base_targets is not None:
-            parts.insert(0, (self.base, base))
-            labels[: len(base)] = self.base_targets[base]
-        images = np.concatenate([regions.images[rows] for regions, rows in parts])
-        masks = np.concatenate([regions.masks[rows] for regions, rows in parts])
-        return Batch(
-            images=torch.from_numpy(images).to(device, non_blocking=True),
-            masks=torch.from_numpy(masks).to(device, non_blocking=True),
-            labels=torch.from_numpy(labels).to(device, non_blocking=True),
-            scores=torch.from_numpy(scores).float().to(device, non_blocking=True),
-            n_base=len(base),
-        )
-
-
-@dataclass(frozen=True)
-class Batch:
-    images: Tensor  # (b, s, s, 3) uint8
-    masks: Tensor  # (b, s, s) uint8
-    labels: Tensor  # (b,) base class, UNLABELLED for novel regions
-    scores: Tensor  # (b − n_base,) anomaly scores of the novel regions
-    n_base: int  # the first rows; known on the host, so that slicing needs no synchronisation
 
 
 def fit(
@@ -86,6 +37,7 @@ def fit(
     seed: int,
     state: TrainingState,
     on_epoch: Callable[[int, dict[str, float]], None],
+    world: World = ALONE,
 ) -> list[list[float]]:
     """Train the last block and the heads in place.
 
@@ -94,8 +46,10 @@ def fit(
         data: regions to learn from.
         config: the schedule.
         seed: of batches and views.
-        state: where each epoch is kept, to resume a killed run from.
+        state: where each epoch is kept, to resume a killed run from; the bank lies beside it.
         on_epoch: told the epoch, counted from 0, and its mean figures.
+        world: the processes that share each batch's work; what is learned is the same for any
+            number of them.
 
     Returns:
         The mean of every term per epoch: TERMS, then the novel-class loss of each head.
@@ -106,24 +60,29 @@ def fit(
     optimizer = make_optimizer(model, config)
     history = state.load(model, optimizer)
     device = next(model.parameters()).device
-    for epoch in range(state.epochs_done, config.epochs):
-        stream = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, epoch)
-        steps = []
-        for indices in draw_batches(data.n_base, len(data.novel), config.batch_size, stream):
-            batch = data.batch(indices, device)
-            x, masks = two_views(model, batch, stream)
-            terms = objective(model, model(x, masks), batch, config, epoch)
-            optimizer.zero_grad()
-            terms[0].backward()
-            optimizer.step()
-            steps.append(terms.detach())
-        if steps:  # a handful of regions may give batches of one kind only
-            history.append(_epoch_means(torch.stack(steps).cpu(), epoch))
-        state.save(model, optimizer, epoch + 1, history)
-        if history:
-            on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
+    model.vit.precision = devices.precision(config.precision, device)
+    targets = Targets(data, device)
+    with _views(model, data, config, seed, state.path.with_suffix(".bank"), world) as views:
+        for epoch in range(state.epochs_done, config.epochs):
+            stream = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, epoch)
+            steps = []
+            for indices in draw_batches(data.n_base, len(data.novel), config.batch_size, stream):
+                order = indices.sort().values  # base regions come first
+                features = views.class_tokens(order, stream)
+                terms = objective(model, features, targets.batch(order), config, epoch)
+                optimizer.zero_grad()
+                terms[0].backward()
+                world.average_gradients(model)
+                optimizer.step()
+                steps.append(terms.detach())
+            if steps:  # a handful of regions may give batches of one kind only
+                history.append(_epoch_means(torch.stack(steps).cpu(), epoch))
+            if world.is_first:
+                state.save(model, optimizer, epoch + 1, history)
+            if history:
+                on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
     if not history:
         raise InputError(
             f"{data.n_base} base and {len(data.novel)} novel regions gave no batch of both kinds; "
@@ -132,13 +91,24 @@ def fit(
     return history
 
 
-def two_views(model: Model, batch: Batch, stream: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two random views of each region: (2b, 3, side, side) and their masks, view 1 first."""
-    pairs = [
-        views.training_views(batch.images, batch.masks, model.side, model.mean, model.std, stream)
-        for _ in range(2)
-    ]
-    return torch.cat([x for x, _ in pairs]), torch.cat([mask for _, mask in pairs])
+@contextmanager
+def _views(
+    model: Model, data: TrainingSet, config: FitConfig, seed: int, bank: Path, world: World
+) -> Iterator[FreshViews | Bank]:
+    """Where class tokens come from; a bank's file goes when training ends, however it ends."""
+    device = next(model.parameters()).device
+    if config.trunk == "exact":
+        yield FreshViews(model, Pixels(data, device), world)
+        return
+    if world.size > 1:
+        raise InputError(
+            f"fit.trunk=bank works in one process, not in {world.size}: its trunk runs once; "
+            "start it without torchrun, or use fit.trunk=exact"
+        )
+    try:
+        yield Bank.fill(model, data, config.views, seed, bank)
+    finally:
+        bank.unlink(missing_ok=True)
 
 
 def objective(

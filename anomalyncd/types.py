@@ -18,6 +18,8 @@ KeepPool = Literal["average", "max"]  # how a patch's share of the mask is measu
 Fit = Literal["letterbox", "stretch", "compat"]  # how a non-square region becomes square
 Weighting = Literal["area", "average", "score"]  # of an image's regions
 AreaUnit = Literal["pixels", "relative"]  # of √area in the fusion
+Trunk = Literal["exact", "bank"]  # how training gets its class tokens
+Precision = Literal["auto", "float32", "bfloat16"]  # of the frozen blocks
 
 # One anomaly map per test image, in the order of the samples; larger = more anomalous. Each is
 # (h, w) at the detector's own resolution. Sequences are lazy: an element may be read from disk.

@@ -35,6 +35,10 @@ class Parameters:
     sigma: Tensor  # (n, 1) float32, of the blur, in pixels
     bits: Tensor  # (n, 1) int64, leading bits of each 8-bit value that are kept
 
+    def rows(self, index: Tensor) -> Parameters:
+        """The parameters of some of the regions."""
+        return Parameters(*(getattr(self, field.name)[index] for field in fields(self)))
+
     def to(self, device: torch.device) -> Parameters:
         """Move to `device` in one transfer; float32 holds every value here exactly."""
         here = [getattr(self, field.name) for field in fields(self)]
@@ -77,9 +81,9 @@ def training_views(
     side: int,
     mean: Sequence[float],
     std: Sequence[float],
-    generator: torch.Generator,
+    parameters: Parameters,
 ) -> tuple[Tensor, Tensor]:
-    """One random view of each region; call again for its second view. Not under autocast.
+    """One random view of each region. Not under autocast.
 
     Args:
         images: (b, s, s, 3) uint8, s > side.
@@ -87,14 +91,13 @@ def training_views(
         side: side of the view in pixels, more than 16 (the blur reflects that far).
         mean: of each channel, for images in [0, 1].
         std: of each channel, for images in [0, 1].
-        generator: on the CPU; the only source of chance.
+        parameters: of b views, drawn for room s - side.
 
     Returns:
         x, (b, 3, side, side) float32, normalised; and the mask, (b, 1, side, side) float32 in
         [0, 1], under the same geometry and untouched by the photometry.
     """
-    room = images.shape[1] - side
-    parameters = draw_parameters(len(images), room, generator).to(images.device)
+    parameters = parameters.to(images.device)
     x, mask = _move(images, masks, side, parameters)
     _jitter_colour(x, parameters)
     _sharpen(x, parameters)

@@ -21,8 +21,9 @@ TIERS = [
         *("catalog", "demo", "detectors", "images", "maps", "cutting", "views", "cache"),
         *("backbone", "model", "checkpoint", "tracking", "console", "run_folder"),
         *("overlay", "report", "devices", "atomic", "anomalib", "receptive_field", "versions"),
+        *("embedded", "training_set", "distributed", "preparation", "jobs", "published"),
     },
-    {"fit", "classify", "tables", "detection"},
+    {"exact", "bank", "fit", "classify", "tables", "detection", "gather", "result_tables"},
     {"experiment", "prediction"},
 ]
 PURE = TIERS[1]

@@ -15,13 +15,17 @@ from timm.models.vision_transformer import VisionTransformer
 from anomalyncd import fit
 from anomalyncd.checkpoint import TrainingState
 from anomalyncd.config import FitConfig
+from anomalyncd.distributed import ALONE
 from anomalyncd.errors import InputError
+from anomalyncd.exact import FreshViews
 from anomalyncd.heads import Heads
 from anomalyncd.model import Model
+from anomalyncd.training_set import Batch, Pixels, Targets, TrainingSet
 from anomalyncd.types import Regions
 from anomalyncd.vit import MaskGuidedViT
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "train.npz")
+CPU = torch.device("cpu")
 PROJECTOR = {"mlp.0": "projector.0", "mlp.2": "projector.2", "mlp.4": "projector.4"}
 
 
@@ -67,8 +71,16 @@ def drawn_regions(n: int, seed: int, side: int = 37) -> Regions:
     )
 
 
-def training_set(seed: int = 0) -> fit.TrainingSet:
-    return fit.TrainingSet(drawn_regions(9, seed), drawn_regions(7, seed + 1), np.arange(7) % 2)
+def training_set(seed: int = 0) -> TrainingSet:
+    return TrainingSet(drawn_regions(9, seed), drawn_regions(7, seed + 1), np.arange(7) % 2)
+
+
+def features_and_batch(model: Model, data: TrainingSet) -> tuple[torch.Tensor, Batch]:
+    """Of all regions at once."""
+    order = torch.arange(len(data))
+    views = FreshViews(model, Pixels(data, CPU), ALONE)
+    features = views.class_tokens(order, torch.Generator().manual_seed(0))
+    return features, Targets(data, CPU).batch(order)
 
 
 def test_five_steps_match_the_release() -> None:
@@ -89,9 +101,7 @@ def test_five_steps_match_the_release() -> None:
         x = torch.from_numpy(GOLDEN[f"x_{step}"]).float()[both] / 32
         masks = np.unpackbits(GOLDEN[f"mask_{step}"]).reshape(len(both), 1, 64, 64)
         weight = torch.from_numpy(GOLDEN[f"normal_weight_{step}"])
-        batch = fit.Batch(
-            images=x,
-            masks=x,
+        batch = Batch(
             labels=labels[order],
             scores=0.5 - weight[: len(weight) // 2],
             n_base=int((labels >= 0).sum()),
@@ -110,10 +120,9 @@ def test_five_steps_match_the_release() -> None:
 
 
 def test_without_base_the_loss_is_that_of_the_novel_regions() -> None:
-    model, data = small_model(n_base=0), fit.TrainingSet(drawn_regions(6, 0))
-    batch = data.batch(torch.arange(6), torch.device("cpu"))
-    x, masks = fit.two_views(model, batch, torch.Generator().manual_seed(0))
-    terms = fit.objective(model, model(x, masks), batch, FitConfig(), 0)
+    model, data = small_model(n_base=0), TrainingSet(drawn_regions(6, 0))
+    features, batch = features_and_batch(model, data)
+    terms = fit.objective(model, features, batch, FitConfig(), 0)
     figures = dict(zip(fit.TERMS, terms.tolist(), strict=False))
     assert figures["total"] == pytest.approx(figures["contrast"] + figures["novel_class"])
     assert figures["base_class"] == figures["base_contrast"] == 0
@@ -121,9 +130,7 @@ def test_without_base_the_loss_is_that_of_the_novel_regions() -> None:
 
 def test_correction_can_be_left_out() -> None:
     model, data = small_model(), training_set()
-    batch = data.batch(torch.arange(16), torch.device("cpu"))
-    x, masks = fit.two_views(model, batch, torch.Generator().manual_seed(0))
-    features = model(x, masks)
+    features, batch = features_and_batch(model, data)
     with_it = fit.objective(model, features, batch, FitConfig(), 0)
     without = fit.objective(model, features, batch, FitConfig(pseudo_label_correction=False), 0)
     assert with_it[2] != without[2] and with_it[4] == without[4]
@@ -148,10 +155,11 @@ def test_base_and_novel_have_equal_mass() -> None:
 def test_a_batch_pairs_regions_with_their_labels_and_scores() -> None:
     data = training_set()
     assert data.base is not None and data.base_targets is not None
-    batch = data.batch(torch.tensor([8, 3, 15, 3]), torch.device("cpu"))
+    order = torch.tensor([3, 3, 8, 15])
+    batch, (images, masks) = Targets(data, CPU).batch(order), Pixels(data, CPU).rows(order)
     assert batch.n_base == 2 and batch.labels.tolist() == [1, 1, -1, -1]
-    expected = np.concatenate([data.base.images[[3, 3]], data.novel.images[[1, 8]]])
-    np.testing.assert_array_equal(batch.images, expected)
+    np.testing.assert_array_equal(images[:2], data.base.images[[3, 3]])
+    np.testing.assert_array_equal(masks[2:], data.novel.masks[[1, 8]])
     np.testing.assert_allclose(batch.scores, data.novel.scores[[1, 8]])
 
 
@@ -192,14 +200,15 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
 
 
-def test_training_learns_the_base_classes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trunk", ["exact", "bank"])
+def test_training_learns_the_base_classes(trunk: str, tmp_path: Path) -> None:
     data = training_set()
     assert data.base is not None
     data.base.images[1::2] //= 4  # one class is darker than the other
     history = fit.fit(
         small_model(),
         data,
-        FitConfig(epochs=8, batch_size=8, learning_rate=0.05),
+        FitConfig(trunk=trunk, epochs=8, batch_size=8, learning_rate=0.05),
         seed=0,
         state=TrainingState(tmp_path / "state", "data"),
         on_epoch=lambda *_: None,

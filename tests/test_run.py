@@ -151,6 +151,25 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
     assert not states[0].exists()
 
 
+def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) -> None:
+    alone = run(overrides)
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    elsewhere = [*overrides, f"output_root={alone.folder.parents[4] / 'together'}"]
+    together = subprocess.run(
+        [sys.executable, *torchrun, "train.py", *elsewhere],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert together.returncode == 0, together.stderr
+    assert together.stdout.count("NMI") == 1, "one result is told, not two"
+    found = experiment.run(composed(elsewhere))
+    assert found.was_finished
+    assert found.metrics["losses"] == pytest.approx(alone.metrics["losses"], rel=1e-4)
+    assert found.metrics["scores"] == alone.metrics["scores"]
+
+
 def test_two_processes_do_not_compute_one_run(overrides: list[str]) -> None:
     from anomalyncd.run_folder import RunFolder
 
@@ -425,7 +444,7 @@ def test_errors_are_one_line_and_leave_no_half_result(
     assert "Traceback" not in done.stderr
     left = {path.name for path in (photographs / "out").rglob("*") if path.is_file()}
     locks = {name for name in left if name.endswith(".lock")}
-    assert left - locks <= {"config.yaml", "log.txt", "maps.json", *MAP_NAMES}
+    assert left - locks <= {"config.yaml", "log.txt", "maps.json", "progress.json", *MAP_NAMES}
 
 
 def test_a_full_disk_is_one_message(

@@ -90,8 +90,9 @@ def test_evaluation_view_is_the_centre(side: int, seed: int) -> None:
 def test_training_views_are_the_release_s(stored: int, side: int, n: int) -> None:
     images, masks = regions(n, stored)
     kept = images.clone(), masks.clone()
-    x, mask = training_views(images, masks, side, MEAN, STD, seeded(1))
-    expected_x, expected_mask = oracle.training_views(images, masks, side, MEAN, STD, seeded(1))
+    drawn = draw_parameters(n, stored - side, seeded(1))
+    x, mask = training_views(images, masks, side, MEAN, STD, drawn)
+    expected_x, expected_mask = oracle.training_views(images, masks, side, MEAN, STD, drawn)
 
     assert x.shape == (n, 3, side, side)
     assert mask.shape == (n, 1, side, side)
@@ -109,9 +110,9 @@ def test_a_seed_is_all_that_decides() -> None:
     images, masks = regions(3, 73)
     state = torch.get_rng_state()
     generator = seeded(5)
-    first = training_views(images, masks, 64, MEAN, STD, generator)
-    second = training_views(images, masks, 64, MEAN, STD, generator)
-    again = training_views(images, masks, 64, MEAN, STD, seeded(5))
+    first = training_views(images, masks, 64, MEAN, STD, draw_parameters(3, 9, generator))
+    second = training_views(images, masks, 64, MEAN, STD, draw_parameters(3, 9, generator))
+    again = training_views(images, masks, 64, MEAN, STD, draw_parameters(3, 9, seeded(5)))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
@@ -119,7 +120,10 @@ def test_a_seed_is_all_that_decides() -> None:
 
 def test_every_region_gets_a_view_of_its_own() -> None:
     images, masks = (tensor.expand(8, *tensor.shape[1:]) for tensor in regions(1, 73))
-    x, mask = training_views(images, masks, 64, MEAN, STD, seeded(0))
+    drawn = draw_parameters(8, 9, seeded(0))
+    x, mask = training_views(images, masks, 64, MEAN, STD, drawn)
+    some = training_views(images[:2], masks[:2], 64, MEAN, STD, drawn.rows(torch.tensor([5, 2])))
+    assert torch.equal(some[0], x[[5, 2]]) and torch.equal(some[1], mask[[5, 2]])
     for i, j in permutations(range(8), 2):
         assert not torch.equal(x[i], x[j])
         assert not torch.equal(mask[i], mask[j])

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from anomalyncd.views import Parameters, draw_parameters
+from anomalyncd.views import Parameters
 
 COLOUR = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
@@ -22,10 +22,9 @@ def training_views(
     side: int,
     mean: Sequence[float],
     std: Sequence[float],
-    generator: torch.Generator,
+    p: Parameters,
 ) -> tuple[Tensor, Tensor]:
     """What `anomalyncd.views.training_views` returns for the same arguments, on the CPU."""
-    p = draw_parameters(len(images), images.shape[1] - side, generator)
     views, moved = [], []
     for i in range(len(images)):
         image, mask = training_view(images[i].numpy(), masks[i].numpy(), side, p, i)

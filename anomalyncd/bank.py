@@ -1,0 +1,116 @@
+"""Class tokens from a bank: each region's views go through the frozen trunk once.
+
+A run draws two of a region's M views wherever the published way makes two new ones. Only what the
+last block's class token can see is kept: the class token and the patches under the mask. So a step
+costs the last block and the heads, and the trunk's cost no longer depends on the epochs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomalyncd.errors import InputError
+from anomalyncd.model import Model
+from anomalyncd.training_set import Pixels, TrainingSet
+from anomalyncd.views import draw_parameters, training_views
+
+_VIEWS_AT_ONCE = 64
+_SHARE_OF_FREE_MEMORY = 0.5  # of a device, that the bank may take
+
+
+class Bank:
+    """Trunk tokens of M views of every region, in half precision, packed one after the other.
+
+    They lie in a file that is mapped into memory: the system keeps it there while there is room.
+    A GPU with room for it takes it whole.
+    """
+
+    def __init__(self, model: Model, tokens: Tensor, counts: Tensor, views: int) -> None:
+        """
+        Args:
+            model: whose last block reads the bank.
+            tokens: (total, width) float16, region after region, view after view.
+            counts: (regions · views,) tokens of each view, on the CPU.
+            views: M.
+        """
+        self.model, self.views = model, views
+        self.tokens, self.counts = tokens, counts
+        self.starts = counts.cumsum(0) - counts
+
+    @classmethod
+    def fill(cls, model: Model, data: TrainingSet, views: int, seed: int, path: Path) -> Bank:
+        """Make all views and run the trunk on them.
+
+        Args:
+            model: with its frozen trunk, on the device to compute on.
+            data: the regions.
+            views: M, of each region.
+            seed: of the views.
+            path: of the bank's file, which is the caller's to remove.
+
+        Raises:
+            InputError: the disk is full, or a token does not fit half precision.
+        """
+        device = next(model.parameters()).device
+        pixels = Pixels(data, device)
+        stream = torch.Generator().manual_seed(seed)
+        counts = []
+        regions = max(1, _VIEWS_AT_ONCE // views)
+        try:
+            with path.open("wb") as file:
+                for order in torch.arange(len(data)).split(regions):
+                    tokens, found = cls._of_views(model, pixels, order, views, stream)
+                    file.write(tokens.half().cpu().numpy().data)
+                    counts.append(found.cpu())
+        except OSError as error:
+            raise InputError(
+                f"{path}: the bank cannot be written ({error.strerror}); free space, take fewer "
+                "fit.views, or use fit.trunk=exact"
+            ) from error
+        counted = torch.cat(counts)
+        shape = (int(counted.sum()), model.vit.width)
+        mapped = torch.from_numpy(np.memmap(path, np.float16, mode="c", shape=shape))
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if mapped.nbytes <= _SHARE_OF_FREE_MEMORY * free:
+                mapped = mapped.to(device)
+        return cls(model, mapped, counted, views)
+
+    @staticmethod
+    def _of_views(
+        model: Model, pixels: Pixels, order: Tensor, views: int, stream: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        rows = order.repeat_interleave(views)
+        images, masks = pixels.rows(rows)
+        drawn = draw_parameters(len(rows), images.shape[1] - model.side, stream)
+        x, mask = training_views(images, masks, model.side, model.mean, model.std, drawn)
+        tokens, counts = model.vit.seen_tokens(x, model.vit.visible_keys(mask))
+        limit = torch.finfo(torch.float16).max
+        if not bool((tokens.abs() <= limit).all()):
+            raise InputError(
+                "fit.trunk=bank: this backbone's tokens do not fit half precision; "
+                "use fit.trunk=exact"
+            )
+        return tokens, counts
+
+    def class_tokens(self, order: Tensor, stream: torch.Generator) -> Tensor:
+        """Class tokens of two different views of each region: (2b, width), view 1 of all first.
+
+        Args:
+            order: (b,) regions.
+            stream: draws the views.
+        """
+        drawn = torch.rand(len(order), self.views, generator=stream).topk(2).indices.T  # (2, b)
+        rows = (order * self.views + drawn).flatten()
+        counts = self.counts[rows]
+        place = torch.arange(int(counts.max()))
+        real = place < counts[:, None]
+        at = (self.starts[rows][:, None] + place).clamp_(max=len(self.tokens) - 1)
+        device = next(self.model.parameters()).device
+        tokens = self.tokens[at.to(self.tokens.device, non_blocking=True)]
+        visible = real[:, None, None].to(device, non_blocking=True)
+        return self.model.vit.describe(tokens.to(device, non_blocking=True).float(), visible)
