@@ -34,5 +34,5 @@ $(READY): requirements.lock pyproject.toml
 # Pins every version with its hash and without an address, for any platform.
 lock:
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --extra anomalib --extra dev --custom-compile-command "make lock" \
+		--no-annotate --extra anomalib --extra cluster --extra dev --custom-compile-command "make lock" \
 		pyproject.toml -o requirements.lock

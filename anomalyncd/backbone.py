@@ -1,4 +1,4 @@
-"""timm's Vision Transformers: creating them, and explaining it when that fails."""
+"""Creating Vision Transformers, timm's and the package's own, and explaining it when that fails."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from huggingface_hub import constants as hub
 from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 
+from anomalyncd import embedded
 from anomalyncd.config import BackboneConfig
 from anomalyncd.errors import InputError
 
-Source = Literal["hub", "file", "random"]
+Source = Literal["package", "hub", "file", "random"]
 
 _RANDOM_SEED = 0  # an untrained backbone is the same in every run
 
@@ -48,6 +49,9 @@ def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
     if config.checkpoint is not None:
         vit, source = _create(config, key, pretrained=False), "file"
         _load_file(vit, Path(config.checkpoint), config.name, key)
+    elif config.pretrained and config.name == embedded.NAME:
+        vit, source = _create(config, key, pretrained=False), "package"
+        embedded.load_weights(vit)
     elif config.pretrained:
         vit, source = _create(config, key, pretrained=True), "hub"
     else:
@@ -59,7 +63,7 @@ def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
 
 
 def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTransformer:
-    if not timm.is_model(config.name.partition(".")[0]):
+    if config.name != embedded.NAME and not timm.is_model(config.name.partition(".")[0]):
         close = ", ".join(timm.list_models(f"*{config.name[:12]}*")[:5])
         raise InputError(
             f"{key}.name={config.name}: timm knows no such model"
@@ -71,8 +75,12 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
     )
     try:
         with _no_waiting_for_the_hub() if pretrained else nullcontext():
-            vit = timm.create_model(
-                config.name, pretrained=pretrained, num_classes=0, img_size=config.side
+            vit = (
+                embedded.create(config.side)
+                if config.name == embedded.NAME
+                else timm.create_model(
+                    config.name, pretrained=pretrained, num_classes=0, img_size=config.side
+                )
             )
     except TypeError as error:  # the network has no img_size
         raise not_a_vit from error
@@ -84,7 +92,7 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
             f"{key}.name={config.name}: its weights could not be fetched from the hub "
             f"({type(error).__name__}: {reason[0] if reason else 'no reason given'}); give a local "
             f"file with {key}.checkpoint=…, go online, or try the software without weights: "
-            "backbone=vit_tiny_untrained, detector=musc_descriptors"
+            "backbone=embedded, detector=musc_descriptors"
         ) from error
     if not isinstance(vit, VisionTransformer):
         raise not_a_vit

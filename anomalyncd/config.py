@@ -8,13 +8,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from omegaconf import MISSING
 
 from anomalyncd.errors import InputError
 from anomalyncd.types import AreaUnit, Fit, KeepPool, MaskOn, Precision, Trunk, Weighting
+
+Compat = Literal["none", "release"]
+Binarization = Literal["mebin", "fixed", "otsu"]
+FullMask = Literal["keep", "empty"]
+
+# How the release computes where that moves figures: what `compat=release` stands for.
+RELEASE: dict[str, Any] = {
+    "novel_classes": "auto",  # K_n is read off the label folders
+    "regions.fit": "compat",  # of an oblong region only the top-left square is seen
+    "regions.full_mask": "empty",  # a mask that covers its whole image is saved black
+    "fit.trunk": "exact",
+    "fit.precision": "float32",
+    "fusion.area_unit": "pixels",  # of the source, so that τ means another thing at another size
+}
 
 
 def _require(holds: bool, message: str) -> None:
@@ -242,6 +257,8 @@ class MuscDetectorConfig(DetectorConfig):
 
 @dataclass
 class MebinConfig:
+    method: str = "mebin"  # or the thresholds that it is compared with; see `binarization.py`
+    threshold: float = 0.5  # of method=fixed: a share of the maps' full scale
     step: int = 4  # between thresholds, in 1/255 of the search range
     min_interval: int = 4  # thresholds that a count must hold to be stable
     erosion: int = 6  # side of the square that thin links are eroded with; 0: none
@@ -249,6 +266,9 @@ class MebinConfig:
     search_range: list[float] | None = None
 
     def __post_init__(self) -> None:
+        _one_of("mebin.method", self.method, Binarization)
+        known = 0 <= self.threshold < 1
+        _require(known, f"mebin.threshold={self.threshold}: expected 0 or more and below 1")
         _require(1 <= self.step <= 255, f"mebin.step={self.step}: expected 1 to 255")
         _require(self.min_interval >= 1, f"mebin.min_interval={self.min_interval}: expected ≥ 1")
         _require(self.erosion >= 0, f"mebin.erosion={self.erosion}: expected ≥ 0 (0: none)")
@@ -264,9 +284,11 @@ class RegionsConfig:
     min_size: float = 0.1  # half side of the smallest region, as a share of the image's longer side
     merge_distance: float = 0.01  # boxes closer than this share of the longer side become one
     fit: str = "letterbox"  # non-square regions; `compat` keeps the top-left square as the release
+    full_mask: str = "keep"  # of an image that is defect all over; `empty` as the release
 
     def __post_init__(self) -> None:
         _one_of("regions.fit", self.fit, Fit)
+        _one_of("regions.full_mask", self.full_mask, FullMask)
         for key in ("padding", "min_size", "merge_distance"):
             value = getattr(self, key)
             _require(0 <= value <= 0.5, f"regions.{key}={value}: expected 0 to 0.5")
@@ -388,6 +410,8 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     category: str = MISSING
     novel_classes: Any = "auto"  # K_n, the normal class included; `auto`: as many as label folders
+    # `release`: all of RELEASE, faults included (configs/compat/release.yaml sets it)
+    compat: str = "none"
     seed: int = 3407
     device: str = "auto"  # auto: a GPU where there is one
     output_root: str = "outputs"
@@ -400,6 +424,15 @@ class Config:
         _require(bool(self.output_root), "output_root is empty; expected a folder")
         _require(bool(self.cache_root), "cache_root is empty; expected a folder")
         _require(0 <= self.seed < 2**63, f"seed={self.seed}: expected 0 to 2⁶³ − 1")
+        _one_of("compat", self.compat, Compat)
+        if self.compat == "release":
+            for key, value in RELEASE.items():
+                found = attrgetter(key)(self)
+                _require(
+                    found == value,
+                    f"compat=release computes {key}={value}, not {found}; leave {key} out, or set "
+                    "single options of configs/compat/release.yaml without compat=release",
+                )
         k = self.novel_classes
         counts = isinstance(k, int) and not isinstance(k, bool) and k >= 2
         _require(k == "auto" or counts, f"novel_classes={k}: expected auto or a number ≥ 2")

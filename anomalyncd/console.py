@@ -107,8 +107,11 @@ def show_sweep(results: list[dict[str, Any]], failures: list[str]) -> None:
 
 
 def show_detection(quality: dict[str, float | None]) -> None:
-    """Print how good the anomaly maps are, as far as it is known."""
-    names = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"}
+    """Print how good the anomaly maps and their masks are, as far as it is known."""
+    names = {
+        **{"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"},
+        **{"fpr": "image FPR", "fnr": "image FNR"},
+    }
     told = [f"{names[key]} {value:.3f}" for key, value in quality.items() if value is not None]
     if told:
         Console(highlight=False).print(f"Anomaly maps: {', '.join(told)}")

@@ -21,6 +21,7 @@ import PIL
 from numpy.typing import NDArray
 
 from anomalyncd import mebin, regions
+from anomalyncd.binarization import binarize_one
 from anomalyncd.cache import Cache, digest_files
 from anomalyncd.config import MebinConfig, RegionsConfig
 from anomalyncd.errors import InputError
@@ -39,7 +40,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Cut:
-    """The regions of the unlabelled images, and how MEBin found them."""
+    """The regions of the unlabelled images, and how their main elements were found."""
 
     regions: Regions
     search_range: tuple[float, float]  # levels of the 8-bit maps
@@ -85,15 +86,10 @@ def cut_novel(
             image = read_image(sample.image)
             height, width = image.shape[:2]
             _require_same_aspect(sample, anomaly_map.shape, (height, width))
-            found = mebin.binarize_one(
-                anomaly_map,
-                lo,
-                hi,
-                step=mebin_config.step,
-                min_interval=mebin_config.min_interval,
-                erosion=mebin_config.erosion,
-            )
+            found = binarize_one(anomaly_map, lo, hi, mebin_config)
             mask = _resize_mask(found.mask, height, width)
+            if config.full_mask == "empty" and mask.all():
+                mask = np.zeros_like(mask)
             boxes = _boxes(mask, found.count, config)
             box_scores = regions.score_boxes(anomaly_map, boxes, lo, hi, (height, width))
             crops = _crops(image, mask, boxes, side, config)

@@ -1,4 +1,4 @@
-"""How good the anomaly maps are, where labels and masks allow to say."""
+"""How good anomaly maps and their binarization are, where labels and masks allow to say."""
 
 from __future__ import annotations
 
@@ -43,6 +43,24 @@ def judge_maps(dataset: Dataset, anomaly_maps: AnomalyMaps) -> dict[str, float |
         "pixel_auroc": metrics.pixel_auroc(_pairs(dataset, anomaly_maps, masked)),
         "aupro": _aupro(dataset, anomaly_maps, masked),
     }
+
+
+def judge_binarization(dataset: Dataset, counts: NDArray[np.int64]) -> dict[str, float | None]:
+    """Compare labels with whether an image has a main element (the paper's ablation of MEBin).
+
+    Args:
+        dataset: whose labels count; images that are not scored are left out.
+        counts: (n_images,) main elements of each.
+
+    Returns:
+        fpr and fnr, as `metrics.detection_rates`; None where there is nothing to compare.
+    """
+    labels = dataset.labels
+    if labels is None or labels.normal is None:
+        return {"fpr": None, "fnr": None}
+    scored = labels.targets != UNLABELLED
+    fpr, fnr = metrics.detection_rates(counts[scored] > 0, labels.targets[scored] != labels.normal)
+    return {"fpr": fpr, "fnr": fnr}
 
 
 def _pairs(

@@ -22,6 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from anomalyncd import local_gpus, published
 from anomalyncd.atomic import written_whole
 from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
@@ -29,11 +30,11 @@ from anomalyncd.jobs import JOBS, SWEEP_LOCK
 from anomalyncd.run_folder import RunFolder
 
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed
+sweeps: list[Path] = []  # folders of the sweeps that this process has begun
 
 
 def register_schemas() -> None:
-    """Make the schemas, and what `configs/` computes with, known to Hydra."""
-    OmegaConf.register_new_resolver("name_of", _name_of, replace=True)
+    """Make the schemas known to Hydra."""
     store = ConfigStore.instance()
     for group, name, schema in schemas():
         store.store(group=group or None, name=name, node=schema)
@@ -45,11 +46,24 @@ def validated(composed: DictConfig) -> Any:
     Raises:
         InputError: a mandatory value is missing, or values do not go together.
     """
+    _require_one_category(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         example = " ".join(f"{key}=…" for key in missing)
         raise InputError(f"not set: {', '.join(missing)}; add {example}")
     return OmegaConf.to_object(composed)
+
+
+def _require_one_category(composed: DictConfig) -> None:
+    kind = OmegaConf.select(composed, "dataset.kind")
+    if kind in (None, "folder"):  # any folder may be called `all`
+        return
+    category, lists = OmegaConf.select(composed, "category"), published.category_lists()
+    if category in lists:
+        raise InputError(
+            f"category={category} stands for {len(lists[category])} products of MVTec AD: it needs "
+            f"-m, for a run of each, and dataset=mvtec alone (here dataset={kind})"
+        )
 
 
 @contextmanager
@@ -70,17 +84,23 @@ def one_line_errors(debug: bool) -> Iterator[None]:
 
 
 class SweepRecord(Callback):
-    """Lets a sweep of train.py say at its start what it will run: see `jobs`."""
+    """Spells out a sweep's lists of categories; lets train.py say what it will run: see `jobs`."""
+
+    _lock: FileLock | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        if config.hydra.job.name != "train":  # others share the configuration and train nothing
-            return
-        sweep = Path(config.hydra.sweep.dir)
         try:
-            jobs = list(_sweep_jobs(config))
+            _spell_out_categories(config)
+            if config.hydra.job.name != "train":  # others share the configuration, train nothing
+                return
+            swept = [
+                f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()
+            ]
+            jobs = list(_sweep_jobs(config, [*swept, *config.hydra.overrides.task]))
         except (HydraException, OmegaConfBaseException):
             return  # Hydra meets the same error next, and tells it
         shared = set.intersection(*(set(o) for o, _ in jobs)) if len(jobs) > 1 else set()
+        sweep = Path(config.hydra.sweep.dir)
         listed = [
             _listed([o for o in overrides if o not in shared], composed, sweep)
             for overrides, composed in jobs
@@ -90,14 +110,41 @@ class SweepRecord(Callback):
         self._lock.acquire()
         with written_whole(sweep / JOBS) as draft:
             draft.write_text(json.dumps(listed), encoding="utf-8")
+        sweeps.append(sweep)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def __reduce__(self) -> tuple[type[SweepRecord], tuple[()]]:
+        return SweepRecord, ()  # a launcher hands copies to its workers; the lock stays here
 
 
-def _sweep_jobs(config: DictConfig) -> Iterator[tuple[list[str], DictConfig]]:
+def _spell_out_categories(config: DictConfig) -> None:
+    """Replace `all`, `textures` and `objects` where every job of the sweep is on MVTec AD."""
+    task = list(config.hydra.overrides.task)
+    named = [_spelled_out(override) for override in task]
+    if named == task:
+        return
+    choosing = [o for o in task if o.partition("=")[0] in ("dataset", "experiment")]
+    if {job.dataset.kind for _, job in _sweep_jobs(config, choosing)} == {"mvtec"}:
+        config.hydra.overrides.task = named
+
+
+def _spelled_out(override: str) -> str:
+    key, _, value = override.partition("=")
+    if key != "category":
+        return override
+    lists = published.category_lists()
+    names = dict.fromkeys(n for name in value.split(",") for n in lists.get(name, (name,)))
+    return f"category={','.join(names)}"
+
+
+def _sweep_jobs(config: DictConfig, swept: list[str]) -> Iterator[tuple[list[str], DictConfig]]:
     """What each job of a sweep is called with, and its composed configuration."""
     loader = GlobalHydra.instance().config_loader()
-    swept = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(loader)
-    overrides = parser.parse_overrides([*swept, *config.hydra.overrides.task])
+    overrides = parser.parse_overrides(swept)
     for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
         composed = loader.load_sweep_config(config, job)
         with open_dict(composed):
@@ -118,6 +165,12 @@ def _listed(apart: list[str], composed: DictConfig, sweep: Path) -> dict[str, An
 def _name_of(path: str) -> str:
     """A folder's own name, by which dataset=folder calls the product."""
     return PurePath(path).name or "images"
+
+
+# At import: the workers of a launcher import this module, and call no entry point.
+OmegaConf.register_new_resolver("name_of", _name_of, replace=True)
+OmegaConf.register_new_resolver("count_of_gpus", local_gpus.count, replace=True)
+OmegaConf.register_new_resolver("own_gpu", local_gpus.take, replace=True)
 
 
 def _explain(error: Exception) -> str:

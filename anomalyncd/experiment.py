@@ -41,7 +41,7 @@ from anomalyncd.config import (
     GroundTruthConfig,
     SimulatedDetectorConfig,
 )
-from anomalyncd.detection import judge_maps
+from anomalyncd.detection import judge_binarization, judge_maps
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_mask
 from anomalyncd.run_folder import RunFolder
@@ -73,6 +73,7 @@ class Verdict:
     """Where labels have met predictions."""
 
     scores: dict[str, Scores | None]  # at image and region level; None without labels
+    normal_recall: dict[str, float | None]  # at both levels; None without a normal class
     matching: NDArray[np.int64]  # (K,), true class of each found one, UNLABELLED = none
     class_names: tuple[str, ...]  # (K,)
     region_targets: NDArray[np.int64] | None  # (n_regions,), true classes
@@ -221,6 +222,7 @@ def _compute(
 
     with _timed(folder, seconds, "judge maps"):
         detection = judge_maps(dataset, anomaly_maps)
+        detection |= judge_binarization(dataset, cut.counts)
 
     with _timed(folder, seconds, "fit"):
         state = _state(folder, ready)
@@ -241,6 +243,7 @@ def _compute(
         "category": config.category,
         "detector": config.detector.label,
         "scores": {level: s and asdict(s) for level, s in verdict.scores.items()},
+        "normal_recall": verdict.normal_recall,
         "detection": detection,
         "counts": {
             "images": len(dataset.samples),
@@ -430,9 +433,10 @@ def _require_enough(cut: cutting.Cut, n_novel: int) -> None:
     if not cut.counts.any():
         lo, hi = cut.search_range
         raise InputError(
-            f"no defect found: MEBin saw no main element in any of {n_images} anomaly maps "
+            f"no defect found: no main element in any of {n_images} anomaly maps "
             f"(search range {lo:g} to {hi:g}); check that maps are brighter at defects, or give "
-            "mebin.search_range=[lo,hi] or a smaller mebin.erosion"
+            "mebin.search_range=[lo,hi], a smaller mebin.erosion or, with mebin.method=fixed, a "
+            "lower mebin.threshold"
         )
     if len(cut.regions) < n_novel:
         raise InputError(
@@ -483,8 +487,8 @@ def _judge(dataset: Dataset, regions: Regions, found: Assignment, n_novel: int) 
     labels = dataset.labels
     matching = np.full(n_novel, UNLABELLED)
     if labels is None:
-        nothing: dict[str, Scores | None] = {"image": None, "region": None}
-        return Verdict(nothing, matching, _class_names(None, matching), None)
+        nothing: dict[str, Any] = {"image": None, "region": None}
+        return Verdict(nothing, nothing, matching, _class_names(None, matching), None)
 
     def truth_of(image: int) -> NDArray[np.bool_] | None:
         mask = dataset.samples[image].truth_mask
@@ -492,19 +496,22 @@ def _judge(dataset: Dataset, regions: Regions, found: Assignment, n_novel: int) 
 
     region_targets = metrics.region_targets(labels, regions, truth_of)
     scores: dict[str, Scores | None] = {}
+    recall: dict[str, float | None] = {}
     for level, targets, predicted in (
         ("image", labels.targets, found.image_class),
         ("region", region_targets, found.region_class),
     ):
         known = targets != UNLABELLED
-        scores[level] = metrics.score(targets[known], predicted[known]) if known.any() else None
+        compared = targets[known], predicted[known]
+        scores[level] = metrics.score(*compared) if known.any() else None
+        recall[level] = metrics.normal_recall(*compared, labels.normal) if known.any() else None
     known = labels.targets != UNLABELLED
     if known.any():
         size = max(n_novel, len(labels.classes))
         matched = metrics.match(labels.targets[known], found.image_class[known], size)[:n_novel]
         matching = np.where(matched < len(labels.classes), matched, UNLABELLED)
     names = _class_names(labels, matching)
-    return Verdict(scores, matching, names, region_targets)
+    return Verdict(scores, recall, matching, names, region_targets)
 
 
 def _findable(config: BackboneConfig) -> BackboneConfig:

@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
-from anomalyncd.config import Config
+from anomalyncd.config import RELEASE, Config
 from anomalyncd.jobs import STATES, Job, computed_settings, differing
 from anomalyncd.published import (
     CATEGORY_TOLERANCE,
@@ -116,6 +116,8 @@ def _dataset(job: Job) -> str:
 def _block(jobs: list[Job], expected: Sequence[str], settings: dict[str, Any]) -> Block:
     first = jobs[0]
     detector, of_all = first.detector, first.settings
+    as_released = of_all.get("compat") == "release"
+    told_apart = {*_TOLD_APART, *(RELEASE if as_released else ())}
     whole = all_categories(_dataset(first))
     published = None
     if any(job.settings["category"] in whole for job in jobs):  # else own images in that layout
@@ -134,8 +136,8 @@ def _block(jobs: list[Job], expected: Sequence[str], settings: dict[str, Any]) -
         detector=detector,
         backbone=_backbone(of_all["backbone"]),
         base=_base(of_all["base"]),
-        computing="the release's" if of_all.get("compat") == "release" else "sound",
-        settings={k: v for k, v in sorted(settings.items()) if k not in _TOLD_APART},
+        computing="the release's" if as_released else "sound",
+        settings={k: v for k, v in sorted(settings.items()) if k not in told_apart},
         seeds=tuple(sorted({seed for _, seed in scored})),
         published=published,
         rows=_rows(scored, whole, published),

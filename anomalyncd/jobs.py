@@ -91,6 +91,17 @@ def find(outputs: Sequence[Path]) -> list[Job]:
     return found
 
 
+def outcome(sweep: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """What a sweep that has ended leaves: figures of each finished run, and why others are not."""
+    results, left = [], []
+    for job in find([sweep]):
+        if job.state == "done":
+            results.append({**RunFolder(Path(job.name)).metrics, "folder": job.name})
+        else:
+            left.append(f"{job.name}: {job.reason or job.state}")
+    return results, left
+
+
 def computed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """All that a run's figures follow from, but its category and seed: {"fit.epochs": 50, …}."""
     apart = (*PRESENTATION, "category", "seed")

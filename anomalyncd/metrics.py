@@ -54,6 +54,25 @@ def score(targets: ArrayLike, predicted: ArrayLike) -> Scores:
     )
 
 
+def normal_recall(targets: ArrayLike, predicted: ArrayLike, normal: int | None) -> float | None:
+    """Share of what is defect-free that was found to be, after Hungarian matching of all classes.
+
+    Args:
+        targets: (n,) true classes, non-negative integers.
+        predicted: (n,) found classes; their numbering is free.
+        normal: the true class of what is defect-free, None where there is none.
+
+    Returns:
+        1 at best; None where nothing is defect-free.
+
+    Raises:
+        ValueError: as `score`.
+    """
+    matched = match(targets, predicted)[np.asarray(predicted)]
+    is_normal = np.asarray(targets) == normal
+    return float((matched[is_normal] == normal).mean()) if is_normal.any() else None
+
+
 def region_targets(
     labels: Labels, regions: Regions, truth_of: Callable[[int], NDArray[np.bool_] | None]
 ) -> NDArray[np.int64]:
@@ -97,6 +116,24 @@ def image_auroc(peaks: ArrayLike, defective: ArrayLike) -> float | None:
     if defective.all() or not defective.any():
         return None
     return float(roc_auc_score(defective, np.asarray(peaks)))
+
+
+def detection_rates(found: ArrayLike, defective: ArrayLike) -> tuple[float | None, float | None]:
+    """How often images are taken for what they are not.
+
+    Args:
+        found: (n,) bool, a defect was found in the image.
+        defective: (n,) bool, it has one.
+
+    Returns:
+        False positive rate, the share of defect-free images in which one was found; false negative
+        rate, the share of defective images in which none was. 0 at best; None without such images.
+    """
+    found, defective = np.asarray(found, bool), np.asarray(defective, bool)
+    return (
+        None if defective.all() else float(found[~defective].mean()),
+        float(1 - found[defective].mean()) if defective.any() else None,
+    )
 
 
 def pixel_auroc(

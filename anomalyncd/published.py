@@ -58,6 +58,14 @@ def all_categories(dataset: str) -> tuple[str, ...]:
     return (dataset,) if dataset in _data()["unsupervised"] else ()
 
 
+def category_lists() -> dict[str, tuple[str, ...]]:
+    """Names for several products of MVTec AD: `all`, and the two kinds that it sorts them into."""
+    products = all_categories("mvtec")
+    textures = ("carpet", "grid", "leather", "tile", "wood")
+    objects = tuple(product for product in products if product not in textures)
+    return {"all": products, "textures": textures, "objects": objects}
+
+
 @cache
 def _data() -> dict[str, Any]:
     text = files("anomalyncd").joinpath("published.yaml").read_text(encoding="utf-8")

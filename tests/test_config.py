@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalyncd import entry
-from anomalyncd.config import Config
+from anomalyncd.config import RELEASE, Config
 from anomalyncd.errors import InputError
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -59,7 +60,7 @@ def test_what_a_dataset_brings_can_be_overridden() -> None:
     assert config.mebin.erosion == 0
 
 
-@pytest.mark.parametrize("group", ["base", "backbone", "detector", "tracker", "experiment"])
+@pytest.mark.parametrize("group", ["base", "backbone", "detector", "tracker"])
 def test_every_choice_composes(group: str) -> None:
     for path in sorted((CONFIGS / group).glob("*.yaml")):
         extra = {
@@ -100,6 +101,12 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["regions.fit=squash"], "regions.fit=squash: expected one of letterbox"),
         (["mebin.search_range=[9,3]"], "0 ≤ lo ≤ hi ≤ 255"),
         (["mebin.step=0"], "mebin.step=0"),
+        (["mebin.method=mean"], "mebin.method=mean: expected one of mebin, fixed, otsu"),
+        (["mebin.threshold=1"], "mebin.threshold=1.0: expected 0 or more and below 1"),
+        (["regions.full_mask=black"], "regions.full_mask=black: expected one of keep, empty"),
+        (["compat=releases"], "releases"),
+        (["compat=release", "regions.fit=stretch"], "compat=release computes regions.fit=compat"),
+        (["compat=release", "novel_classes=3"], "compat=release computes novel_classes=auto"),
         (["mebin.search_range=[0,inf]"], "0 ≤ lo ≤ hi ≤ 255"),
         (["seed=-1"], "seed=-1"),
         (["dataset.seed=-1"], "dataset.seed=-1"),
@@ -122,6 +129,23 @@ def test_nonsense_is_rejected(overrides: list[str], message: str) -> None:
         composed(*overrides)
     told = str(caught.value) + str(caught.value.__cause__ or "")
     assert message in told
+
+
+@pytest.mark.parametrize("dataset", ["demo", "mvtec", "mtd"])
+def test_compat_sets_all_that_it_stands_for_and_nothing_else(dataset: str) -> None:
+    choice = [f"dataset={dataset}", *MVTEC[1:]] if dataset != "demo" else []
+    sound, release = (asdict(composed(*choice, *compat)) for compat in ([], ["compat=release"]))
+    assert sound["compat"] == "none"
+    for key, value in {**RELEASE, "compat": "release"}.items():
+        group, _, name = key.rpartition(".")
+        assert (release[group] if group else release)[name] == value
+        (sound[group] if group else sound)[name] = value
+    assert release == sound
+
+
+def test_compat_outlives_what_an_experiment_brings() -> None:
+    config = composed(*MVTEC, "experiment=offline_cpu", "compat=release", "mebin.method=otsu")
+    assert (config.regions.fit, config.fit.epochs, config.mebin.method) == ("compat", 15, "otsu")
 
 
 def test_a_run_folder_follows_from_what_is_computed() -> None:

@@ -119,6 +119,19 @@ def test_one_constant_map_is_an_image_without_defect(tmp_path: Path) -> None:
     assert cut(tmp_path, dataset).counts.tolist() == [0, 1, 1, 0]
 
 
+def test_a_mask_all_over_is_kept_or_lost_as_by_the_release(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    save(tmp_path / "maps" / "t" / "0.png", np.full((60, 80), 220, np.uint8))
+    for full_mask, level, area in (("keep", 255, 120 * 160), ("empty", 0, 0)):
+        found = cut(tmp_path, dataset, full_mask=full_mask)
+        regions = found.regions
+        assert regions.areas[0] == area
+        assert regions.masks[0, 32, 32] == level
+        assert regions.masks[1].any()  # others are as they were
+        assert found.counts.tolist() == [1, 1, 1, 0]
+    assert regions.boxes[0].tolist() == [0, 0, 160, 120]
+
+
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     dataset = product(tmp_path)
     broken = dataset.samples[1].image

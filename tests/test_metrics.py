@@ -65,6 +65,30 @@ def test_detection_scores_equal_the_plain_ones() -> None:
     assert metrics.pixel_auroc([clean]) is None
 
 
+@given(pairs)
+def test_normal_recall_is_the_matched_share_of_the_normal_class(
+    samples: list[tuple[int, int]],
+) -> None:
+    targets, predicted = np.array(samples).T
+    names = metrics.match(targets, predicted)
+    for normal in range(4):
+        kept = [names[b] == normal for a, b in samples if a == normal]
+        expected = sum(kept) / len(kept) if kept else None
+        assert metrics.normal_recall(targets, predicted, normal) == pytest.approx(expected)
+
+
+def test_normal_recall_of_a_known_table() -> None:
+    assert metrics.normal_recall([0, 0, 0, 0, 1, 1], [2, 2, 2, 1, 1, 1], normal=0) == 0.75
+    assert metrics.normal_recall([0, 1], [1, 0], normal=None) is None
+
+
+def test_detection_rates_are_shares_of_their_own_kind() -> None:
+    found, defective = [True, False, False, False, True], [False, False, False, True, True]
+    assert metrics.detection_rates(found, defective) == pytest.approx((1 / 3, 1 / 2))
+    assert metrics.detection_rates([True], [False]) == (1, None)
+    assert metrics.detection_rates([True], [True]) == (None, 0)
+
+
 def test_a_region_beside_the_defect_is_normal() -> None:
     labels = Labels(("good", "hole"), np.array([1, 0, UNLABELLED, 1]), normal=0)
     regions = Regions(

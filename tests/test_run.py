@@ -78,6 +78,8 @@ def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
     assert figures == outcome.metrics
     assert figures["counts"]["images"] == 4 + 6 * 3 + 2
     assert figures["counts"]["novel_classes"] == 7
+    assert all(0 <= figures["detection"][rate] <= 1 for rate in ("fpr", "fnr"))
+    assert all(0 <= figures["normal_recall"][level] <= 1 for level in ("image", "region"))
     for level in ("image", "region"):
         assert 0 <= figures["scores"][level]["nmi"] <= 1
         assert 1 / 7 <= figures["scores"][level]["f1"] <= 1
@@ -232,6 +234,8 @@ def test_without_labels_everything_but_scores(photographs: Path, overrides: list
         run(plain)
     outcome = run([*plain, "novel_classes=3"])
     assert outcome.metrics["scores"] == {"image": None, "region": None}
+    assert outcome.metrics["normal_recall"] == {"image": None, "region": None}
+    assert outcome.metrics["detection"]["fpr"] is None
     rows = table(outcome.folder / "predictions.csv")
     assert [row["id"] for row in rows] == ["5", "6", "a.b", "c_crop", "d d", "é"]
     assert all(row["class_name"].startswith("class ") for row in rows)
@@ -352,7 +356,7 @@ def test_file_names_that_are_no_unicode_go_through(photographs: Path, overrides:
 def test_maps_that_show_nothing_are_told(photographs: Path, overrides: list[str]) -> None:
     for path in (photographs / "maps").iterdir():
         Image.fromarray(np.full((48, 64), 30, np.uint8)).save(path)
-    with pytest.raises(InputError, match="no defect found: MEBin saw no main element in any of 6"):
+    with pytest.raises(InputError, match="no defect found: no main element in any of 6"):
         run([*folder_overrides(photographs, overrides), "novel_classes=2"])
 
 
@@ -392,6 +396,26 @@ def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list
         prediction.predict(config)
     with pytest.raises(InputError, match="takes the folder of a finished run"):
         prediction.predict(composed([*settings, f"run={new}", "output=x"], "predict"))
+
+
+@pytest.mark.parametrize("method", ["fixed", "otsu"])
+def test_a_run_of_another_binarization_predicts_by_it(
+    method: str, photographs: Path, overrides: list[str]
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=3"]
+    outcome = run([*settings, f"mebin.method={method}", "mebin.threshold=0.25"])
+    trained = {row["id"]: row for row in table(outcome.folder / "predictions.csv")}
+    # 0.25 of 255; where a map has two values, Otsu's threshold is the lower one
+    thresholds = {"fixed": {"63"}, "otsu": {"10", "255"}}
+    assert {row["threshold"].partition(".")[0] for row in trained.values()} == thresholds[method]
+    assert trained["a.b"]["main_elements"] == "0"
+    new = photographs / "new"
+    new.mkdir()
+    os.link(photographs / "photos" / "é.png", new / "é.png")
+    predict = [f"run={outcome.folder}", f"path={new}", f"detector.path={photographs / 'maps'}"]
+    (row,) = table(prediction.predict(composed(predict, "predict")) / "predictions.csv")
+    for column in ("class", "confidence", "anomaly_score", "threshold", "main_elements"):
+        assert row[column] == trained["é"][column]
 
 
 def test_predicting_a_clean_image_alone_is_no_error(

@@ -71,12 +71,17 @@ class Student(nn.Module):
         return cast(embedded.Stem, self.vit.vit.patch_embed.proj)
 
     def settle(self, targets: Targets) -> None:
-        """Freeze the stem, and have its tokens start where the teacher's features are."""
+        """Freeze the stem, and start where its tokens, the teacher's features, pass unchanged."""
         self.stem.requires_grad_(False)
+        for block in self.vit.blocks:
+            for last in (block.attn.proj, block.mlp.fc2):
+                nn.init.zeros_(last.weight)
         scale = self.vit.width**0.5  # to variance 1 in each number
         with torch.no_grad():
             self.stem.to_tokens.weight.copy_(scale * targets.turn.T[..., None, None])
             cast(Tensor, self.stem.to_tokens.bias).copy_(-scale * targets.mean @ targets.turn)
+            self.dense.weight.copy_(torch.eye(self.vit.width) / scale)
+            nn.init.zeros_(self.dense.bias)
 
     def train(self, mode: bool = True) -> Student:
         super().train(mode)

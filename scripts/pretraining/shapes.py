@@ -27,7 +27,7 @@ def filled(side: int, *outlines: Points) -> Field:
 
 
 def depth_inside(coverage: Field) -> Field:
-    """How far inside the covered each pixel lies, in pixels; without an outside, side everywhere."""
+    """How many pixels inside the covered each pixel lies; the side, where there is no outside."""
     inside = cv2.distanceTransform((coverage > 0.5).astype(np.uint8), cv2.DIST_L2, 3)
     return np.minimum(inside, np.float32(len(coverage)))
 

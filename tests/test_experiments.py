@@ -1,0 +1,141 @@
+"""`configs/experiment` and `configs/ablation`: what they say at their head is what they run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from anomalyncd import entry
+from anomalyncd.config import Config
+from anomalyncd.errors import InputError
+from anomalyncd.jobs import find
+from anomalyncd.published import Figures, all_categories, category_lists, look_up
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PUBLISHED = sorted((CONFIGS / "experiment").glob("m*.yaml"))
+ABLATIONS = sorted((CONFIGS / "ablation").glob("*.yaml"))
+FIGURES = re.compile(r"NMI (\S+) ARI (\S+) F1 (\d\.\d{3})(?:, AUPRO of the maps (\S+))?")
+entry.register_schemas()
+
+
+def composed(*overrides: str) -> Config:
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return entry.validated(compose("train", list(overrides)))
+
+
+def begun(*overrides: str) -> DictConfig:
+    """What Hydra hands to its sweeper."""
+    with initialize_config_dir(str(CONFIGS), "train", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra
+        config = hydra.compose_config("train", list(overrides), RunMode.MULTIRUN)
+        entry.SweepRecord().on_multirun_start(config)
+        return config
+
+
+def head(path: Path) -> str:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return "\n".join(line for line in lines if line.startswith("#"))
+
+
+def figures(text: str) -> Figures:
+    (told,) = FIGURES.findall(text)
+    return {k: float(v) for k, v in zip(("nmi", "ari", "f1", "aupro"), told, strict=True) if v}
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
+def test_an_experiment_runs_what_its_head_says(path: Path) -> None:
+    dataset, _, maps = path.stem.partition("_")
+    told = head(path)
+    assert f"experiment={path.stem}" in told
+    assert "not measured here" in told.lower() or "nor measured here" in told
+    config = composed(f"experiment={path.stem}", *(["category=screw"] * (dataset == "mvtec")))
+    assert config.dataset.kind == dataset
+    assert config.detector.label.startswith((maps, f"files-{maps.replace('pp', '++')}"))
+    published = look_up(dataset, config.detector.label, config.attention.mask_on)
+    if published:
+        assert figures(told) == published.mean
+    else:
+        assert "nothing was published" in told
+
+
+def test_real_data_can_do_without_a_gpu() -> None:
+    config = composed("experiment=offline_cpu", "dataset=mtd", "detector.path=m")
+    assert (config.backbone.pretrained, config.fit.epochs) == (False, 15)
+
+
+def test_every_published_map_has_its_experiment() -> None:
+    detectors = ("musc", "patchcore", "efficientad", "reverse_distillation", "rdpp", "pni", "cpr")
+    expected = {f"{dataset}_{detector}" for dataset in ("mvtec", "mtd") for detector in detectors}
+    assert {path.stem for path in PUBLISHED} == expected
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_an_ablation_runs_each_variant_in_its_own_folder(path: Path, tmp_path: Path) -> None:
+    told = head(path)
+    assert "not measured here" in told
+    begun(
+        *("experiment=mtd_musc", f"ablation={path.stem}"),
+        f"output_root='{tmp_path}'",
+    )
+    jobs = find([tmp_path])
+    assert {job.state for job in jobs} == {"not started"}, [job.reason for job in jobs]
+    counted = re.search(r"(\d+) runs a category", told)
+    assert len(jobs) == (int(counted[1]) if counted else 2 if "twice" in told else 1)
+    if path.stem == "ground_truth_masks":
+        assert jobs[0].settings["mebin"]["erosion"] == 0
+
+
+def test_the_ablation_of_the_mask_tells_the_published_figures() -> None:
+    told = head(CONFIGS / "ablation" / "mask_on.yaml").splitlines()
+    found = {line.split()[1]: figures(line) for line in told if "NMI" in line}
+    published = {design: look_up("mvtec", "musc", design) for design in found}
+    assert len(found) == 4
+    for design, method in published.items():
+        assert method
+        assert found[design] == {key: method.mean[key] for key in ("nmi", "ari", "f1")}
+
+
+def test_lists_of_categories_are_halves_of_all() -> None:
+    lists = category_lists()
+    assert (
+        set(lists["all"]) == {*lists["textures"], *lists["objects"]} == {*all_categories("mvtec")}
+    )
+    assert [len(lists[name]) for name in ("all", "textures", "objects")] == [15, 5, 10]
+
+
+def test_a_sweep_runs_each_category_of_a_list_once(tmp_path: Path) -> None:
+    overrides = [f"output_root='{tmp_path}'", "experiment=mvtec_musc,mvtec_cpr", "seed=1"]
+    config = begun(*overrides, "category=textures,screw,carpet")
+    assert list(config.hydra.overrides.task)[-1] == "category=carpet,grid,leather,tile,wood,screw"
+    listed = [(job.detector[:5], job.settings["category"]) for job in find([tmp_path])]
+    products = ("carpet", "grid", "leather", "screw", "tile", "wood")
+    assert sorted(listed) == [(maps, name) for maps in ("files", "musc-") for name in products]
+
+
+@pytest.mark.parametrize("dataset", ["mtd", "demo", "mvtec,mtd"])
+def test_a_list_of_categories_is_of_mvtec_alone(dataset: str, tmp_path: Path) -> None:
+    begun(
+        *(f"dataset={dataset}", "category=all", "detector=musc"),
+        f"output_root='{tmp_path}'",
+    )
+    jobs = find([tmp_path])
+    assert len(jobs) == dataset.count(",") + 1
+    told = "category=all stands for 15 products of MVTec AD: it needs -m"
+    assert all(job.state == "failed" and told in job.reason for job in jobs)
+
+
+def test_a_list_of_categories_needs_a_sweep() -> None:
+    with pytest.raises(InputError, match=r"category=objects stands for 10 .* it needs -m"):
+        composed("experiment=mvtec_musc", "category=objects")
+
+
+def test_a_folder_may_be_called_as_a_list(tmp_path: Path) -> None:
+    config = composed("dataset=folder", f"dataset.path='{tmp_path}/all'", "detector.path=m")
+    assert config.category == "all"
