@@ -35,6 +35,7 @@ def predict(config: PredictConfig) -> Path:
     network, recipe = checkpoint.load_model(weights, config.checkpoint)
     device = devices.choose(config.device)
     network.to(device)
+    network.vit.precision = devices.precision(recipe.fit.precision, device)
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
         dataset = catalog.load(FolderConfig(path=config.path), config.category, cache)

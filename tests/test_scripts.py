@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,15 @@ def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path
     )
     assert told.strip() == f"Predictions: {report.parent / 'predictions'}"
     assert len((report.parent / "predictions" / "predictions.csv").read_text().splitlines()) == 9
+
+
+def test_benchmark_runs(tmp_path: Path) -> None:
+    table = command(
+        tmp_path, "scripts/benchmark.py", "--tiny", "--threads", "1", "--json", "rows.json"
+    )
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    for start in ("mebin", "cropping", "views", "trunk", "step", "epoch", "prediction"):
+        assert any(row["name"].startswith(start) for row in rows), table
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["plain"] / row["ours"])
+        assert row["of_limit"] is None or row["of_limit"] > 0

@@ -16,7 +16,7 @@ from anomalyncd.model import Model
 def class_tokens(model: Model, images: Tensor, masks: Tensor) -> Tensor:
     """What `model(images, masks)` returns with `mask_on="class_token"`: (b, width)."""
     vit = model.vit.vit
-    x = vit._pos_embed(vit.patch_embed(images))
+    x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
     kept = F.avg_pool2d(masks, vit.patch_embed.patch_size).flatten(1) >= 0.5
     n = x.shape[1]
     hidden = torch.zeros(len(x), 1, n, n, device=x.device)
@@ -24,8 +24,8 @@ def class_tokens(model: Model, images: Tensor, masks: Tensor) -> Tensor:
     hidden[:, 0, 0, 1 : vit.num_prefix_tokens] = -torch.inf
     for index, block in enumerate(vit.blocks):
         attended = attention(block.attn, block.norm1(x), hidden, index >= model.vit.first_masked)
-        x = x + attended
-        x = x + block.mlp(block.norm2(x))
+        x = x + block.ls1(attended)
+        x = x + block.ls2(block.mlp(block.norm2(x)))
     return vit.norm(x)[:, 0]
 
 
@@ -33,7 +33,7 @@ def attention(attn: nn.Module, x: Tensor, hidden: Tensor, masked: bool) -> Tenso
     """Multi-head attention by two matrix products and a softmax."""
     b, n, width = x.shape
     q, k, v = attn.qkv(x).reshape(b, n, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
-    weights = q @ k.transpose(-2, -1) * attn.scale
+    weights = attn.q_norm(q) @ attn.k_norm(k).transpose(-2, -1) * attn.scale
     if masked:
         weights = weights + hidden
     return attn.proj((weights.softmax(-1) @ v).transpose(1, 2).reshape(b, n, width))
