@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from anomalyncd import embedded
 from anomalyncd.atomic import written_whole
+from anomalyncd.config import AttentionConfig
 from scripts import probe_backbone
 from scripts.pretraining import distillation, stream
 from scripts.pretraining.distillation import Student, Targets
@@ -37,6 +38,7 @@ _CHAINED = 0.6  # share of the imitation after which the stem's blocks hang toge
 _WARMUP = 100  # steps
 _DECAY = 0.4  # share of the steps in which the rate falls to 0
 _IMITATION_SIDES = (96,)
+_KEPT_FROM = (0.5, 0.25, 0.1)  # shares of a patch under the mask; low ones for thin defects
 _SIDES = (96, 112, 112, 128, 160)
 
 
@@ -75,6 +77,7 @@ def main() -> None:
             distillation.turned(t, turn)
             for t in (distillation.disturbed(pictures, chance), masks, dense)
         )
+        student.vit.keep_threshold = _KEPT_FROM[step % len(_KEPT_FROM)]
         return student(x, masks, dense.permute(0, 2, 3, 1))
 
     def measure(step: int) -> None:
@@ -82,6 +85,7 @@ def main() -> None:
         print(f"{step}: sha256 {digest}", flush=True)
         if sets:
             student.eval()
+            student.vit.keep_threshold = AttentionConfig().keep_threshold
             readings = probe_backbone.probe(describe(student), sets)
             student.train()
             figures = ", ".join(f"{name} {r.nmi:.3f}" for name, r in readings.items())

@@ -17,6 +17,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
+from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
 from anomalyncd import embedded
@@ -74,7 +75,7 @@ class Student(nn.Module):
         """Freeze the stem, and start where its tokens, the teacher's features, pass unchanged."""
         self.stem.requires_grad_(False)
         for block in self.vit.blocks:
-            for last in (block.attn.proj, block.mlp.fc2):
+            for last in (cast(Attention, block.attn).proj, cast(Mlp, block.mlp).fc2):
                 nn.init.zeros_(last.weight)
         scale = self.vit.width**0.5  # to variance 1 in each number
         with torch.no_grad():
