@@ -34,7 +34,7 @@ def test_the_default_is_the_offline_demo() -> None:
         "demo",
         "musc",
     )
-    assert not config.backbone.pretrained
+    assert config.backbone.name == config.detector.backbone.name == "embedded"
 
 
 @pytest.mark.parametrize(("dataset", "temperature"), [("mvtec", 100), ("mtd", 50)])
@@ -155,7 +155,7 @@ def test_a_run_folder_follows_from_what_is_computed() -> None:
         return RunFolder.of(composed(*overrides)).root
 
     default = folder()
-    assert default.parts[:4] == ("outputs", "demo", "demo", "musc-descriptors")
+    assert default.parts[:4] == ("outputs", "demo", "demo", "musc-embedded")
     assert default.name == "seed-3407"
     for presentation in ("quiet=true", "tracker=none", "device=cpu", "rerun=true", "debug=true"):
         assert folder(presentation) == default
