@@ -145,7 +145,8 @@ def test_compat_sets_all_that_it_stands_for_and_nothing_else(dataset: str) -> No
 
 def test_compat_outlives_what_an_experiment_brings() -> None:
     config = composed(*MVTEC, "experiment=offline_cpu", "compat=release", "mebin.method=otsu")
-    assert (config.regions.fit, config.fit.epochs, config.mebin.method) == ("compat", 15, "otsu")
+    assert (config.regions.fit, config.fit.hidden, config.mebin.method) == ("compat", 512, "otsu")
+    assert config.fit.trunk == "exact"
 
 
 def test_a_run_folder_follows_from_what_is_computed() -> None:

@@ -154,6 +154,7 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
 
 
 def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) -> None:
+    overrides = [*overrides, "fit.trunk=exact"]
     alone = run(overrides)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     elsewhere = [*overrides, f"output_root={alone.folder.parents[4] / 'together'}"]
