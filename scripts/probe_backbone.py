@@ -192,19 +192,24 @@ def main() -> None:
     )
     parser.add_argument("--checkpoint", help="weights of a ViT to probe as well")
     parser.add_argument("--name", default="vit_tiny_patch16_224", help="timm's name of that ViT")
-    parser.add_argument("--features", choices=["class", "patches"], default="class")
     parser.add_argument("--json", type=Path, help="write the readings there")
     options = parser.parse_args()
 
-    of_vit = class_tokens if options.features == "class" else patch_tokens
-    untrained = BackboneConfig("vit_tiny_patch16_224", pretrained=False, side=SIDE)
-    columns = {
-        "untrained ViT-Tiny": of_vit(backbones.build(untrained)),
-        "MobileNetV2": mobilenet(load_teacher(options.data / WEIGHTS)),
+    networks = {
+        "untrained": BackboneConfig("vit_tiny_patch16_224", pretrained=False, side=SIDE),
+        "embedded": BackboneConfig("embedded", side=SIDE),
     }
     if options.checkpoint:
         given = BackboneConfig(options.name, checkpoint=options.checkpoint, side=SIDE)
-        columns[Path(options.checkpoint).name] = of_vit(backbones.build(given))
+        networks[Path(options.checkpoint).name] = given
+    columns = {"MobileNetV2": mobilenet(load_teacher(options.data / WEIGHTS))}
+    for name, config in networks.items():
+        stock = backbones.build(config)
+        columns[f"{name}, patches"] = patch_tokens(stock)
+        columns[f"{name}, class token"] = class_tokens(stock)
+        columns[f"{name}, class token, kept from 0.1"] = class_tokens(
+            stock, AttentionConfig(keep_threshold=0.1)
+        )
     sets = load_sets(options.data)
     readings = {column: probe(describe, sets) for column, describe in columns.items()}
     show(readings)
