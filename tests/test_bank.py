@@ -1,4 +1,4 @@
-"""The bank: what it keeps is what fresh views would give, and training on it is training."""
+"""The bank: what it keeps is what fresh views would give."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalyncd import fit
 from anomalyncd.bank import Bank
-from anomalyncd.checkpoint import TrainingState
-from anomalyncd.config import FitConfig
 from anomalyncd.errors import InputError
 from anomalyncd.model import Model
 from anomalyncd.training_set import Pixels
@@ -51,29 +48,6 @@ def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
     assert bank.counts.tolist() == model.vit.visible_keys(masks).sum((1, 2, 3)).tolist()
     size = (tmp_path / "bank").stat().st_size
     assert size == int(bank.counts.sum()) * model.vit.width * 2
-
-
-def test_training_on_a_bank_resumes_and_leaves_no_file(tmp_path: Path) -> None:
-    config = FitConfig(trunk="bank", views=VIEWS, epochs=4, batch_size=8, learning_rate=0.05)
-
-    def train(name: str, stop_after: int | None = None) -> tuple[Model, list]:
-        model = small_model()
-        state = TrainingState(tmp_path / name, "data")
-
-        def on_epoch(epoch: int, figures: dict[str, float]) -> None:
-            if epoch + 1 == stop_after:
-                raise KeyboardInterrupt
-
-        return model, fit.fit(model, training_set(), config, seed=1, state=state, on_epoch=on_epoch)
-
-    whole, history = train("whole.safetensors")
-    with pytest.raises(KeyboardInterrupt):
-        train("broken.safetensors", stop_after=2)
-    resumed, resumed_history = train("broken.safetensors")
-    assert resumed_history == history
-    for (name, a), (_, b) in zip(whole.trainable(), resumed.trainable(), strict=True):
-        assert torch.equal(a, b), name
-    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors"}
 
 
 def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:

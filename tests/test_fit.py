@@ -178,8 +178,9 @@ def test_weight_decay_leaves_vectors_alone() -> None:
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.trainable()))
 
 
-def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
-    config = FitConfig(epochs=4, batch_size=8)
+@pytest.mark.parametrize("trunk", ["exact", "bank"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) -> None:
+    config = FitConfig(trunk=trunk, views=3, epochs=4, batch_size=8)
 
     def train(name: str, stop_after: int | None = None) -> tuple[Model, list]:
         model = small_model()
@@ -191,13 +192,15 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
 
         return model, fit.fit(model, training_set(), config, seed=1, state=state, on_epoch=on_epoch)
 
-    whole, history = train("whole")
+    whole, history = train("whole.safetensors")
     with pytest.raises(KeyboardInterrupt):
-        train("broken", stop_after=2)
-    resumed, resumed_history = train("broken")
+        train("broken.safetensors", stop_after=2)
+    resumed, resumed_history = train("broken.safetensors")
     assert resumed_history == history
     for (name, a), (_, b) in zip(whole.trainable(), resumed.trainable(), strict=True):
         assert torch.equal(a, b), name
+    left = {path.suffix for path in tmp_path.iterdir()}
+    assert left == {".safetensors"}, "a bank goes when training ends"
 
 
 @pytest.mark.parametrize("trunk", ["exact", "bank"])
