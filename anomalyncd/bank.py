@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomalyncd import devices
 from anomalyncd.errors import InputError
 from anomalyncd.model import Model
 from anomalyncd.training_set import Pixels, TrainingSet
 from anomalyncd.views import draw_parameters, training_views
+from anomalyncd.vit import padded
 
 _VIEWS_AT_ONCE = 64
-_SHARE_OF_FREE_MEMORY = 0.5  # of a device, that the bank may take
 
 
 class Bank:
@@ -74,10 +75,8 @@ class Bank:
         counted = torch.cat(counts)
         shape = (int(counted.sum()), model.vit.width)
         mapped = torch.from_numpy(np.memmap(path, np.float16, mode="c", shape=shape))
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            if mapped.nbytes <= _SHARE_OF_FREE_MEMORY * free:
-                mapped = mapped.to(device)
+        if devices.has_room(device, mapped.nbytes):
+            mapped = mapped.to(device)
         return cls(model, mapped, counted, views)
 
     @staticmethod
@@ -106,11 +105,7 @@ class Bank:
         """
         drawn = torch.rand(len(order), self.views, generator=stream).topk(2).indices.T  # (2, b)
         rows = (order * self.views + drawn).flatten()
-        counts = self.counts[rows]
-        place = torch.arange(int(counts.max()))
-        real = place < counts[:, None]
-        at = (self.starts[rows][:, None] + place).clamp_(max=len(self.tokens) - 1)
+        tokens, visible = padded(self.tokens, self.counts[rows], self.starts[rows])
         device = next(self.model.parameters()).device
-        tokens = self.tokens[at.to(self.tokens.device, non_blocking=True)]
-        visible = real[:, None, None].to(device, non_blocking=True)
-        return self.model.vit.describe(tokens.to(device, non_blocking=True).float(), visible)
+        tokens, visible = (t.to(device, non_blocking=True) for t in (tokens, visible))
+        return self.model.vit.describe(tokens.float(), visible)

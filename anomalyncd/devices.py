@@ -41,6 +41,11 @@ def precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def has_room(device: torch.device, size: int) -> bool:
+    """Whether a GPU's free memory holds `size` bytes twice over; other devices keep no copies."""
+    return device.type == "cuda" and 2 * size <= torch.cuda.mem_get_info(device)[0]
+
+
 def describe(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

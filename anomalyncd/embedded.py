@@ -1,6 +1,7 @@
 """The backbone inside the package: a small ViT of our own, pretrained on drawn images.
 
-Its weights and its model card lie beside this file; `scripts/pretrain_backbone.py` made them.
+Its weights lie beside this file, its model card is docs/embedded_backbone.md, and
+`scripts/pretrain_backbone.py` made it.
 """
 
 from __future__ import annotations

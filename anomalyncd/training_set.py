@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anomalyncd import devices
 from anomalyncd.types import UNLABELLED, Regions
-
-_SHARE_OF_FREE_MEMORY = 0.5  # of a device, that regions may take
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,10 @@ class Pixels:
     def __init__(self, data: TrainingSet, device: torch.device) -> None:
         self.data, self.device = data, device
         self.resident: tuple[Tensor, Tensor] | None = None
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            size = len(data) * data.novel.masks[0].size * 4 if len(data.novel) else 0
-            if size <= _SHARE_OF_FREE_MEMORY * free:
-                images, masks = data.pixels(torch.arange(len(data)))
-                self.resident = images.to(device), masks.to(device)
+        pixels = len(data) * math.prod(data.novel.masks.shape[1:])
+        if devices.has_room(device, 4 * pixels):  # RGB and mask
+            images, masks = data.pixels(torch.arange(len(data)))
+            self.resident = images.to(device), masks.to(device)
 
     def rows(self, order: Tensor) -> tuple[Tensor, Tensor]:
         """Images and masks of regions in ascending order, on the device."""

@@ -119,24 +119,25 @@ class MaskGuidedViT(nn.Module):
             (total, width) tokens, image after image and the class token first, and how many there
             are of each image, (b,) int64. `padded` puts them side by side.
         """
-        counts = self._seen(visible).sum(-1)
+        seen = self._seen(visible)
+        counts = seen.sum(-1)
         tokens = images.new_empty(int(counts.sum()), self.width)
-        ends = counts.cumsum(0)
+        starts = counts.cumsum(0) - counts
         n = visible.shape[-1]
         size = len(images) if images.is_cuda else max(1, _TOKENS_IN_CACHE // n)
         with self._frozen_precision(images):
             for group in counts.argsort().split(size):
-                kept = self._seen(visible[group])
                 most = int(counts[group].max())
-                rows = kept.to(torch.uint8).argsort(dim=-1, descending=True, stable=True)[:, :most]
+                kept_first = (
+                    seen[group].to(torch.uint8).argsort(dim=-1, descending=True, stable=True)
+                )
                 x = self._run(
                     self.blocks[:-1],
                     self._embed(images[group]),
                     visible[group],
-                    rows if int(counts[group].min()) < n else None,
+                    kept_first[:, :most] if int(counts[group].min()) < n else None,
                 )
-                real = torch.arange(most, device=x.device) < counts[group, None]
-                places = (ends - counts)[group, None] + torch.arange(most, device=x.device)
+                places, real = _places(starts[group], counts[group])
                 tokens[places[real]] = x[real].float()
         return tokens, counts
 
@@ -256,19 +257,27 @@ class MaskGuidedViT(nn.Module):
         return _project(attn, out.flatten(1)[:, None], normed[:, :1])
 
 
-def padded(tokens: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+def padded(tokens: Tensor, counts: Tensor, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Put packed tokens of images side by side.
 
     Args:
         tokens: (total, width), image after image.
         counts: (b,), tokens of each.
+        starts: (b,), the first of each; None: one image follows the other.
 
     Returns:
         (b, k, width), filled up with other images' tokens, and which are real, (b, 1, 1, k).
     """
+    if starts is None:
+        starts = counts.cumsum(0) - counts
+    places, real = _places(starts, counts)
+    return tokens[places.clamp(max=len(tokens) - 1)], real[:, None, None]
+
+
+def _places(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Where `counts` (b,) tokens from `starts` on lie, and which are real: (b, k) each."""
     place = torch.arange(int(counts.max()), device=counts.device)
-    rows = (counts.cumsum(0) - counts)[:, None] + place
-    return tokens[rows.clamp(max=len(tokens) - 1)], (place < counts[:, None])[:, None, None]
+    return starts[:, None] + place, place < counts[:, None]
 
 
 def _project(attn: Attention, out: Tensor, queries: Tensor) -> Tensor:
