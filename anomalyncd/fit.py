@@ -61,6 +61,8 @@ def fit(
     history = state.load(model, optimizer)
     device = next(model.parameters()).device
     model.vit.precision = devices.precision(config.precision, device)
+    if history and state.epochs_done == config.epochs:  # it was killed after its last epoch
+        return history
     targets = Targets(data, device)
     with _views(model, data, config, seed, state.path.with_suffix(".bank"), world) as views:
         for epoch in range(state.epochs_done, config.epochs):

@@ -27,7 +27,7 @@ from anomalyncd.published import (
 )
 
 SCORES = ("nmi", "ari", "f1")
-FIGURES = (*SCORES, "aupro")
+FIGURES = (*SCORES, "aupro", "fpr", "fnr", "normal_recall")
 _SET_NAMES = {"mvtec": "MVTec AD", "mtd": "MTD"}
 _BACKBONE = ("name", "pretrained", "checkpoint", "side")
 _TOLD_APART = ("base.kind", "compat", *(f"backbone.{key}" for key in _BACKBONE))
@@ -57,7 +57,7 @@ class Figure:
 @dataclass(frozen=True)
 class Row:
     name: str
-    figures: dict[str, Figure]  # of nmi, ari, f1 and aupro those that are known
+    figures: dict[str, Figure]  # of FIGURES those that are known
 
 
 @dataclass(frozen=True)

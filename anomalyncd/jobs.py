@@ -47,7 +47,7 @@ class Job:
     settings: dict[str, Any]  # the run's configuration; empty if it cannot be known
     detector: str = ""  # its label; empty if there are no settings
     progress: dict[str, Any] = field(default_factory=dict)  # see `RunFolder.progress`
-    scores: dict[str, float] = field(default_factory=dict)  # of all images; empty without labels
+    scores: dict[str, float] = field(default_factory=dict)  # see `_scores`; empty without labels
     reason: str = ""  # why it failed
 
 
@@ -156,10 +156,16 @@ def _of_run(path: Path) -> Job:
 
 
 def _scores(metrics: dict[str, Any]) -> dict[str, float]:
-    """NMI, ARI and F1, and the AUPRO of the maps if it is known."""
+    """NMI, ARI and F1 of all images, and what is known beside them.
+
+    That is AUPRO of the maps, FPR and FNR of detection, and the recall of the normal class.
+    """
     scores = metrics["scores"]["image"]
-    aupro = metrics["detection"]["aupro"]
-    return {} if scores is None else scores if aupro is None else {**scores, "aupro": aupro}
+    if scores is None:
+        return {}
+    beside = {key: metrics["detection"][key] for key in ("aupro", "fpr", "fnr")}
+    beside["normal_recall"] = metrics["normal_recall"]["image"]
+    return {**scores, **{key: value for key, value in beside.items() if value is not None}}
 
 
 @cache  # a live table looks every second, and reading settings takes the longest

@@ -21,6 +21,7 @@ from anomalyncd.published import CATEGORY_TOLERANCE, MEAN_TOLERANCE
 _WIDE = 90  # columns of a terminal from which published figures have room beside ours ± theirs
 _PUBLISHED = "publ."
 _DIFFERENCE = "Δ"  # ours − published
+_DETECTION = {"fpr": "FPR", "fnr": "FNR", "normal_recall": "normal recall"}
 _LEGEND = f"* off by > {MEAN_TOLERANCE} (mean) or > {CATEGORY_TOLERANCE} (category)"
 _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
@@ -66,7 +67,7 @@ def grids(blocks: Sequence[Block], others: list[str]) -> list[Grid]:
 
 
 def show(made: Sequence[Grid], out: Console) -> None:
-    """Print, without the published figures themselves where there is no room for them."""
+    """Print, where there is no room without the published figures and what stands beside scores."""
     for grid in made:
         out.print()
         out.print(f"[bold]{escape(grid.title)}")
@@ -157,11 +158,8 @@ def _of_block(block: Block) -> Grid:
         if seeds
         else "no run is done"
     )
-    if block.rows and (aupro := block.rows[-1].figures.get("aupro")):
-        ours, *beside = _cells(aupro, compared=aupro.published is not None)
-        captions.append(
-            f"AUPRO of the maps {ours}" + (f" (published {', '.join(beside)})" if beside else "")
-        )
+    if block.rows and (beside := _beside_scores(block.rows[-1].figures)):
+        captions.append(beside)
     notes = list(block.notes)
     if block.compared and block.published:
         captions.append(f"published: {block.published.method}; {_LEGEND}")
@@ -191,17 +189,34 @@ def _overview(dataset: str, blocks: list[Block]) -> Grid:
         " · ".join(str(v) if k in ("detector", "backbone") else f"{k}: {v}" for k, v in one.items())
         for one in map(short_keys, differing(told))
     ]
+    known = {key for block in blocks if block.rows for key in block.rows[-1].figures}
+    beside = {key: name for key, name in _DETECTION.items() if key in known}
+    header = [*_header(compared), *beside.values()]
     rows = []
     for name, block in zip(names, blocks, strict=True):
         if block.rows:
             last = block.rows[-1]
             whole = last.name in ("mean", block.dataset.lower())
             partly = "" if whole else f" ({last.name.removeprefix('mean of ')})"
-            rows.append(_row(f"{name}{partly}", last, compared))
+            figures = (c for key in beside for c in _cells(last.figures.get(key), compared=False))
+            rows.append([*_row(f"{name}{partly}", last, compared), *figures])
         else:
-            rows.append([name, *("–" for _ in _header(compared)[1:])])
+            rows.append([name, *("–" for _ in header[1:])])
     captions = [f"published: what each table names; {_LEGEND}"] if compared else []
-    return Grid(f"{dataset} · all variants", captions, _header(compared), rows, [])
+    return Grid(f"{dataset} · all variants", captions, header, rows, [])
+
+
+def _beside_scores(figures: dict[str, Figure]) -> str:
+    """What is known of the maps, and of telling defective images from normal ones."""
+    told = []
+    if aupro := figures.get("aupro"):
+        ours, *theirs = _cells(aupro, compared=aupro.published is not None)
+        published = f" (published {', '.join(theirs)})" if theirs else ""
+        told.append(f"AUPRO of the maps {ours}{published}")
+    for key, name in _DETECTION.items():
+        if key in figures:
+            told.append(f"{name} {_cells(figures[key], compared=False)[0]}")
+    return " · ".join(told)
 
 
 def _header(compared: bool) -> list[str]:
@@ -243,7 +258,8 @@ def _tex(text: str) -> str:
 
 def _rich(grid: Grid, narrow: bool) -> Table:
     crowded = narrow and any("±" in cell for row in grid.rows for cell in row)
-    kept = [i for i, name in enumerate(grid.header) if not (crowded and name == _PUBLISHED)]
+    dropped = {_PUBLISHED, *_DETECTION.values()} if crowded else set()
+    kept = [i for i, name in enumerate(grid.header) if name not in dropped]
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for i in kept:
         table.add_column(

@@ -43,7 +43,7 @@ def test_datasets_bring_the_published_settings(dataset: str, temperature: float)
     assert config.backbone.name == "vit_base_patch8_224.dino"
     assert config.backbone.pretrained
     assert config.backbone.side == 224
-    assert config.base.path.endswith("aebad_crops")  # type: ignore[attr-defined]
+    assert config.base.path.endswith("data/aebad")  # type: ignore[attr-defined]
     assert config.fusion.temperature == temperature
     fit = config.fit
     assert (fit.epochs, fit.batch_size, fit.learning_rate, fit.weight_decay) == (50, 32, 3e-3, 5e-5)

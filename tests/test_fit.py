@@ -203,6 +203,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
     assert left == {".safetensors"}, "a bank goes when training ends"
 
 
+def test_a_run_killed_after_its_last_epoch_needs_no_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train() -> list:
+        state = TrainingState(tmp_path / "state", "data")
+        config = FitConfig(epochs=2, batch_size=8)
+        return fit.fit(
+            small_model(), training_set(), config, seed=1, state=state, on_epoch=lambda *_: None
+        )
+
+    history = train()
+    monkeypatch.delattr(fit, "FreshViews")
+    assert train() == history
+
+
 @pytest.mark.parametrize("trunk", ["exact", "bank"])
 def test_training_learns_the_base_classes(trunk: str, tmp_path: Path) -> None:
     data = training_set()

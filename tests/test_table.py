@@ -63,6 +63,9 @@ def fabricate(
     seed: int = SEED,
     detector: str = "musc",
     aupro: float | None = None,
+    fpr: float | None = None,
+    fnr: float | None = None,
+    recall: float | None = None,
     done: bool = True,
     **changed: Any,
 ) -> RunFolder:
@@ -74,9 +77,12 @@ def fabricate(
     text = OmegaConf.to_yaml(OmegaConf.create(config(category, seed, detector, named)))
     folder.write_text("config.yaml", text)
     if done:
-        folder.write_json(
-            "metrics.json", {"scores": {"image": image_scores}, "detection": {"aupro": aupro}}
-        )
+        metrics = {
+            "scores": {"image": image_scores},
+            "detection": {"aupro": aupro, "fpr": fpr, "fnr": fnr},
+            "normal_recall": {"image": recall},
+        }
+        folder.write_json("metrics.json", metrics)
     return folder
 
 
@@ -301,6 +307,21 @@ def test_csv_holds_unrounded_figures(tmp_path: Path) -> None:
     assert row["seeds"] == str(SEED)
     assert missing["missing"].startswith("not run: bottle")
     assert missing["nmi_mean"] == ""
+
+
+def test_what_is_known_of_detection_stands_beside_the_scores(tmp_path: Path) -> None:
+    rates = {"fpr": 0.25, "fnr": 0.125}
+    fabricate(tmp_path, "tile", scores(0.5), **rates, recall=0.75)
+    fabricate(tmp_path, "tile", scores(0.4), mebin__method="otsu", **rates)
+    plain, otsu, overview = grids(blocks(tmp_path), [])
+    told = "FPR 0.250 · FNR 0.125"
+    assert f"{told} · normal recall 0.750" in plain.captions
+    assert told in otsu.captions
+    assert overview.header[-3:] == ["FPR", "FNR", "normal recall"]
+    assert [row[-3:] for row in overview.rows] == [
+        ["0.250", "0.125", "0.750"],
+        ["0.250", "0.125", "–"],
+    ]
 
 
 def test_latex_has_no_sign_of_its_own_left(tmp_path: Path) -> None:
