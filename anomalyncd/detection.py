@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd import metrics
+from anomalyncd.cache import Cache, digest_files
 from anomalyncd.images import read_mask
+from anomalyncd.maps import StoredMaps
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset
+from anomalyncd.versions import versions
 
+VERSION = 1  # part of the cache key: raise it when the same maps are judged otherwise
+_QUALITY = "quality.json"
 _SIDE = 256  # pixels at which overlaps are compared, if memory allows
 _AUPRO_PIXELS = 20_000_000  # of all maps together: 60 bytes each while the curve is made
 
 
-def judge_maps(dataset: Dataset, anomaly_maps: AnomalyMaps) -> dict[str, float | None]:
-    """Compare maps with labels and truth masks.
+def judge_maps(dataset: Dataset, anomaly_maps: StoredMaps, cache: Cache) -> dict[str, float | None]:
+    """Compare maps with labels and truth masks, once for all runs on these maps.
 
     Pixels are compared at the map's resolution: there a pixel is defective that the mask covers by
     half. Defective images without a mask are left out of it.
@@ -30,8 +37,28 @@ def judge_maps(dataset: Dataset, anomaly_maps: AnomalyMaps) -> dict[str, float |
     labels = dataset.labels
     if labels is None or labels.normal is None:
         return {"image_auroc": None, "pixel_auroc": None, "aupro": None}
+
     scored = np.flatnonzero(labels.targets != UNLABELLED)
     defective = labels.targets[scored] != labels.normal
+
+    def build(folder: Path) -> None:
+        quality = _judge_maps(dataset, anomaly_maps, scored, defective)
+        (folder / _QUALITY).write_text(json.dumps(quality), encoding="utf-8")
+
+    masks = [sample.truth_mask for sample in dataset.samples]
+    made_of = [anomaly_maps.folder.name, scored.tolist(), defective.tolist()]
+    truth = [[mask is None for mask in masks], digest_files(mask for mask in masks if mask)]
+    key = [VERSION, versions(), *made_of, *truth]
+    place = cache.entry("judged", key, build)
+    return json.loads((place / _QUALITY).read_text(encoding="utf-8"))
+
+
+def _judge_maps(
+    dataset: Dataset,
+    anomaly_maps: AnomalyMaps,
+    scored: NDArray[np.int64],
+    defective: NDArray[np.bool_],
+) -> dict[str, float | None]:
     peaks = [int(anomaly_maps[int(i)].max()) for i in scored]
     masked = [
         int(i)

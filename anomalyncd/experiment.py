@@ -221,7 +221,7 @@ def _compute(
     )
 
     with _timed(folder, seconds, "judge maps"):
-        detection = judge_maps(dataset, anomaly_maps)
+        detection = judge_maps(dataset, anomaly_maps, Cache(Path(config.cache_root)))
         detection |= judge_binarization(dataset, cut.counts)
 
     with _timed(folder, seconds, "fit"):
@@ -358,7 +358,7 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
         anomaly_maps = maps.collect(
             detector, dataset, config.category, cache, settings=asdict(config.detector)
         )
-    return anomaly_maps.folder, judge_maps(dataset, anomaly_maps)
+    return anomaly_maps.folder, judge_maps(dataset, anomaly_maps, cache)
 
 
 def _fit(
