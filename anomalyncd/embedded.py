@@ -63,7 +63,7 @@ class Convolution(nn.Module):
         if self.conv.stride[0] == 2:
             x = F.pad(x, (0, 1, 0, 1))
         x = self.norm(self.conv(x))
-        return x if self.linear else F.relu6(x)
+        return x if self.linear else F.relu6(x, inplace=True)
 
     def fold(self) -> None:
         """Put the normalisation into the convolution, when the weights are done learning."""
