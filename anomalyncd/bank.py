@@ -79,6 +79,10 @@ class Bank:
             mapped = mapped.to(device)
         return cls(model, mapped, counted, views)
 
+    def close(self) -> None:
+        """Let go of the file: some systems remove none that is mapped."""
+        self.tokens = self.tokens.new_empty(0)
+
     @staticmethod
     def _of_views(
         model: Model, pixels: Pixels, order: Tensor, views: int, stream: torch.Generator

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _KEY = "anomalyncd"
+_APART = 19  # times what keeping an epoch took, until the next is kept
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ def frozen_hash(model: Model) -> str:
 
 
 class TrainingState:
-    """Keeps a run's last finished epoch on disk, so that a killed run can go on from it."""
+    """Keeps a finished epoch on disk now and then, so that a killed run can go on from it."""
 
     def __init__(self, path: Path, fingerprint: str) -> None:
         """
@@ -132,6 +134,7 @@ class TrainingState:
         self.fingerprint = fingerprint
         self.epochs_done = 0
         self.resumed_after = 0  # epochs that an earlier process had done
+        self._due = 0.0  # when the next epoch is worth keeping
 
     def load(self, model: Model, optimizer: torch.optim.SGD) -> list[list[float]]:
         """Put the kept epoch back into model and optimizer; its history, empty if none is kept.
@@ -164,6 +167,11 @@ class TrainingState:
         log.info("Going on after epoch %d", self.epochs_done)
         return header["history"]
 
+    @property
+    def is_due(self) -> bool:
+        """Keeping an epoch now makes all keeping cost a twentieth of training at most."""
+        return time.monotonic() >= self._due
+
     def save(
         self,
         model: Model,
@@ -172,6 +180,7 @@ class TrainingState:
         history: list[list[float]],
     ) -> None:
         """Keep an epoch, in the place of the one before."""
+        start = time.monotonic()
         tensors: dict[str, Tensor] = dict(model.trainable())
         for name, p in model.trainable():
             momentum = optimizer.state[p].get("momentum_buffer")
@@ -182,6 +191,8 @@ class TrainingState:
             {"fingerprint": self.fingerprint, "epochs_done": epochs_done, "history": history},
         )
         self.epochs_done = epochs_done
+        end = time.monotonic()
+        self._due = end + _APART * (end - start)
 
     def discard(self) -> None:
         """Remove the file that this run wrote; the finished model stands in its place."""

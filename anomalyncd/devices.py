@@ -10,15 +10,15 @@ from anomalyncd.errors import InputError
 
 
 def choose(name: str) -> torch.device:
-    """`auto` is a GPU where there is one; under torchrun, the one of this process.
+    """`auto` is a GPU where there is one; under torchrun that and `cuda` are this process's own.
 
     Raises:
         InputError: no such device.
     """
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
+    if name in ("auto", "cuda") and torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if name == "auto":
+        return torch.device("cpu")
     try:
         torch.empty(1, device=name)
         return torch.device(name)

@@ -16,9 +16,11 @@ from filelock import FileLock
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,6 +31,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.jobs import JOBS, SWEEP_LOCK
 from anomalyncd.run_folder import RunFolder
 
+FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever process
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed
 sweeps: list[Path] = []  # folders of the sweeps that this process has begun
 
@@ -46,12 +49,25 @@ def validated(composed: DictConfig) -> Any:
     Raises:
         InputError: a mandatory value is missing, or values do not go together.
     """
+    _require_one_job_under_torchrun()
     _require_one_category(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         example = " ".join(f"{key}=…" for key in missing)
         raise InputError(f"not set: {', '.join(missing)}; add {example}")
     return OmegaConf.to_object(composed)
+
+
+def _require_one_job_under_torchrun() -> None:
+    if _in_a_sweep() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "-m under torchrun: its processes train one model together, and a job that fails in "
+            "one of them would leave the others waiting; call torchrun for each job"
+        )
+
+
+def _in_a_sweep() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _require_one_category(composed: DictConfig) -> None:
@@ -72,7 +88,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        told = "Interrupted; run the same command again (training goes on from its last epoch)."
+        told = "Interrupted; run the same command again (training goes on from an epoch kept)."
         print(f"\n{told}", file=sys.stderr)
         sys.exit(130)
     except (InputError, OmegaConfBaseException, OSError) as error:
@@ -81,6 +97,18 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         message = _explain(error)
         print(f"error: {message}", file=sys.stderr)
         failures.append(message)
+        if _in_a_sweep():
+            job = HydraConfig.get().job
+            folder = Path(HydraConfig.get().sweep.dir, FAILED)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{job.num:04d}.txt").write_text(message, encoding="utf-8")
+
+
+def failures_elsewhere() -> list[str]:
+    """Why jobs of this process's sweep failed in other processes, as its launcher started them."""
+    told = [path for sweep in sweeps for path in sorted((sweep / FAILED).glob("*.txt"))]
+    messages = [path.read_text(encoding="utf-8") for path in told]
+    return [message for message in messages if message not in failures]
 
 
 class SweepRecord(Callback):
@@ -92,6 +120,7 @@ class SweepRecord(Callback):
         try:
             _spell_out_categories(config)
             if config.hydra.job.name != "train":  # others share the configuration, train nothing
+                sweeps.append(Path(config.hydra.sweep.dir))
                 return
             swept = [
                 f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()
@@ -101,8 +130,9 @@ class SweepRecord(Callback):
             return  # Hydra meets the same error next, and tells it
         shared = set.intersection(*(set(o) for o, _ in jobs)) if len(jobs) > 1 else set()
         sweep = Path(config.hydra.sweep.dir)
+        launcher = config.hydra.runtime.choices["hydra/launcher"]
         listed = [
-            _listed([o for o in overrides if o not in shared], composed, sweep)
+            _listed([o for o in overrides if o not in shared], composed, sweep, launcher)
             for overrides, composed in jobs
         ]
         sweep.mkdir(parents=True, exist_ok=True)
@@ -152,14 +182,15 @@ def _sweep_jobs(config: DictConfig, swept: list[str]) -> Iterator[tuple[list[str
         yield job, composed
 
 
-def _listed(apart: list[str], composed: DictConfig, sweep: Path) -> dict[str, Any]:
+def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) -> dict[str, Any]:
     """A job's line in the record: its run, or why there will be none."""
     try:
         config = validated(composed)
     except (InputError, OmegaConfBaseException) as error:
         return {"overrides": " ".join(apart), "failed": _explain(error)}
     folder = os.path.relpath(RunFolder.of(config).root, sweep)  # so that both can be moved
-    return {"folder": folder, "detector": config.detector.label, "settings": asdict(config)}
+    known = {"detector": config.detector.label, "settings": asdict(config)}
+    return {"folder": folder, "launcher": launcher, **known}
 
 
 def _name_of(path: str) -> str:

@@ -50,7 +50,7 @@ from anomalyncd.versions import versions
 
 log = logging.getLogger(__name__)
 
-_STATE = "training.safetensors"  # the last finished epoch, while the run is not finished
+_STATE = "training.safetensors"  # a finished epoch, while the run is not finished
 
 UNTRAINED = (
     "The backbone is untrained (random weights): this run shows that everything works, "
@@ -90,6 +90,11 @@ def run(config: Config) -> Outcome:
     """
     folder = RunFolder.of(config)
     world = distributed.started()
+    if config.fit.trunk == "bank" and world.size > 1:
+        raise InputError(
+            f"fit.trunk=bank works in one process, not in {world.size}: its trunk runs once; "
+            "start it without torchrun, or use fit.trunk=exact"
+        )
     if not world.is_first:
         if config.rerun or not folder.finished:
             _help(config, folder, world)

@@ -46,7 +46,7 @@ def fit(
         data: regions to learn from.
         config: the schedule.
         seed: of batches and views.
-        state: where each epoch is kept, to resume a killed run from; the bank lies beside it.
+        state: where epochs are kept, to resume a killed run from; the bank lies beside it.
         on_epoch: told the epoch, counted from 0, and its mean figures.
         world: the processes that share each batch's work; what is learned is the same for any
             number of them.
@@ -59,12 +59,14 @@ def fit(
     """
     optimizer = make_optimizer(model, config)
     history = state.load(model, optimizer)
+    bank = state.path.with_suffix(".bank")
     device = next(model.parameters()).device
     model.vit.precision = devices.precision(config.precision, device)
     if history and state.epochs_done == config.epochs:  # it was killed after its last epoch
+        bank.unlink(missing_ok=True)
         return history
     targets = Targets(data, device)
-    with _views(model, data, config, seed, state.path.with_suffix(".bank"), world) as views:
+    with _views(model, data, config, seed, bank, world) as views:
         for epoch in range(state.epochs_done, config.epochs):
             stream = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
             for group in optimizer.param_groups:
@@ -73,15 +75,11 @@ def fit(
             for indices in draw_batches(data.n_base, len(data.novel), config.batch_size, stream):
                 order = indices.sort().values  # base regions come first
                 features = views.class_tokens(order, stream)
-                terms = objective(model, features, targets.batch(order), config, epoch)
-                optimizer.zero_grad()
-                terms[0].backward()
-                world.average_gradients(model)
-                optimizer.step()
-                steps.append(terms.detach())
+                batch = targets.batch(order)
+                steps.append(step(model, optimizer, features, batch, config, epoch, world))
             if steps:  # a handful of regions may give batches of one kind only
                 history.append(_epoch_means(torch.stack(steps).cpu(), epoch))
-            if world.is_first:
+            if world.is_first and (state.is_due or epoch + 1 == config.epochs):
                 state.save(model, optimizer, epoch + 1, history)
             if history:
                 on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
@@ -102,15 +100,32 @@ def _views(
     if config.trunk == "exact":
         yield FreshViews(model, Pixels(data, device), world)
         return
-    if world.size > 1:
-        raise InputError(
-            f"fit.trunk=bank works in one process, not in {world.size}: its trunk runs once; "
-            "start it without torchrun, or use fit.trunk=exact"
-        )
+    views = None
     try:
-        yield Bank.fill(model, data, config.views, seed, bank)
+        views = Bank.fill(model, data, config.views, seed, bank)
+        yield views
     finally:
+        if views:
+            views.close()
         bank.unlink(missing_ok=True)
+
+
+def step(
+    model: Model,
+    optimizer: torch.optim.Optimizer,
+    features: Tensor,
+    batch: Batch,
+    config: FitConfig,
+    epoch: int,
+    world: World = ALONE,
+) -> Tensor:
+    """Learn from a batch; its terms as `objective` gives them, without a graph."""
+    terms = objective(model, features, batch, config, epoch)
+    optimizer.zero_grad()
+    terms[0].backward()
+    world.average_gradients(model)
+    optimizer.step()
+    return terms.detach()
 
 
 def objective(

@@ -28,8 +28,11 @@ from anomalyncd.published import (
 
 SCORES = ("nmi", "ari", "f1")
 FIGURES = (*SCORES, "aupro", "fpr", "fnr", "normal_recall")
+_OTHER = object()
 _SET_NAMES = {"mvtec": "MVTec AD", "mtd": "MTD"}
 _BACKBONE = ("name", "pretrained", "checkpoint", "side")
+# How it is computed, not what: the published figures are of these too.
+_SAME_FIGURES = ("compat", "fit.trunk", "fit.views", "fit.precision")
 _TOLD_APART = ("base.kind", "compat", *(f"backbone.{key}" for key in _BACKBONE))
 
 
@@ -87,7 +90,7 @@ def gather(jobs: Sequence[Job]) -> list[Block]:
     for job in jobs:
         if job.settings:
             alike = groups.setdefault((_dataset(job), job.detector), {})
-            alike.setdefault(repr(sorted(computed_settings(job.settings).items())), []).append(job)
+            alike.setdefault(repr(sorted(_variant(job).items())), []).append(job)
     seen: dict[str, list[str]] = {}  # categories of a set that other blocks have
     for (dataset, _), variants in groups.items():
         named = {job.settings["category"] for jobs in variants.values() for job in jobs}
@@ -96,7 +99,7 @@ def gather(jobs: Sequence[Job]) -> list[Block]:
     for (dataset, _), variants in groups.items():
         published = all_categories(dataset)
         expected = sorted({*seen[dataset], *(published if {*published} & {*seen[dataset]} else ())})
-        flat = [computed_settings(alike[0].settings) for alike in variants.values()]
+        flat = [_variant(alike[0]) for alike in variants.values()]
         blocks += [
             _block(alike, expected, _departures(settings) | apart)
             for alike, settings, apart in zip(variants.values(), flat, differing(flat), strict=True)
@@ -113,6 +116,14 @@ def _dataset(job: Job) -> str:
     return job.settings["dataset"]["kind"]
 
 
+def _variant(job: Job) -> dict[str, Any]:
+    """What runs of a block have in common; products in folders of their own may be among them."""
+    settings = computed_settings(job.settings)
+    if _dataset(job) == "folder":
+        del settings["dataset.path"]
+    return settings
+
+
 def _block(jobs: list[Job], expected: Sequence[str], settings: dict[str, Any]) -> Block:
     first = jobs[0]
     detector, of_all = first.detector, first.settings
@@ -121,7 +132,7 @@ def _block(jobs: list[Job], expected: Sequence[str], settings: dict[str, Any]) -
     whole = all_categories(_dataset(first))
     published = None
     if any(job.settings["category"] in whole for job in jobs):  # else own images in that layout
-        published = look_up(_dataset(first), detector, of_all["attention"]["mask_on"])
+        published = look_up(_dataset(first), detector, unlike_published(_variant(first)))
     done: dict[tuple[str, int], Job] = {}
     notes = []
     for job in jobs:
@@ -248,6 +259,16 @@ def _listed(units: list[tuple[str, int]], seeds: list[int]) -> str:
         some = ", ".join(map(str, missing))
         told.append(name if missing == seeds else f"{name} (seed {some})")
     return ", ".join(told)
+
+
+def unlike_published(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of the method that the published figures are not of."""
+    departs = {
+        key: value
+        for key, value in _departures(settings).items()
+        if key not in _SAME_FIGURES and RELEASE.get(key, _OTHER) != value
+    }
+    return departs | ({"base.kind": "none"} if settings["base.kind"] == "none" else {})
 
 
 def _departures(settings: dict[str, Any]) -> dict[str, Any]:

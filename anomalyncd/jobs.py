@@ -31,6 +31,10 @@ STATES: tuple[State, ...] = get_args(State)
 JOBS = "jobs.json"
 SWEEP_LOCK = ".sweep.lock"  # held while a sweep lasts
 _CACHE_ENTRY = re.compile(r"-[0-9a-f]{20}$")  # of `cache`: holds no runs, but many files
+_NOT_STARTED = {  # on Slurm: why
+    False: "its sweep has ended; run it again",
+    True: "its sweep's command has ended; run it again if squeue has it no more",
+}
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),
     *(yaml.YAMLError, OmegaConfBaseException),
@@ -48,7 +52,7 @@ class Job:
     detector: str = ""  # its label; empty if there are no settings
     progress: dict[str, Any] = field(default_factory=dict)  # see `RunFolder.progress`
     scores: dict[str, float] = field(default_factory=dict)  # see `_scores`; empty without labels
-    reason: str = ""  # why it failed
+    reason: str = ""  # why it failed or has not started
 
 
 def find(outputs: Sequence[Path]) -> list[Job]:
@@ -80,10 +84,13 @@ def find(outputs: Sequence[Path]) -> list[Job]:
             if folder not in runs and (folder / "config.yaml").exists():
                 runs[folder] = _of_run(folder)
             known = runs.get(folder)
-            if lasting and (known is None or _waits(known, began)):
+            on_slurm = entry["launcher"] == "submitit_slurm"
+            if lasting and (known is None or _waits(known, began, on_slurm)):
                 runs[folder] = Job(str(folder), "queued", entry["settings"], entry["detector"])
             elif known is None:
-                runs[folder] = Job(str(folder), "not started", entry["settings"], entry["detector"])
+                settings, detector = entry["settings"], entry["detector"]
+                why = _NOT_STARTED[on_slurm]
+                runs[folder] = Job(str(folder), "not started", settings, detector, reason=why)
     found = [runs[folder] for folder in sorted(runs)] + failures
     if not found:
         where = ", ".join(map(str, outputs))
@@ -132,10 +139,11 @@ def _walk(root: Path) -> Iterator[tuple[Path, set[str]]]:
         below[:] = [n for n in sorted(below) if n[0] != "." and not _CACHE_ENTRY.search(n)]
 
 
-def _waits(job: Job, since: float) -> bool:
+def _waits(job: Job, since: float, on_slurm: bool) -> bool:
     """A sweep that began then will still come to this job, or come back to it."""
     ended = job.state in ("failed", "stopped") and job.progress.get("at", 0.0) < since
-    return ended or job.state == "not started"
+    requeued = on_slurm and job.state == "stopped"
+    return ended or requeued or job.state == "not started"
 
 
 def _of_run(path: Path) -> Job:

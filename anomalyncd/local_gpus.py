@@ -9,6 +9,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from anomalyncd.errors import InputError
+
 _held: list[FileLock] = []  # as long as the process lives
 
 
@@ -38,9 +40,16 @@ def take(n_workers: int, folder: str) -> str:
         n_workers: how many there are at most at a time.
         folder: their sweep's, for the locks; they go with the process, however it ends.
 
+    Raises:
+        InputError: no place for any worker.
+
     Returns:
         A value of CUDA_VISIBLE_DEVICES; empty on a machine without a GPU.
     """
+    if n_workers < 1:
+        raise InputError(
+            f"hydra.launcher.n_jobs={n_workers}: expected how many jobs run at a time, 1 or more"
+        )
     gpus = visible()
     while True:
         for place in range(n_workers):

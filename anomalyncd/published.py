@@ -26,25 +26,31 @@ class Published:
     categories: dict[str, Figures] = field(default_factory=dict)  # empty: only the mean is known
 
 
-def look_up(dataset: str, detector: str, mask_on: str) -> Published | None:
+def look_up(dataset: str, detector: str, departs: dict[str, Any]) -> Published | None:
     """What was published for such runs; None where nothing was.
 
     Args:
         dataset: its kind, `mvtec` or `mtd`.
         detector: the label of the maps, such as `musc-vit_large…` or `files-cpr`.
-        mask_on: whose queries are masked; other designs than the class token are in the ablation.
+        departs: settings of the method that are not the defaults, `{"mebin.method": "otsu"}`; some
+            are in the paper's ablation, and some are the published ones of that data set.
     """
     data = _data()
     words = set(re.split(r"[^a-z+]+", detector.lower()))
     method = next((method for word, method in data["maps"].items() if word in words), None)
     if method is None:
         return None
-    if mask_on != "class_token":
-        if (dataset, method) != ("mvtec", "MuSc + AnomalyNCD"):
+    own = data["settings"].get(dataset, {}) | data["settings"].get(method, {})
+    departs = {key: value for key, value in departs.items() if own.get(key) != value}
+    if departs:
+        ablation = data["ablation"]
+        if (dataset, method) != (ablation["dataset"], ablation["method"]):
             return None
-        mean = data["ablation_mvtec_musc"]["mask_attention"][mask_on]
-        return Published(f"{method}, mask on {mask_on.replace('_', ' ')}", mean)
-    for setting in ("unsupervised", "semi_supervised"):
+        for variant in ablation["variants"]:
+            if variant["departs"] == departs:
+                return Published(f"{method}, {variant['name']}", variant["mean"])
+        return None
+    for setting in ("unsupervised", "semi_supervised", "supervised"):
         if mean := data[setting].get(dataset, {}).get(method):
             by_category = data["per_category_mvtec"] if dataset == "mvtec" else {}
             return Published(method, mean, by_category.get(method, {}))

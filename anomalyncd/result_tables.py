@@ -164,7 +164,8 @@ def _of_block(block: Block) -> Grid:
     if block.compared and block.published:
         captions.append(f"published: {block.published.method}; {_LEGEND}")
     elif block.published:
-        scores = ", ".join(f"{key.upper()} {block.published.mean[key]:.3f}" for key in SCORES)
+        known = {key: block.published.mean[key] for key in SCORES if key in block.published.mean}
+        scores = ", ".join(f"{key.upper()} {value:.3f}" for key, value in known.items())
         notes.append(f"published of all categories only: {block.published.method}, {scores}")
     rows = [_row(row.name, row, block.compared) for row in block.rows]
     return Grid(
@@ -209,13 +210,10 @@ def _overview(dataset: str, blocks: list[Block]) -> Grid:
 def _beside_scores(figures: dict[str, Figure]) -> str:
     """What is known of the maps, and of telling defective images from normal ones."""
     told = []
-    if aupro := figures.get("aupro"):
-        ours, *theirs = _cells(aupro, compared=aupro.published is not None)
-        published = f" (published {', '.join(theirs)})" if theirs else ""
-        told.append(f"AUPRO of the maps {ours}{published}")
-    for key, name in _DETECTION.items():
-        if key in figures:
-            told.append(f"{name} {_cells(figures[key], compared=False)[0]}")
+    for key, name in {"aupro": "AUPRO of the maps", **_DETECTION}.items():
+        if figure := figures.get(key):
+            ours, *theirs = _cells(figure, compared=figure.published is not None)
+            told.append(f"{name} {ours}" + (f" (published {', '.join(theirs)})" if theirs else ""))
     return " · ".join(told)
 
 

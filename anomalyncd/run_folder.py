@@ -135,8 +135,21 @@ def is_locked(path: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # of another user, who alone may lock it
+    except OSError:  # of another user, who alone may lock it so
+        return _is_locked_of_another_user(path)
+
+
+def _is_locked_of_another_user(path: Path) -> bool:
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
         return True
+    try:
+        with path.open("rb") as file:  # what may be read can be asked
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
 
 
 def _folder_name(name: str) -> str:

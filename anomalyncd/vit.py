@@ -271,7 +271,8 @@ def padded(tokens: Tensor, counts: Tensor, starts: Tensor | None = None) -> tupl
     if starts is None:
         starts = counts.cumsum(0) - counts
     places, real = _places(starts, counts)
-    return tokens[places.clamp(max=len(tokens) - 1)], real[:, None, None]
+    places = places.clamp_(max=len(tokens) - 1).to(tokens.device, non_blocking=True)
+    return tokens[places], real[:, None, None]
 
 
 def _places(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,4 +29,7 @@ def main(composed: DictConfig) -> None:
 if __name__ == "__main__":
     entry.register_schemas()
     main()
-    sys.exit(1 if entry.failures else 0)
+    elsewhere = entry.failures_elsewhere()
+    for message in elsewhere:
+        print(f"error: {message}", file=sys.stderr)
+    sys.exit(1 if entry.failures or elsewhere else 0)

@@ -16,7 +16,11 @@ die() { echo "error: $1" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || die "Slurm's daemons need root; run it with sudo"
 "$PYTHON" -c "import hydra_plugins.hydra_submitit_launcher.submitit_launcher, submitit" ||
   die "no Slurm launcher: $PYTHON -m pip install 'anomalyncd[cluster]', or set PYTHON=…"
-if ! command -v slurmctld slurmd srun munged > /dev/null; then
+missing=
+for program in slurmctld slurmd srun munged; do
+  command -v "$program" > /dev/null || missing=$program
+done
+if [ "$missing" ]; then
   apt-get update -qq
   # Their services would start at once, with a configuration that is not there.
   DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -qq -y --no-install-recommends \
@@ -25,6 +29,7 @@ fi
 
 work=$(mktemp -d /tmp/slurm_demo.XXXXXX)
 chmod 755 "$work"
+export SLURM_CONF=$work/slurm.conf # from here on, no command can reach another Slurm
 sweep=
 log() { printf '\n[%3ds] %s\n' "$SECONDS" "$*"; }
 
@@ -78,7 +83,6 @@ ReturnToService=2
 NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=4096 State=UNKNOWN
 PartitionName=demo Nodes=$host Default=YES MaxTime=60 State=UP
 CONF
-export SLURM_CONF=$work/slurm.conf
 
 log "one node, two slots: $(slurmctld -V)"
 (umask 077 && head -c 1024 /dev/urandom > "$work/munge.key")

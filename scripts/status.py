@@ -103,7 +103,7 @@ def word(job: Job, now: float) -> str:
         case "stopped":
             return f"{stage(job)}; run it again to go on"
         case "not started":
-            return "its sweep has ended; run it again"
+            return job.reason
         case "queued":
             return ""
     silent = max(now - job.progress.get("at", now), 0)

@@ -16,7 +16,6 @@ from anomalyncd import fit
 from anomalyncd.checkpoint import TrainingState
 from anomalyncd.config import FitConfig
 from anomalyncd.distributed import ALONE, World, started, together
-from anomalyncd.errors import InputError
 from tests.test_fit import CPU, small_model, training_set
 
 CONFIG = FitConfig(epochs=2, batch_size=5, learning_rate=0.05)
@@ -61,16 +60,3 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
         found = np.load(tmp_path / f"2-{rank}.npz")
         np.testing.assert_allclose(found["history"], alone["history"], rtol=1e-5)
         np.testing.assert_allclose(found["weights"], alone["weights"], rtol=1e-4, atol=1e-6)
-
-
-def test_a_bank_is_for_one_process(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="without torchrun"):
-        fit.fit(
-            small_model(),
-            training_set(),
-            FitConfig(trunk="bank"),
-            seed=1,
-            state=TrainingState(tmp_path / "state", "data"),
-            on_epoch=lambda *_: None,
-            world=World(0, 2),
-        )

@@ -16,6 +16,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 
 from anomalyncd import entry, local_gpus, tracking
+from anomalyncd.errors import InputError
 from anomalyncd.jobs import SWEEP_LOCK
 from anomalyncd.run_folder import is_locked
 
@@ -48,6 +49,11 @@ def test_each_worker_has_a_gpu_of_its_own_and_more_share_them(
     assert [another_worker(tmp_path, 3) for _ in range(3)] == ["3", "GPU-b", "3"]
     local_gpus._held.pop(1).release()  # as when its process is killed
     assert another_worker(tmp_path, 3) == "GPU-b"
+
+
+def test_no_place_for_any_worker_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="n_jobs=-1: expected"):
+        another_worker(tmp_path, -1)
 
 
 def test_a_worker_keeps_its_gpu(gpus: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -102,6 +108,21 @@ def test_local_gpus_runs_jobs_side_by_side_each_on_its_own_gpu(tmp_path: Path) -
     told = [path.name.split() for path in tmp_path.glob("[12] *")]
     assert sorted(seed for seed, _ in told) == ["1", "2"]
     assert sorted(gpu for _, gpu in told) == ["7", "9"]
+
+
+def test_failures_in_a_launchers_workers_are_told(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, str(ROOT / "scripts" / "anomaly_maps.py"), "-m"),
+            *("launcher=local_gpus", "hydra.launcher.n_jobs=2", "seed=-1,-2"),
+            f"output_root='{tmp_path}'",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "seed=-1: expected" in done.stderr and "seed=-2: expected" in done.stderr
 
 
 def python_path() -> str:

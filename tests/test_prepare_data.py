@@ -323,6 +323,35 @@ def test_mvtec_from_whatever_the_user_has(
     assert prepare("mvtec", None, target) == report
 
 
+def test_mvtec_is_counted_as_published() -> None:
+    totals = dict.fromkeys(("train/good", "test/good", "test/defects"), 0)
+    source, _ = preparation.DATASETS["mvtec"]
+    for name, count in source.images.items():
+        totals[name.partition("/")[2]] += count
+    assert list(totals.values()) == [3629, 467, 1258]
+
+
+@pytest.mark.usefixtures("two_categories")
+def test_a_category_may_be_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(draw_category(tmp_path / "theirs" / "a"))
+    report = prepare("mvtec", Path("."), tmp_path / "mvtec")
+    assert report == Report(images=7, groups=3, problems=[], absent=["b"])
+
+
+@pytest.mark.usefixtures("two_categories")
+def test_an_archive_is_unpacked_once_also_where_all_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    category = draw_category(tmp_path / "theirs" / "a")
+    archive = packed(category, tmp_path / "a.tar.xz")
+    prepare("mvtec", category, tmp_path / "mvtec")
+    report = prepare("mvtec", archive, tmp_path / "mvtec")
+    monkeypatch.delattr(preparation, "extract")
+    assert prepare("mvtec", archive, tmp_path / "mvtec") == report
+
+
 @pytest.mark.usefixtures("two_categories")
 def test_a_second_category_joins_the_first_which_stays(tmp_path: Path) -> None:
     target = tmp_path / "mvtec"

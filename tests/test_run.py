@@ -17,7 +17,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from anomalyncd import cutting, entry, experiment, prediction
+from anomalyncd import cutting, distributed, entry, experiment, prediction
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 
@@ -171,6 +171,18 @@ def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) 
     assert found.was_finished
     assert found.metrics["losses"] == pytest.approx(alone.metrics["losses"], rel=1e-4)
     assert found.metrics["scores"] == alone.metrics["scores"]
+
+
+def test_what_torchrun_cannot_do_is_told_at_once(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "started", lambda: distributed.World(0, 2))
+    with pytest.raises(InputError, match="works in one process, not in 2"):
+        run([*overrides, "fit.trunk=bank"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    done = command("-m", *overrides, "seed=1,2")
+    assert done.returncode == 1
+    assert done.stderr.count("call torchrun for each job") >= 1
 
 
 def test_two_processes_do_not_compute_one_run(overrides: list[str]) -> None:

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomalyncd import entry, experiment, tracking
+from anomalyncd import entry, experiment, run_folder, tracking
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 from anomalyncd.jobs import Job, find
@@ -132,6 +133,30 @@ def test_a_sweep_lists_its_jobs_and_an_ended_one_what_it_left(
     del sweep  # as at the end of its process
     states = ["failed", "failed", "not started", "stopped"]
     assert sorted(job.state for job in find([tmp_path])) == states
+
+
+def test_a_sweep_on_slurm_may_go_on_without_its_command(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
+    sweep = begin_sweep([*overrides, "seed=1,2", "launcher=slurm"])
+    run = RunFolder.of(composed([*overrides, "seed=1", "quiet=true"]))
+    run.root.mkdir(parents=True)
+    run.write_text("config.yaml", OmegaConf.to_yaml(composed([*overrides, "seed=1"])))
+    run.note_progress(stage="fit", epoch=1, epochs=3)
+    states = [job.state for job in find([tmp_path])]
+    assert states == ["queued", "queued"], "what Slurm has stopped it will requeue"
+    del sweep  # as at the end of its process
+    jobs = find([tmp_path])
+    assert [job.state for job in jobs] == ["stopped", "not started"]
+    assert "squeue" in shown(jobs)
+
+
+def test_who_may_not_write_a_lock_can_still_ask_it(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "lock")
+    with lock:
+        assert run_folder._is_locked_of_another_user(tmp_path / "lock")
+    assert not run_folder._is_locked_of_another_user(tmp_path / "lock")
 
 
 def test_a_newer_sweep_speaks_for_the_same_jobs(overrides: list[str], tmp_path: Path) -> None:

@@ -36,8 +36,8 @@ GROUPS = {
     },
     "tracker": {"kind": "none"},
 }
-MUSC = look_up("mvtec", "musc-vit_large", "class_token")
-CPR = look_up("mvtec", "files-cpr", "class_token")
+MUSC = look_up("mvtec", "musc-vit_large", {})
+CPR = look_up("mvtec", "files-cpr", {})
 
 
 def config(category: str, seed: int, detector: str, changed: dict[str, Any]) -> dict[str, Any]:
@@ -250,7 +250,35 @@ def test_an_ablation_is_held_against_its_own_figures(tmp_path: Path) -> None:
     for category in all_categories("mvtec"):
         fabricate(tmp_path, category, scores(0.598), attention__mask_on="none")
     assert only(tmp_path).rows[-1].figures["nmi"].published == 0.598
-    assert look_up("mtd", "musc", "none") is None
+    assert look_up("mtd", "musc", {"attention.mask_on": "none"}) is None
+
+
+def test_what_nobody_published_is_held_against_nothing(tmp_path: Path) -> None:
+    fabricate(tmp_path, "tile", scores(0.5), fit__trunk="bank", regions__fit="compat")
+    assert only(tmp_path).rows[0].figures["nmi"].published == 0.885, "computed as published"
+    for number, changed in enumerate(
+        ({"fit__epochs": 9}, {"fusion__weighting": "average"}, {"base": {"kind": "none"}})
+    ):
+        root = tmp_path / str(number)
+        fabricate(root, "tile", scores(0.5), **changed)
+        assert only(root).rows[0].figures["nmi"].published is None
+    assert look_up("mvtec", "musc-embedded", {}) is None
+
+
+def test_binarizations_are_held_against_their_own_f1(tmp_path: Path) -> None:
+    for category in all_categories("mvtec"):
+        fabricate(tmp_path, category, scores(0.5, f1=0.499), mebin__method="otsu")
+    figures = only(tmp_path).rows[-1].figures
+    assert (figures["f1"].published, figures["f1"].outside) == (0.499, False)
+    assert figures["nmi"].published is None
+
+
+def test_products_in_folders_of_their_own_are_one_block(tmp_path: Path) -> None:
+    for product in ("nuts", "bolts"):
+        own = {"kind": "folder", "path": f"photos/{product}", "leave_out": [], "unscored": []}
+        fabricate(tmp_path, product, scores(0.5), dataset=own)
+    block = only(tmp_path)
+    assert [row.name for row in block.rows] == ["bolts", "nuts", "mean"] and not block.notes
 
 
 def test_a_table_says_whose_computing_it_holds(tmp_path: Path) -> None:

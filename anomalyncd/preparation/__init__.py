@@ -66,6 +66,7 @@ def prepare(name: str, given: Path | None, target: Path, *, quiet: bool = False)
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: not a folder; set --to")
     target.parent.mkdir(parents=True, exist_ok=True)
+    given = given and given.resolve()  # a category's folder may be the working folder
     with FileLock(target.parent / f".{target.name}.lock"):
         known = _read_record(target)
         whole = known["fingerprint"] == _fingerprint(target)
@@ -77,7 +78,7 @@ def prepare(name: str, given: Path | None, target: Path, *, quiet: bool = False)
         elif given is not None and not (whole and _mark(given) in archives):
             _fill_from_archive(target, given, source, layout, quiet)
             archives = [*archives, _mark(given)]
-        return _verify(target, source, layout, known["fingerprint"], archives, quiet)
+        return _verify(target, source, layout, known, archives, quiet)
 
 
 def _download(source: Source, target: Path, quiet: bool) -> Path:
@@ -160,7 +161,7 @@ def _verify(
     target: Path,
     source: Source,
     layout: Layout,
-    verified: str | None,
+    known: dict,
     archives: list,
     quiet: bool,
 ) -> Report:
@@ -172,7 +173,7 @@ def _verify(
     fingerprint = _fingerprint(target)
     if not images:
         problems.append(f"{target}: no images; move the folder away to fill it anew")
-    elif verified != fingerprint:
+    elif known["fingerprint"] != fingerprint:
         problems += find_problems(groups, source, quiet=quiet)
         if not source.separable:
             problems += [f"{target / name}: not there" for name in absent]
@@ -181,9 +182,10 @@ def _verify(
             for file in source.beside
             if not (target / file.name).is_file()
         ]
-        if not problems:
-            with written_whole(target / _RECORD) as draft:
-                draft.write_text(json.dumps({"fingerprint": fingerprint, "archives": archives}))
+    record = {"fingerprint": fingerprint, "archives": archives}
+    if not problems and record != known:
+        with written_whole(target / _RECORD) as draft:
+            draft.write_text(json.dumps(record))
     return Report(images, len(groups), problems, absent)
 
 

@@ -40,7 +40,7 @@ _MVTEC_IMAGES = {
     "screw": (320, 41, 119),
     "tile": (230, 33, 84),
     "toothbrush": (60, 12, 30),
-    "transistor": (213, 40, 60),
+    "transistor": (213, 60, 40),
     "wood": (247, 19, 60),
     "zipper": (240, 32, 119),
 }
