@@ -68,8 +68,10 @@ from tests.oracles.vit import class_tokens as plain_class_tokens
 N_MAPS = 8  # measured per size: enough to vary, few enough for the plain loop
 N_BASE_CLASSES, N_NOVEL_CLASSES = 2, 5
 TINY, SMALL_16, SMALL_8, BASE_8 = "ViT-Ti/16", "ViT-S/16", "ViT-S/8", "ViT-B/8"
+EMBEDDED = "embedded"
 NETWORKS = {
     TINY: "vit_tiny_patch16_224",
+    EMBEDDED: "embedded",
     SMALL_16: "vit_small_patch16_224",
     SMALL_8: "vit_small_patch8_224",
     BASE_8: "vit_base_patch8_224",
@@ -327,12 +329,11 @@ def step_rows(name: str, options: argparse.Namespace, runs: int) -> list[Row]:
 
 @benchmark("epoch")
 def bench_epoch(options: argparse.Namespace) -> list[Row]:
-    """One epoch of a screw-sized category; the bank's filling counts with its share of 50."""
-    side = 32 if options.tiny else 112
-    data = drawn_set(*((6, 6) if options.tiny else (400, 150)), side)
-    config = FitConfig(batch_size=batch_size(options))
+    """An epoch of `experiment=offline_cpu` on a category like screw; filling the bank counts with
+    its share of 50."""
+    side, data, config = like_screw(options)
     rows = []
-    with Learner(TINY, side, data, config, options) as learner:
+    with Learner(EMBEDDED, side, data, config, options) as learner:
         filling = milliseconds(learner.fill_bank)
         slow = learner.plain_epoch()
         for trunk, views in (("exact", learner.exact), ("bank", learner.bank)):
@@ -341,16 +342,14 @@ def bench_epoch(options: argparse.Namespace) -> list[Row]:
             if trunk == "bank":
                 fast += filling / config.epochs
                 note += f"; filling {filling / 1000:.1f} s"
-            rows.append(Row(f"epoch, {trunk}, {TINY}", note, fast, slow, slow / fast))
+            rows.append(Row(f"epoch, {trunk}, {EMBEDDED}", note, fast, slow, slow / fast))
     return rows
 
 
 @benchmark("run", by_name=True)
 def bench_run(options: argparse.Namespace) -> list[Row]:
-    """All 50 epochs of a screw-sized category from the bank (minutes)."""
-    side = 32 if options.tiny else 112
-    data = drawn_set(*((6, 6) if options.tiny else (400, 150)), side)
-    return run_rows(TINY, side, data, ("bank",), options)
+    """All 50 epochs of `experiment=offline_cpu` on a category like screw (a minute)."""
+    return run_rows(EMBEDDED, *like_screw(options), ("bank",), options)
 
 
 @benchmark("category", by_name=True)
@@ -358,14 +357,19 @@ def bench_category(options: argparse.Namespace) -> list[Row]:
     """All 50 epochs of an MVTec-sized category, exact and from the bank (for a GPU)."""
     side = view_side(options)
     data = drawn_set(*((6, 6) if options.tiny else (1278, 130)), side)
-    return run_rows(BASE_8, side, data, ("exact", "bank"), options)
+    config = FitConfig(batch_size=batch_size(options), epochs=epochs(options))
+    return run_rows(BASE_8, side, data, config, ("exact", "bank"), options)
 
 
 def run_rows(
-    name: str, side: int, data: TrainingSet, trunks: tuple[str, ...], options: argparse.Namespace
+    name: str,
+    side: int,
+    data: TrainingSet,
+    config: FitConfig,
+    trunks: tuple[str, ...],
+    options: argparse.Namespace,
 ) -> list[Row]:
     """Whole runs of `fit.fit`, each once; the plain way from its steps."""
-    config = FitConfig(batch_size=batch_size(options), epochs=2 if options.tiny else 50)
     rows = []
     with Learner(name, side, data, config, options) as learner:
         order = learner.an_order()
@@ -376,7 +380,8 @@ def run_rows(
             if trunk == "bank":
                 least += operations(learner.fill_bank) / learner.trunk_peak
             of_limit = 1000 * least / fast
-            note = f"{len(data)} regions of {side} px, {config.epochs} epochs; plain from its steps"
+            note = f"{len(data)} regions of {side} px, {config.epochs} epochs"
+            note += "; plain from its steps"
             rows.append(Row(f"run, {trunk}, {name}", note, fast, slow, slow / fast, of_limit))
     return rows
 
@@ -442,7 +447,7 @@ class Learner:
         options: argparse.Namespace,
     ) -> None:
         self.data, self.config = data, config
-        self.model = network(name, side, options)
+        self.model = network(name, side, options, config)
         self.optimizer = fitting.make_optimizer(self.model, config)
         self.targets = Targets(data, options.device)
         self.stream = torch.Generator().manual_seed(0)
@@ -564,13 +569,19 @@ def bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / (taken / 1000)
 
 
-def network(name: str, side: int, options: argparse.Namespace) -> Model:
+def network(
+    name: str, side: int, options: argparse.Namespace, config: FitConfig | None = None
+) -> Model:
     """An untrained network on the device, in the precision that a run would take."""
     source = backbone.build(
         BackboneConfig(name=NETWORKS[TINY if options.tiny else name], pretrained=False, side=side)
     )
     model = models.build(
-        source, AttentionConfig(), FitConfig(), n_base=N_BASE_CLASSES, n_novel=N_NOVEL_CLASSES
+        source,
+        AttentionConfig(),
+        config or FitConfig(),
+        n_base=N_BASE_CLASSES,
+        n_novel=N_NOVEL_CLASSES,
     )
     model.vit.precision = devices.precision("auto", options.device)
     return model.to(options.device)
@@ -596,6 +607,18 @@ def views_at_once(options: argparse.Namespace) -> int:
     if options.tiny:
         return 4
     return 64 if options.device.type == "cpu" else 256  # a batch's two views; enough for a GPU
+
+
+def epochs(options: argparse.Namespace) -> int:
+    return 2 if options.tiny else 50
+
+
+def like_screw(options: argparse.Namespace) -> tuple[int, TrainingSet, FitConfig]:
+    """Side, as many regions as screw and its base set give, and `experiment=offline_cpu`."""
+    side = 32 if options.tiny else 112
+    data = drawn_set(*((6, 6) if options.tiny else (376, 174)), side)
+    config = FitConfig(batch_size=batch_size(options), epochs=epochs(options), hidden=512)
+    return side, data, config
 
 
 def drawn_set(n_base: int, n_novel: int, side: int) -> TrainingSet:
