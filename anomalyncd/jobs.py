@@ -84,7 +84,7 @@ def find(outputs: Sequence[Path]) -> list[Job]:
             if folder not in runs and (folder / "config.yaml").exists():
                 runs[folder] = _of_run(folder)
             known = runs.get(folder)
-            on_slurm = entry["launcher"] == "submitit_slurm"
+            on_slurm = entry.get("launcher") == "submitit_slurm"
             if lasting and (known is None or _waits(known, began, on_slurm)):
                 runs[folder] = Job(str(folder), "queued", entry["settings"], entry["detector"])
             elif known is None:

@@ -18,6 +18,7 @@ from anomalyncd.gather import FIGURES, SCORES, Block, Figure, Row
 from anomalyncd.jobs import differing, short_keys
 from anomalyncd.published import CATEGORY_TOLERANCE, MEAN_TOLERANCE
 
+_NONE = object()
 _WIDE = 90  # columns of a terminal from which published figures have room beside ours ± theirs
 _PUBLISHED = "publ."
 _DIFFERENCE = "Δ"  # ours − published
@@ -186,10 +187,9 @@ def _overview(dataset: str, blocks: list[Block]) -> Grid:
         for block in blocks
     ]
     compared = any(block.compared for block in blocks)
-    names = [
-        " · ".join(str(v) if k in ("detector", "backbone") else f"{k}: {v}" for k, v in one.items())
-        for one in map(short_keys, differing(told))
-    ]
+    apart = [short_keys(one) for one in differing(told)]
+    usual = _usual(apart)
+    names = [_named({k: v for k, v in one.items() if usual.get(k, _NONE) != v}) for one in apart]
     known = {key for block in blocks if block.rows for key in block.rows[-1].figures}
     beside = {key: name for key, name in _DETECTION.items() if key in known}
     header = [*_header(compared), *beside.values()]
@@ -203,8 +203,29 @@ def _overview(dataset: str, blocks: list[Block]) -> Grid:
             rows.append([*_row(f"{name}{partly}", last, compared), *figures])
         else:
             rows.append([name, *("–" for _ in header[1:])])
-    captions = [f"published: what each table names; {_LEGEND}"] if compared else []
+    captions = [f"where nothing else is named: {_named(usual)}"] if usual else []
+    if compared:
+        captions.append(f"published: what each table names; {_LEGEND}")
     return Grid(f"{dataset} · all variants", captions, header, rows, [])
+
+
+def _usual(told: list[dict[str, Any]]) -> dict[str, Any]:
+    """What most of several have in common: an ablation departs from it in one thing at a time."""
+    usual = {}
+    for key in dict.fromkeys(key for one in told for key in one):
+        values = [one.get(key, _NONE) for one in told]
+        most = max(values, key=values.count)
+        if most is not _NONE and values.count(most) > max(len(told) / 2, 2):
+            usual[key] = most
+    return usual
+
+
+def _named(settings: dict[str, Any]) -> str:
+    parts = (
+        str(value) if key in ("detector", "backbone") else f"{key}: {value}"
+        for key, value in settings.items()
+    )
+    return " · ".join(parts) or "as most"
 
 
 def _beside_scores(figures: dict[str, Figure]) -> str:

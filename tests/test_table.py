@@ -253,6 +253,17 @@ def test_an_ablation_is_held_against_its_own_figures(tmp_path: Path) -> None:
     assert look_up("mtd", "musc", {"attention.mask_on": "none"}) is None
 
 
+def test_an_ablation_names_what_each_variant_changes(tmp_path: Path) -> None:
+    changes: list[dict[str, Any]] = [{}, {"fusion__weighting": "score"}, {"mebin__step": 8}]
+    for change in [*changes, {"attention__mask_on": "none"}]:
+        fabricate(tmp_path, "tile", scores(0.5), **change)
+    overview = grids(blocks(tmp_path), [])[-1]
+    names = {row[0].partition(" (")[0] for row in overview.rows}
+    assert names == {"as most", "weighting: score", "step: 8", "mask_on: none"}
+    usual = "mask_on: class_token · weighting: area · step: 4"
+    assert overview.captions[0] == f"where nothing else is named: {usual}"
+
+
 def test_what_nobody_published_is_held_against_nothing(tmp_path: Path) -> None:
     fabricate(tmp_path, "tile", scores(0.5), fit__trunk="bank", regions__fit="compat")
     assert only(tmp_path).rows[0].figures["nmi"].published == 0.885, "computed as published"
