@@ -116,9 +116,13 @@ def computed_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each, only what not all of them have in common."""
+    """Of each, only what not all of them have in common.
+
+    What some have not at all is left out too: another setting has taken it from them.
+    """
     keys = dict.fromkeys(key for one in settings for key in one)
-    told = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
+    values = {key: [one[key] for one in settings if key in one] for key in keys}
+    told = [key for key in keys if any(value != values[key][0] for value in values[key])]
     return [{key: one[key] for key in told if key in one} for one in settings]
 
 

@@ -193,29 +193,38 @@ def _overview(dataset: str, blocks: list[Block]) -> Grid:
     known = {key for block in blocks if block.rows for key in block.rows[-1].figures}
     beside = {key: name for key, name in _DETECTION.items() if key in known}
     header = [*_header(compared), *beside.values()]
+    parts = {_part(block) for block in blocks if block.rows}
     rows = []
     for name, block in zip(names, blocks, strict=True):
         if block.rows:
             last = block.rows[-1]
-            whole = last.name in ("mean", block.dataset.lower())
-            partly = "" if whole else f" ({last.name.removeprefix('mean of ')})"
+            partly = f" ({part})" if len(parts) > 1 and (part := _part(block)) else ""
             figures = (c for key in beside for c in _cells(last.figures.get(key), compared=False))
             rows.append([*_row(f"{name}{partly}", last, compared), *figures])
         else:
             rows.append([name, *("–" for _ in header[1:])])
+    of = f" of {part}" if len(parts) == 1 and (part := parts.pop()) else ""
     captions = [f"where nothing else is named: {_named(usual)}"] if usual else []
     if compared:
         captions.append(f"published: what each table names; {_LEGEND}")
-    return Grid(f"{dataset} · all variants", captions, header, rows, [])
+    return Grid(f"{dataset} · all variants{of}", captions, header, rows, [])
+
+
+def _part(block: Block) -> str:
+    """Of which categories the last row is, where they are not all."""
+    name = block.rows[-1].name
+    return "" if name in ("mean", block.dataset.lower()) else name.removeprefix("mean of ")
 
 
 def _usual(told: list[dict[str, Any]]) -> dict[str, Any]:
     """What most of several have in common: an ablation departs from it in one thing at a time."""
     usual = {}
     for key in dict.fromkeys(key for one in told for key in one):
-        values = [one.get(key, _NONE) for one in told]
+        values = [one[key] for one in told if key in one]
         most = max(values, key=values.count)
-        if most is not _NONE and values.count(most) > max(len(told) / 2, 2):
+        others = [value for value in values if value != most]
+        next_most = max(map(others.count, others), default=0)
+        if values.count(most) > max(2 * next_most, 2):
             usual[key] = most
     return usual
 
