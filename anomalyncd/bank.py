@@ -7,6 +7,8 @@ costs the last block and the heads, and the trunk's cost no longer depends on th
 
 from __future__ import annotations
 
+import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,10 @@ from anomalyncd.training_set import Pixels, TrainingSet
 from anomalyncd.views import draw_parameters, training_views
 from anomalyncd.vit import padded
 
+log = logging.getLogger(__name__)
+
 _VIEWS_AT_ONCE = 64
+_SILENCE = 20  # seconds without a word while the bank is filled
 
 
 class Bank:
@@ -59,14 +64,21 @@ class Bank:
         device = next(model.parameters()).device
         pixels = Pixels(data, device)
         stream = torch.Generator().manual_seed(seed)
-        counts = []
+        counts: list[Tensor] = []
         regions = max(1, _VIEWS_AT_ONCE // views)
+        log.info("%d views of each of %d regions go through the frozen blocks", views, len(data))
+        start = told = time.monotonic()
         try:
             with path.open("wb") as file:
                 for order in torch.arange(len(data)).split(regions):
                     tokens, found = cls._of_views(model, pixels, order, views, stream)
                     file.write(tokens.half().cpu().numpy().data)
                     counts.append(found.cpu())
+                    if (now := time.monotonic()) > told + _SILENCE:
+                        share = (int(order[-1]) + 1) / len(data)
+                        left = (now - start) * (1 / share - 1)
+                        log.info("%.0f %% of the views, %.0f s left", 100 * share, left)
+                        told = now
         except OSError as error:
             raise InputError(
                 f"{path}: the bank cannot be written ({error.strerror}); free space, take fewer "

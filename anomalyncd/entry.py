@@ -76,9 +76,11 @@ def _require_one_category(composed: DictConfig) -> None:
         return
     category, lists = OmegaConf.select(composed, "category"), published.category_lists()
     if category in lists:
+        needs = (
+            "add -m, for a run of each" if kind == "mvtec" else f"dataset={kind} has none of them"
+        )
         raise InputError(
-            f"category={category} stands for {len(lists[category])} products of MVTec AD: it needs "
-            f"-m, for a run of each, and dataset=mvtec alone (here dataset={kind})"
+            f"category={category} stands for {len(lists[category])} products of MVTec AD; {needs}"
         )
 
 
@@ -88,7 +90,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        told = "Interrupted; run the same command again (training goes on from an epoch kept)."
+        told = "Interrupted; run the same command again: stages done and epochs kept are not lost."
         print(f"\n{told}", file=sys.stderr)
         sys.exit(130)
     except (InputError, OmegaConfBaseException, OSError) as error:
