@@ -76,9 +76,9 @@ def _require_one_category(composed: DictConfig) -> None:
         return
     category, lists = OmegaConf.select(composed, "category"), published.category_lists()
     if category in lists:
-        needs = (
-            "add -m, for a run of each" if kind == "mvtec" else f"dataset={kind} has none of them"
-        )
+        needs = f"dataset={kind} has none of them"
+        if kind == "mvtec":
+            needs = "a run of each needs -m, and no other dataset in the same command"
         raise InputError(
             f"category={category} stands for {len(lists[category])} products of MVTec AD; {needs}"
         )
