@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path, PurePath
 from typing import Any
@@ -100,10 +100,14 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         print(f"error: {message}", file=sys.stderr)
         failures.append(message)
         if _in_a_sweep():
-            job = HydraConfig.get().job
-            folder = Path(HydraConfig.get().sweep.dir, FAILED)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{job.num:04d}.txt").write_text(message, encoding="utf-8")
+            with suppress(OSError):  # the disk may be full, which is just what was told
+                _tell_sweep(message)
+
+
+def _tell_sweep(message: str) -> None:
+    folder = Path(HydraConfig.get().sweep.dir, FAILED)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{HydraConfig.get().job.num:04d}.txt").write_text(message, encoding="utf-8")
 
 
 def failures_elsewhere() -> list[str]:
