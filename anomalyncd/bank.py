@@ -8,14 +8,19 @@ costs the last block and the heads, and the trunk's cost no longer depends on th
 from __future__ import annotations
 
 import logging
-import time
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalyncd import devices
+from anomalyncd.cache import digest
 from anomalyncd.errors import InputError
 from anomalyncd.model import Model
 from anomalyncd.training_set import Pixels, TrainingSet
@@ -25,7 +30,6 @@ from anomalyncd.vit import padded
 log = logging.getLogger(__name__)
 
 _VIEWS_AT_ONCE = 64
-_SILENCE = 20  # seconds without a word while the bank is filled
 
 
 class Bank:
@@ -48,15 +52,29 @@ class Bank:
         self.starts = counts.cumsum(0) - counts
 
     @classmethod
-    def fill(cls, model: Model, data: TrainingSet, views: int, seed: int, path: Path) -> Bank:
-        """Make all views and run the trunk on them.
+    def fill(
+        cls,
+        model: Model,
+        data: TrainingSet,
+        views: int,
+        seed: int,
+        folder: Path,
+        *,
+        fingerprint: str,
+        on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
+    ) -> Bank:
+        """Make all views and run the trunk on them, or go on where a killed process has ended.
 
         Args:
             model: with its frozen trunk, on the device to compute on.
             data: the regions.
             views: M, of each region.
             seed: of the views.
-            path: of the bank's file, which is the caller's to remove.
+            folder: of the bank's files, which is the caller's to remove.
+            fingerprint: of regions and frozen weights. What was made of others, or with other
+                settings, is made anew.
+            on_views: told how many views are done, of how many, and how many of them an earlier
+                process had done.
 
         Raises:
             InputError: the disk is full, or a token does not fit half precision.
@@ -64,53 +82,37 @@ class Bank:
         device = next(model.parameters()).device
         pixels = Pixels(data, device)
         stream = torch.Generator().manual_seed(seed)
-        counts: list[Tensor] = []
-        regions = max(1, _VIEWS_AT_ONCE // views)
-        log.info("%d views of each of %d regions go through the frozen blocks", views, len(data))
-        start = told = time.monotonic()
+        groups = torch.arange(len(data)).split(max(1, _VIEWS_AT_ONCE // views))
+        total, done = len(data) * views, 0
         try:
-            with path.open("wb") as file:
-                for order in torch.arange(len(data)).split(regions):
-                    tokens, found = cls._of_views(model, pixels, order, views, stream)
-                    file.write(tokens.half().cpu().numpy().data)
-                    counts.append(found.cpu())
-                    if (now := time.monotonic()) > told + _SILENCE:
-                        share = (int(order[-1]) + 1) / len(data)
-                        left = (now - start) * (1 / share - 1)
-                        log.info("%.0f %% of the views, %.0f s left", 100 * share, left)
-                        told = now
+            files = _Files(folder, _made_of(model, fingerprint, views, seed), model.vit.width)
+            kept = files.keep([len(order) * views for order in groups])
+            going_on = f", {kept} of them before" if kept else ""
+            log.info("%d views go through the frozen blocks%s", total, going_on)
+            for order in groups:
+                rows = order.repeat_interleave(views)
+                drawn = draw_parameters(len(rows), data.side - model.side, stream)
+                done += len(rows)
+                if done > kept:  # those kept are drawn too: the others are the same for it
+                    images, masks = pixels.rows(rows)
+                    x, mask = training_views(
+                        images, masks, model.side, model.mean, model.std, drawn
+                    )
+                    files.append(*_seen(model, x, mask))
+                    on_views(done, total, kept)
         except OSError as error:
             raise InputError(
-                f"{path}: the bank cannot be written ({error.strerror}); free space, take fewer "
+                f"{folder}: the bank cannot be written ({error.strerror}); free space, take fewer "
                 "fit.views, or use fit.trunk=exact"
             ) from error
-        counted = torch.cat(counts)
-        shape = (int(counted.sum()), model.vit.width)
-        mapped = torch.from_numpy(np.memmap(path, np.float16, mode="c", shape=shape))
-        if devices.has_room(device, mapped.nbytes):
-            mapped = mapped.to(device)
-        return cls(model, mapped, counted, views)
+        tokens, counts = (torch.from_numpy(array) for array in files.mapped())
+        if devices.has_room(device, tokens.nbytes):
+            tokens = tokens.to(device)
+        return cls(model, tokens, counts, views)
 
     def close(self) -> None:
         """Let go of the file: some systems remove none that is mapped."""
         self.tokens = self.tokens.new_empty(0)
-
-    @staticmethod
-    def _of_views(
-        model: Model, pixels: Pixels, order: Tensor, views: int, stream: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        rows = order.repeat_interleave(views)
-        images, masks = pixels.rows(rows)
-        drawn = draw_parameters(len(rows), images.shape[1] - model.side, stream)
-        x, mask = training_views(images, masks, model.side, model.mean, model.std, drawn)
-        tokens, counts = model.vit.seen_tokens(x, model.vit.visible_keys(mask))
-        limit = torch.finfo(torch.float16).max
-        if not bool((tokens.abs() <= limit).all()):
-            raise InputError(
-                "fit.trunk=bank: this backbone's tokens do not fit half precision; "
-                "use fit.trunk=exact"
-            )
-        return tokens, counts
 
     def class_tokens(self, order: Tensor, stream: torch.Generator) -> Tensor:
         """Class tokens of two different views of each region: (2b, width), view 1 of all first.
@@ -125,3 +127,70 @@ class Bank:
         device = next(self.model.parameters()).device
         tokens, visible = (t.to(device, non_blocking=True) for t in (tokens, visible))
         return self.model.vit.describe(tokens.float(), visible)
+
+
+class _Files:
+    """A bank on disk, which grows by whole groups of views, whenever its process is killed."""
+
+    def __init__(self, folder: Path, made_of: str, width: int) -> None:
+        """
+        Args:
+            folder: made here, or left by a killed process.
+            made_of: what is in it must have been made of this, else it is removed.
+            width: of a token.
+        """
+        self.tokens, self.counts = folder / "tokens.f16", folder / "counts.i64"
+        self.width = width
+        label = folder / "made_of"
+        if not label.exists() or label.read_text(encoding="utf-8") != made_of:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            for file in (self.tokens, self.counts):
+                file.touch()
+            label.write_text(made_of, encoding="utf-8")
+
+    def keep(self, groups: Sequence[int]) -> int:
+        """Cut off what is not of a whole group, and say how many views are left.
+
+        Args:
+            groups: how many views are written at a time.
+        """
+        counts = np.fromfile(self.counts, np.int64)
+        tokens = self.tokens.stat().st_size // self._bytes_each
+        whole = [n for n in accumulate(groups) if n <= len(counts) and counts[:n].sum() <= tokens]
+        kept = whole[-1] if whole else 0
+        os.truncate(self.counts, counts[:kept].nbytes)
+        os.truncate(self.tokens, int(counts[:kept].sum()) * self._bytes_each)
+        return kept
+
+    def append(self, tokens: Tensor, counts: Tensor) -> None:
+        """Add a group: (total, width) tokens of views of (b,) counts each."""
+        for path, values in ((self.tokens, tokens.half()), (self.counts, counts)):
+            with path.open("ab") as file:  # the counts last: they say that the tokens are there
+                file.write(values.cpu().numpy().data)
+
+    def mapped(self) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        """All tokens, (total, width), on disk, and all counts."""
+        counts = np.fromfile(self.counts, np.int64)
+        shape = (int(counts.sum()), self.width)
+        return np.memmap(self.tokens, np.float16, mode="c", shape=shape), counts
+
+    @property
+    def _bytes_each(self) -> int:
+        return 2 * self.width
+
+
+def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """What the last block's class token sees of views: packed tokens, and how many of each."""
+    tokens, counts = model.vit.seen_tokens(images, model.vit.visible_keys(masks))
+    if not bool((tokens.abs() <= torch.finfo(torch.float16).max).all()):
+        raise InputError(
+            "fit.trunk=bank: this backbone's tokens do not fit half precision; use fit.trunk=exact"
+        )
+    return tokens, counts
+
+
+def _made_of(model: Model, fingerprint: str, views: int, seed: int) -> str:
+    vit = model.vit
+    masking = [vit.first_masked, vit.mask_on, vit.keep_pool, vit.keep_threshold]
+    return digest(fingerprint, views, seed, masking, str(vit.precision))

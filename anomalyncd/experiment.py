@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +46,7 @@ from anomalyncd.detection import judge_binarization, judge_maps
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_mask
 from anomalyncd.run_folder import RunFolder
+from anomalyncd.training_progress import TrainingProgress
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset, Fit, Labels, Regions, Scores
 from anomalyncd.versions import versions
 
@@ -375,25 +377,11 @@ def _fit(
     folder: RunFolder,
     world: distributed.World,
 ) -> list[list[float]]:
-    epochs = config.fit.epochs
-    start = time.perf_counter()
-    with console.progress("Training", epochs, quiet=config.quiet) as advance:
+    with TrainingProgress(folder, quiet=config.quiet) as tell:
 
         def on_epoch(epoch: int, figures: dict[str, float]) -> None:
             tracker.log(figures, epoch)
-            # Where no bar is drawn, a line now and then shows that it goes on.
-            tell = not console.terminal.is_terminal and (epoch + 1) % max(epochs // 5, 1) == 0
-            log.log(
-                logging.INFO if tell else logging.DEBUG, "epoch %d: %s", epoch + 1, _brief(figures)
-            )
-            advance(epoch + 1, f"loss {figures['total']:.3f}")
-            per_epoch = (time.perf_counter() - start) / (epoch + 1 - state.resumed_after)
-            folder.note_progress(
-                stage="fit",
-                epoch=epoch + 1,
-                epochs=epochs,
-                seconds_left=round(per_epoch * (epochs - epoch - 1), 1),
-            )
+            tell("epoch", epoch + 1, config.fit.epochs, state.resumed_after, _brief(figures))
 
         return fit.fit(
             network,
@@ -402,6 +390,7 @@ def _fit(
             seed=config.seed,
             state=state,
             on_epoch=on_epoch,
+            on_views=partial(tell, "view"),
             world=world,
         )
 

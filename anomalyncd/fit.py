@@ -7,8 +7,9 @@ would have seen. Where class tokens come from is the business of `exact` and `ba
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ def fit(
     seed: int,
     state: TrainingState,
     on_epoch: Callable[[int, dict[str, float]], None],
+    on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
     world: World = ALONE,
 ) -> list[list[float]]:
     """Train the last block and the heads in place.
@@ -48,6 +50,7 @@ def fit(
         seed: of batches and views.
         state: where epochs are kept, to resume a killed run from; the bank lies beside it.
         on_epoch: told the epoch, counted from 0, and its mean figures.
+        on_views: told how far a bank is, as `Bank.fill` does.
         world: the processes that share each batch's work; what is learned is the same for any
             number of them.
 
@@ -63,10 +66,15 @@ def fit(
     device = next(model.parameters()).device
     model.vit.precision = devices.precision(config.precision, device)
     if history and state.epochs_done == config.epochs:  # it was killed after its last epoch
-        bank.unlink(missing_ok=True)
+        shutil.rmtree(bank, ignore_errors=True)
         return history
     targets = Targets(data, device)
-    with _views(model, data, config, seed, bank, world) as views:
+    source: AbstractContextManager[FreshViews | Bank]
+    if config.trunk == "bank":
+        source = _banked(model, data, config, seed, bank, state.fingerprint, on_views)
+    else:
+        source = nullcontext(FreshViews(model, Pixels(data, device), world))
+    with source as views:
         for epoch in range(state.epochs_done, config.epochs):
             stream = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
             for group in optimizer.param_groups:
@@ -92,22 +100,31 @@ def fit(
 
 
 @contextmanager
-def _views(
-    model: Model, data: TrainingSet, config: FitConfig, seed: int, bank: Path, world: World
-) -> Iterator[FreshViews | Bank]:
-    """Where class tokens come from; a bank's file goes when training ends, however it ends."""
-    device = next(model.parameters()).device
-    if config.trunk == "exact":
-        yield FreshViews(model, Pixels(data, device), world)
-        return
-    views = None
+def _banked(
+    model: Model,
+    data: TrainingSet,
+    config: FitConfig,
+    seed: int,
+    folder: Path,
+    fingerprint: str,
+    on_views: Callable[[int, int, int], None],
+) -> Iterator[Bank]:
+    """A bank that goes when training ends; only who was interrupted finds it again."""
+    bank = None
+    interrupted = False
     try:
-        views = Bank.fill(model, data, config.views, seed, bank)
-        yield views
+        bank = Bank.fill(
+            *(model, data, config.views, seed, folder), fingerprint=fingerprint, on_views=on_views
+        )
+        yield bank
+    except (KeyboardInterrupt, SystemExit):
+        interrupted = True
+        raise
     finally:
-        if views:
-            views.close()
-        bank.unlink(missing_ok=True)
+        if bank:
+            bank.close()
+        if not interrupted:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def step(

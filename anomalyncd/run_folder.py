@@ -93,7 +93,8 @@ class RunFolder:
         """The run's last word while it was not finished; empty if there is none.
 
         `at` is the time it was noted, in seconds since 1970; `stage` what was begun, in training
-        with `epoch`, `epochs` and `seconds_left`; `failed` why the run has ended.
+        with `done` of `total` of a `unit` (view, epoch) and `seconds_left` of that; `failed` why
+        the run has ended.
         """
         try:
             return json.loads((self.root / _PROGRESS).read_text(encoding="utf-8"))

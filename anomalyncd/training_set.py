@@ -28,6 +28,11 @@ class TrainingSet:
         return self.n_base + len(self.novel)
 
     @property
+    def side(self) -> int:
+        """Of the stored regions, which views are cropped from."""
+        return self.novel.images.shape[1]
+
+    @property
     def fingerprint(self) -> list[str]:
         """What is learned from: the names of the cache entries, and the base classes."""
         if self.base is None or self.base_targets is None:

@@ -467,8 +467,9 @@ class Learner:
         return self._bank or self.fill_bank()
 
     def fill_bank(self) -> Bank:
-        file = next(self._files)
-        self._bank = Bank.fill(self.model, self.data, self.config.views, 0, file)
+        folder = next(self._files)
+        views = self.config.views
+        self._bank = Bank.fill(self.model, self.data, views, 0, folder, fingerprint="")
         return self._bank
 
     def batches(self) -> Iterator[Tensor]:

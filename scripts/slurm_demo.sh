@@ -109,7 +109,7 @@ epoch() { # that a run's progress.json tells
   "$PYTHON" - "$work/outputs" "$1" << 'PY'
 import json, pathlib, sys
 found = pathlib.Path(sys.argv[1]).rglob(f"seed-{sys.argv[2]}/progress.json")
-print(max((json.loads(path.read_text()).get("epoch", 0) for path in found), default=0))
+print(max((json.loads(path.read_text()).get("done", 0) for path in found), default=0))
 PY
 }
 status() { "$PYTHON" scripts/status.py "$work/outputs" --once; }

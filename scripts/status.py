@@ -116,8 +116,8 @@ def word(job: Job, now: float) -> str:
 
 
 def stage(job: Job) -> str:
-    if "epoch" in job.progress:
-        return f"epoch {job.progress['epoch']} of {job.progress['epochs']}"
+    if "unit" in job.progress:
+        return "{unit} {done} of {total}".format_map(job.progress)
     return job.progress.get("stage", "begun")
 
 

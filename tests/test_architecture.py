@@ -31,6 +31,7 @@ TIERS = [
         ),
         "local_gpus",
         *("backbone", "model", "checkpoint", "tracking", "console", "run_folder"),
+        "training_progress",
         *("overlay", "report", "devices", "atomic", "anomalib", "receptive_field", "versions"),
         *("embedded", "training_set", "distributed", "preparation", "jobs", "published"),
     },

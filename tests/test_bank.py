@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from anomalyncd import bank as bank_module
 from anomalyncd.bank import Bank
 from anomalyncd.errors import InputError
 from anomalyncd.model import Model
@@ -16,6 +19,20 @@ from anomalyncd.views import draw_parameters, training_views
 from tests.test_fit import CPU, small_model, training_set
 
 VIEWS = 3
+
+
+def fill(
+    folder: Path,
+    model: Model | None = None,
+    *,
+    seed: int = 5,
+    fingerprint: str = "data",
+    on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
+) -> Bank:
+    model = model or small_model()
+    return Bank.fill(
+        model, training_set(), VIEWS, seed, folder, fingerprint=fingerprint, on_views=on_views
+    )
 
 
 def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
@@ -30,7 +47,7 @@ def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_path: Path) -> None:
     model = small_model()
     model.vit.mask_on = mask_on
-    bank = Bank.fill(model, training_set(), VIEWS, 5, tmp_path / "bank")
+    bank = fill(tmp_path / "bank", model)
     x, masks = banked_views(model)
     every_view = model(x, masks).unflatten(0, (-1, VIEWS))  # (16, 3, width)
     order = torch.tensor([2, 2, 9, 15])
@@ -43,10 +60,10 @@ def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_p
 
 def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
     model = small_model()
-    bank = Bank.fill(model, training_set(), VIEWS, 5, tmp_path / "bank")
+    bank = fill(tmp_path / "bank", model)
     _, masks = banked_views(model)
     assert bank.counts.tolist() == model.vit.visible_keys(masks).sum((1, 2, 3)).tolist()
-    size = (tmp_path / "bank").stat().st_size
+    size = (tmp_path / "bank" / "tokens.f16").stat().st_size
     assert size == int(bank.counts.sum()) * model.vit.width * 2
 
 
@@ -55,4 +72,57 @@ def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
     with torch.no_grad():
         model.vit.vit.patch_embed.proj.bias.fill_(1e6)
     with pytest.raises(InputError, match=r"trunk=exact"):
-        Bank.fill(model, training_set(), VIEWS, 5, tmp_path / "bank")
+        fill(tmp_path / "bank", model)
+
+
+def interrupt(done: int, total: int, kept: int) -> None:
+    if done > total // 2:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def half_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bank of 16 regions, 3 views each, filled by two regions at a time until the tenth."""
+    monkeypatch.setattr(bank_module, "_VIEWS_AT_ONCE", 2 * VIEWS)
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "half", on_views=interrupt)
+    return tmp_path / "half"
+
+
+@pytest.mark.parametrize("torn", ["nothing", "counts", "tokens"])
+def test_filling_goes_on_where_it_was_killed(half_filled: Path, torn: str) -> None:
+    whole = fill(half_filled.with_name("whole"))
+    for name in ("counts.i64", "tokens.f16"):
+        with (half_filled / name).open("rb+") as file:
+            if name.startswith(torn):
+                file.truncate((half_filled / name).stat().st_size - 3)
+    told = []
+    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures))
+    assert torch.equal(resumed.tokens, whole.tokens)
+    assert torch.equal(resumed.counts, whole.counts)
+    kept = 30 if torn == "nothing" else 24  # of a torn group nothing is kept
+    assert told == [(done, 48, kept) for done in range(kept + 6, 49, 6)]
+
+
+def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Path) -> None:
+    whole = fill(half_filled.with_name("whole"))
+    with (half_filled / "tokens.f16").open("ab") as file:
+        file.write(b"killed in mid-write")
+    assert torch.equal(fill(half_filled).tokens, whole.tokens)
+
+
+@pytest.mark.parametrize("other", [{"seed": 6}, {"fingerprint": "other data"}])
+def test_a_bank_of_something_else_is_not_gone_on_with(
+    half_filled: Path, other: dict[str, Any]
+) -> None:
+    told = []
+    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures), **other)
+    assert told[0] == (6, 48, 0)
+    assert torch.equal(resumed.tokens, fill(half_filled.with_name("whole"), **other).tokens)
+
+
+def test_a_bank_of_other_masking_is_not_gone_on_with(half_filled: Path) -> None:
+    model = small_model()
+    model.vit.keep_threshold = 0.1
+    resumed, whole = fill(half_filled, model), fill(half_filled.with_name("whole"), model)
+    assert torch.equal(resumed.counts, whole.counts)

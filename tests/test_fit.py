@@ -216,7 +216,7 @@ def test_a_run_killed_after_its_last_epoch_needs_no_views(
     history = train()
     monkeypatch.delattr(fit, "FreshViews")
     left = tmp_path / "state.bank"
-    left.touch()
+    left.mkdir()
     assert train() == history
     assert not left.exists()
 

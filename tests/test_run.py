@@ -151,6 +151,7 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
     for key in ("scores", "losses", "head"):
         assert resumed.metrics[key] == whole.metrics[key]
     assert not states[0].exists()
+    assert not list(tmp_path.rglob("*.bank"))
 
 
 def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) -> None:

@@ -85,8 +85,10 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
         experiment.run(composed(overrides))
     assert [job.state for job in seen] == ["running"] * 3
     assert seen[0].progress["stage"] == "fit"
-    assert [job.progress.get("epoch") for job in seen] == [None, 1, 2]
-    assert seen[2].progress["epochs"] == 3
+    told = [(job.progress["unit"], job.progress["done"]) for job in seen]
+    assert told[0][0] == "view" and told[1:] == [("epoch", 1), ("epoch", 2)]
+    assert seen[0].progress["done"] == seen[0].progress["total"]
+    assert seen[2].progress["total"] == 3
     assert seen[2].progress["seconds_left"] > 0
     job = the_job(tmp_path)
     assert job.state == "stopped"
@@ -143,7 +145,7 @@ def test_a_sweep_on_slurm_may_go_on_without_its_command(
     run = RunFolder.of(composed([*overrides, "seed=1", "quiet=true"]))
     run.root.mkdir(parents=True)
     run.write_text("config.yaml", OmegaConf.to_yaml(composed([*overrides, "seed=1"])))
-    run.note_progress(stage="fit", epoch=1, epochs=3)
+    run.note_progress(stage="fit", unit="epoch", done=1, total=3)
     states = [job.state for job in find([tmp_path])]
     assert states == ["queued", "queued"], "what Slurm has stopped it will requeue"
     del sweep  # as at the end of its process
@@ -216,7 +218,8 @@ def job(state: str, **known: object) -> Job:
 
 def test_time_left_runs_down_between_words_and_silence_is_told() -> None:
     running = job(
-        "running", progress={"epoch": 12, "epochs": 50, "seconds_left": 3900.0, "at": 1000.0}
+        "running",
+        progress={"unit": "epoch", "done": 12, "total": 50, "seconds_left": 3900.0, "at": 1000.0},
     )
     assert status.word(running, 1000.0) == "epoch 12 of 50, 1:05:00 left"
     assert status.word(running, 1060.0) == "epoch 12 of 50, 1:04:00 left"
