@@ -47,5 +47,5 @@ class TrainingProgress(ExitStack):
         level = logging.INFO if tell else logging.DEBUG
         log.log(level, "%s %d of %d%s", unit, done, total, word and f": {word}")
         self._folder.note_progress(
-            stage="fit", unit=unit, done=done, total=total, seconds_left=round(left, 1)
+            stage="fit", unit=unit, done=done, total=total, seconds_left=round(left, 3)
         )
