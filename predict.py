@@ -21,5 +21,5 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     entry.register_schemas()
-    main()
+    entry.call(main)
     sys.exit(1 if entry.failures else 0)

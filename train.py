@@ -23,7 +23,7 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     entry.register_schemas()
-    main()
+    entry.call(main)
     for sweep in entry.sweeps:  # at most one
         # From what the run folders say: a launcher's jobs may have run anywhere.
         from anomalyncd import console, jobs, tables

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -18,13 +18,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalyncd import local_gpus, published
+from anomalyncd import local_gpus, mistakes, published
 from anomalyncd.atomic import written_whole
 from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
@@ -49,6 +49,7 @@ def validated(composed: DictConfig) -> Any:
     Raises:
         InputError: a mandatory value is missing, or values do not go together.
     """
+    mistakes.require_known(composed)
     _require_one_job_under_torchrun()
     _require_one_category(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
@@ -82,6 +83,23 @@ def _require_one_category(composed: DictConfig) -> None:
         raise InputError(
             f"category={category} stands for {len(lists[category])} products of MVTec AD; {needs}"
         )
+
+
+def call(main: Callable[[], None]) -> None:
+    """Call what `hydra.main` has made; what it rejects is told in one line.
+
+    Raises:
+        SystemExit: with status 1, if something was rejected.
+    """
+    in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra tells it, in its own words, and ends
+    try:
+        main()
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        if in_full:
+            raise
+        print(f"error: {mistakes.explained(error)}", file=sys.stderr)
+        sys.exit(1)
 
 
 @contextmanager
@@ -215,4 +233,4 @@ def _explain(error: Exception) -> str:
         return f"{error.filename or 'writing'}: {error.strerror}; free space or set output_root=…"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{error.filename}: {error.strerror}; set output_root=… to a folder you can write"
-    return str(error).split("\n    full_key")[0]
+    return mistakes.explained(error) if isinstance(error, OmegaConfBaseException) else str(error)

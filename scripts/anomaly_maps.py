@@ -28,7 +28,7 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     entry.register_schemas()
-    main()
+    entry.call(main)
     elsewhere = entry.failures_elsewhere()
     for message in elsewhere:
         print(f"error: {message}", file=sys.stderr)
