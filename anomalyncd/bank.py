@@ -8,6 +8,7 @@ costs the last block and the heads, and the trunk's cost no longer depends on th
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -24,12 +25,11 @@ from anomalyncd.cache import digest
 from anomalyncd.errors import InputError
 from anomalyncd.model import Model
 from anomalyncd.training_set import Pixels, TrainingSet
+from anomalyncd.versions import versions
 from anomalyncd.views import draw_parameters, training_views
 from anomalyncd.vit import padded
 
 log = logging.getLogger(__name__)
-
-_VIEWS_AT_ONCE = 64
 
 
 class Bank:
@@ -61,6 +61,7 @@ class Bank:
         folder: Path,
         *,
         fingerprint: str,
+        at_once: int = 64,
         on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
     ) -> Bank:
         """Make all views and run the trunk on them, or go on where a killed process has ended.
@@ -73,6 +74,7 @@ class Bank:
             folder: of the bank's files, which is the caller's to remove.
             fingerprint: of regions and frozen weights. What was made of others, or with other
                 settings, is made anew.
+            at_once: views that go through the trunk together.
             on_views: told how many views are done, of how many, and how many of them an earlier
                 process had done.
 
@@ -82,30 +84,30 @@ class Bank:
         device = next(model.parameters()).device
         pixels = Pixels(data, device)
         stream = torch.Generator().manual_seed(seed)
-        groups = torch.arange(len(data)).split(max(1, _VIEWS_AT_ONCE // views))
+        groups = torch.arange(len(data) * views).split(at_once)
         total, done = len(data) * views, 0
         try:
-            files = _Files(folder, _made_of(model, fingerprint, views, seed), model.vit.width)
-            kept = files.keep([len(order) * views for order in groups])
+            made_of = _made_of(model, fingerprint, views, seed, at_once)
+            files = _Files(folder, made_of, model.vit.width)
+            kept = files.keep([len(group) for group in groups])
             going_on = f", {kept} of them before" if kept else ""
             log.info("%d views go through the frozen blocks%s", total, going_on)
-            for order in groups:
-                rows = order.repeat_interleave(views)
-                drawn = draw_parameters(len(rows), data.side - model.side, stream)
-                done += len(rows)
+            for group in groups:
+                drawn = draw_parameters(len(group), data.side - model.side, stream)
+                done += len(group)
                 if done > kept:  # those kept are drawn too: the others are the same for it
-                    images, masks = pixels.rows(rows)
+                    images, masks = pixels.rows(group // views)
                     x, mask = training_views(
                         images, masks, model.side, model.mean, model.std, drawn
                     )
                     files.append(*_seen(model, x, mask))
                     on_views(done, total, kept)
+            tokens, counts = (torch.from_numpy(array) for array in files.mapped())
         except OSError as error:
             raise InputError(
-                f"{folder}: the bank cannot be written ({error.strerror}); free space, take fewer "
+                f"{folder}: the bank cannot be kept ({error.strerror}); give it room, take fewer "
                 "fit.views, or use fit.trunk=exact"
             ) from error
-        tokens, counts = (torch.from_numpy(array) for array in files.mapped())
         if devices.has_room(device, tokens.nbytes):
             tokens = tokens.to(device)
         return cls(model, tokens, counts, views)
@@ -113,6 +115,14 @@ class Bank:
     def close(self) -> None:
         """Let go of the file: some systems remove none that is mapped."""
         self.tokens = self.tokens.new_empty(0)
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove a bank's files, or what there is of them."""
+        if folder.is_file():  # as an earlier version kept it
+            folder.unlink()
+        _label(folder).unlink(missing_ok=True)  # first: without it, what is left is no bank
+        shutil.rmtree(folder, ignore_errors=True)
 
     def class_tokens(self, order: Tensor, stream: torch.Generator) -> Tensor:
         """Class tokens of two different views of each region: (2b, width), view 1 of all first.
@@ -123,10 +133,17 @@ class Bank:
         """
         drawn = torch.rand(len(order), self.views, generator=stream).topk(2).indices.T  # (2, b)
         rows = (order * self.views + drawn).flatten()
-        tokens, visible = padded(self.tokens, self.counts[rows], self.starts[rows])
+        found = torch.stack([self.starts[rows], self.counts[rows]])
+        longest = int(found[1].max())
+        starts, counts = devices.moved(found, self.tokens.device)
+        tokens, visible = padded(self.tokens, counts, starts, longest)
         device = next(self.model.parameters()).device
-        tokens, visible = (t.to(device, non_blocking=True) for t in (tokens, visible))
+        tokens, visible = (devices.moved(t, device) for t in (tokens, visible))
         return self.model.vit.describe(tokens.float(), visible)
+
+
+def _label(folder: Path) -> Path:
+    return folder / "made_of"
 
 
 class _Files:
@@ -141,12 +158,14 @@ class _Files:
         """
         self.tokens, self.counts = folder / "tokens.f16", folder / "counts.i64"
         self.width = width
-        label = folder / "made_of"
-        if not label.exists() or label.read_text(encoding="utf-8") != made_of:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir()
-            for file in (self.tokens, self.counts):
-                file.touch()
+        label = _label(folder)
+        files = (self.tokens, self.counts)
+        whole = all(path.is_file() for path in (label, *files))
+        if not whole or label.read_text(encoding="utf-8") != made_of:
+            Bank.remove(folder)
+            folder.mkdir(exist_ok=True)
+            for file in files:
+                file.write_bytes(b"")
             label.write_text(made_of, encoding="utf-8")
 
     def keep(self, groups: Sequence[int]) -> int:
@@ -166,14 +185,15 @@ class _Files:
     def append(self, tokens: Tensor, counts: Tensor) -> None:
         """Add a group: (total, width) tokens of views of (b,) counts each."""
         for path, values in ((self.tokens, tokens.half()), (self.counts, counts)):
-            with path.open("ab") as file:  # the counts last: they say that the tokens are there
+            with path.open("ab") as file:
                 file.write(values.cpu().numpy().data)
 
     def mapped(self) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
         """All tokens, (total, width), on disk, and all counts."""
         counts = np.fromfile(self.counts, np.int64)
         shape = (int(counts.sum()), self.width)
-        return np.memmap(self.tokens, np.float16, mode="c", shape=shape), counts
+        # "r+", because a private map counts as memory that must be there, though nothing is written
+        return np.memmap(self.tokens, np.float16, mode="r+", shape=shape), counts
 
     @property
     def _bytes_each(self) -> int:
@@ -183,14 +203,19 @@ class _Files:
 def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """What the last block's class token sees of views: packed tokens, and how many of each."""
     tokens, counts = model.vit.seen_tokens(images, model.vit.visible_keys(masks))
-    if not bool((tokens.abs() <= torch.finfo(torch.float16).max).all()):
+    largest = float(tokens.abs().max())
+    if not math.isfinite(largest):
+        raise InputError(
+            "the frozen blocks give numbers that are not finite; check the backbone's weights"
+        )
+    if largest > torch.finfo(torch.float16).max:
         raise InputError(
             "fit.trunk=bank: this backbone's tokens do not fit half precision; use fit.trunk=exact"
         )
     return tokens, counts
 
 
-def _made_of(model: Model, fingerprint: str, views: int, seed: int) -> str:
+def _made_of(model: Model, fingerprint: str, views: int, seed: int, at_once: int) -> str:
     vit = model.vit
     masking = [vit.first_masked, vit.mask_on, vit.keep_pool, vit.keep_threshold]
-    return digest(fingerprint, views, seed, masking, str(vit.precision))
+    return digest(fingerprint, views, seed, at_once, masking, str(vit.precision), versions())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import torch
+from torch import Tensor
 
 from anomalyncd.errors import InputError
 
@@ -16,14 +17,17 @@ def choose(name: str) -> torch.device:
         InputError: no such device.
     """
     if name in ("auto", "cuda") and torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     if name == "auto":
         return torch.device("cpu")
     try:
-        torch.empty(1, device=name)
-        return torch.device(name)
+        device = torch.empty(1, device=name).device
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError("only cpu and cuda are supported")
+        return device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device={name}: not usable here ({error}); use device=auto") from error
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise InputError(f"device={name}: not usable here ({reason}); use device=auto") from error
 
 
 def precision(name: str, device: torch.device) -> torch.dtype:
@@ -44,6 +48,13 @@ def precision(name: str, device: torch.device) -> torch.dtype:
 def has_room(device: torch.device, size: int) -> bool:
     """Whether a GPU's free memory holds `size` bytes twice over; other devices keep no copies."""
     return device.type == "cuda" and 2 * size <= torch.cuda.mem_get_info(device)[0]
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to the device without waiting for it: from pageable memory a GPU makes the host wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def describe(device: torch.device) -> str:

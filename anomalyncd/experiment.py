@@ -34,6 +34,7 @@ from anomalyncd import (
     tracking,
     training_set,
 )
+from anomalyncd.bank import Bank
 from anomalyncd.cache import Cache, digest
 from anomalyncd.classify import Assignment, assign, classify
 from anomalyncd.config import (
@@ -108,6 +109,7 @@ def run(config: Config) -> Outcome:
                 console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
             return Outcome(folder.root, folder.metrics, was_finished=True)
         if config.rerun:
+            Bank.remove(fit.bank_beside(folder.path(_STATE)))  # large, and of no use any more
             folder.set_aside()
         folder.create()
         with console.logging_to(folder.path("log.txt"), quiet=config.quiet):

@@ -7,7 +7,6 @@ would have seen. Where class tokens come from is the business of `exact` and `ba
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -62,11 +61,11 @@ def fit(
     """
     optimizer = make_optimizer(model, config)
     history = state.load(model, optimizer)
-    bank = state.path.with_suffix(".bank")
+    bank = bank_beside(state.path)
     device = next(model.parameters()).device
     model.vit.precision = devices.precision(config.precision, device)
     if history and state.epochs_done == config.epochs:  # it was killed after its last epoch
-        shutil.rmtree(bank, ignore_errors=True)
+        Bank.remove(bank)
         return history
     targets = Targets(data, device)
     source: AbstractContextManager[FreshViews | Bank]
@@ -99,6 +98,11 @@ def fit(
     return history
 
 
+def bank_beside(state: Path) -> Path:
+    """Where the bank of the run lies that keeps its epochs in `state`."""
+    return state.with_suffix(".bank")
+
+
 @contextmanager
 def _banked(
     model: Model,
@@ -109,22 +113,25 @@ def _banked(
     fingerprint: str,
     on_views: Callable[[int, int, int], None],
 ) -> Iterator[Bank]:
-    """A bank that goes when training ends; only who was interrupted finds it again."""
-    bank = None
-    interrupted = False
+    """A bank that goes when training ends; who was interrupted finds it again."""
+    bank, goes_on = None, True
     try:
         bank = Bank.fill(
-            *(model, data, config.views, seed, folder), fingerprint=fingerprint, on_views=on_views
+            *(model, data, config.views, seed, folder),
+            fingerprint=fingerprint,
+            at_once=2 * config.batch_size,
+            on_views=on_views,
         )
         yield bank
-    except (KeyboardInterrupt, SystemExit):
-        interrupted = True
+        goes_on = False
+    except InputError as error:
+        goes_on = isinstance(error.__cause__, OSError)  # a disk that was full; else all in vain
         raise
     finally:
         if bank:
             bank.close()
-        if not interrupted:
-            shutil.rmtree(folder, ignore_errors=True)
+        if not goes_on:
+            Bank.remove(folder)
 
 
 def step(

@@ -13,6 +13,8 @@ from torch import Tensor
 from anomalyncd import devices
 from anomalyncd.types import UNLABELLED, Regions
 
+_REGIONS_AT_ONCE = 1024
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -74,7 +76,7 @@ class Targets:
     def batch(self, order: Tensor) -> Batch:
         """Of regions in ascending order, which puts base ones first."""
         n_base = int((order < self.n_base).sum())
-        rows = order.to(self.labels.device, non_blocking=True)
+        rows = devices.moved(order, self.labels.device)
         return Batch(self.labels[rows], self.scores[rows[n_base:]], n_base)
 
 
@@ -87,18 +89,18 @@ class Pixels:
         self.resident: tuple[Tensor, Tensor] | None = None
         pixels = len(data) * math.prod(data.novel.masks.shape[1:])
         if devices.has_room(device, 4 * pixels):  # RGB and mask
-            images, masks = data.pixels(torch.arange(len(data)))
-            self.resident = images.to(device), masks.to(device)
+            # part by part: the host's memory may be smaller than the GPU's
+            parts = [
+                tuple(pixels.to(device) for pixels in data.pixels(part))
+                for part in torch.arange(len(data)).split(_REGIONS_AT_ONCE)
+            ]
+            images, masks = zip(*parts, strict=True)
+            self.resident = torch.cat(images), torch.cat(masks)
 
     def rows(self, order: Tensor) -> tuple[Tensor, Tensor]:
         """Images and masks of regions in ascending order, on the device."""
         if self.resident is None:
             images, masks = self.data.pixels(order)
-            if self.device.type == "cuda":
-                images, masks = images.pin_memory(), masks.pin_memory()
-            return (
-                images.to(self.device, non_blocking=True),
-                masks.to(self.device, non_blocking=True),
-            )
-        rows = order.to(self.device, non_blocking=True)
+            return devices.moved(images, self.device), devices.moved(masks, self.device)
+        rows = devices.moved(order, self.device)
         return self.resident[0][rows], self.resident[1][rows]

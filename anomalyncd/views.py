@@ -17,6 +17,8 @@ from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 from torch.nn import functional as F
 
+from anomalyncd import devices
+
 BLUR_RADIUS = 16  # of the widest kernel; the widths are 9, 13, ..., 33
 CONTRAST, SATURATION = 1, 2  # columns of `Parameters.colour`; brightness is column 0
 
@@ -42,7 +44,7 @@ class Parameters:
     def to(self, device: torch.device) -> Parameters:
         """Move to `device` in one transfer; float32 holds every value here exactly."""
         here = [getattr(self, field.name) for field in fields(self)]
-        packed = torch.cat([tensor.float() for tensor in here], 1).to(device, non_blocking=True)
+        packed = devices.moved(torch.cat([tensor.float() for tensor in here], 1), device)
         there = packed.split([tensor.shape[1] for tensor in here], 1)
         return Parameters(*(a.to(b.dtype) for a, b in zip(there, here, strict=True)))
 

@@ -137,7 +137,7 @@ class MaskGuidedViT(nn.Module):
                     visible[group],
                     kept_first[:, :most] if int(counts[group].min()) < n else None,
                 )
-                places, real = _places(starts[group], counts[group])
+                places, real = _places(starts[group], counts[group], most)
                 tokens[places[real]] = x[real].float()
         return tokens, counts
 
@@ -257,27 +257,29 @@ class MaskGuidedViT(nn.Module):
         return _project(attn, out.flatten(1)[:, None], normed[:, :1])
 
 
-def padded(tokens: Tensor, counts: Tensor, starts: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def padded(
+    tokens: Tensor, counts: Tensor, starts: Tensor | None = None, longest: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Put packed tokens of images side by side.
 
     Args:
         tokens: (total, width), image after image.
-        counts: (b,), tokens of each.
+        counts: (b,), tokens of each, on the same device.
         starts: (b,), the first of each; None: one image follows the other.
+        longest: the largest count, where asking the device for it would take time.
 
     Returns:
         (b, k, width), filled up with other images' tokens, and which are real, (b, 1, 1, k).
     """
     if starts is None:
         starts = counts.cumsum(0) - counts
-    places, real = _places(starts, counts)
-    places = places.clamp_(max=len(tokens) - 1).to(tokens.device, non_blocking=True)
-    return tokens[places], real[:, None, None]
+    places, real = _places(starts, counts, int(counts.max()) if longest is None else longest)
+    return tokens[places.clamp_(max=len(tokens) - 1)], real[:, None, None]
 
 
-def _places(starts: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Where `counts` (b,) tokens from `starts` on lie, and which are real: (b, k) each."""
-    place = torch.arange(int(counts.max()), device=counts.device)
+def _places(starts: Tensor, counts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
+    """Where `counts` (b,) tokens from `starts` on lie, and which are real: (b, longest) each."""
+    place = torch.arange(longest, device=counts.device)
     return starts[:, None] + place, place < counts[:, None]
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from anomalyncd import bank as bank_module
-from anomalyncd.bank import Bank
+from anomalyncd import fit
+from anomalyncd.bank import Bank, _Files
+from anomalyncd.checkpoint import TrainingState
+from anomalyncd.config import FitConfig
 from anomalyncd.errors import InputError
 from anomalyncd.model import Model
 from anomalyncd.training_set import Pixels
@@ -25,13 +30,18 @@ def fill(
     folder: Path,
     model: Model | None = None,
     *,
+    views: int = VIEWS,
     seed: int = 5,
     fingerprint: str = "data",
+    at_once: int = 2 * VIEWS,
     on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
 ) -> Bank:
     model = model or small_model()
     return Bank.fill(
-        model, training_set(), VIEWS, seed, folder, fingerprint=fingerprint, on_views=on_views
+        *(model, training_set(), views, seed, folder),
+        fingerprint=fingerprint,
+        at_once=at_once,
+        on_views=on_views,
     )
 
 
@@ -47,7 +57,7 @@ def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_path: Path) -> None:
     model = small_model()
     model.vit.mask_on = mask_on
-    bank = fill(tmp_path / "bank", model)
+    bank = fill(tmp_path / "bank", model, at_once=16 * VIEWS)
     x, masks = banked_views(model)
     every_view = model(x, masks).unflatten(0, (-1, VIEWS))  # (16, 3, width)
     order = torch.tensor([2, 2, 9, 15])
@@ -60,11 +70,19 @@ def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_p
 
 def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
     model = small_model()
-    bank = fill(tmp_path / "bank", model)
+    bank = fill(tmp_path / "bank", model, at_once=16 * VIEWS)
     _, masks = banked_views(model)
     assert bank.counts.tolist() == model.vit.visible_keys(masks).sum((1, 2, 3)).tolist()
     size = (tmp_path / "bank" / "tokens.f16").stat().st_size
     assert size == int(bank.counts.sum()) * model.vit.width * 2
+
+
+def test_broken_weights_are_told(tmp_path: Path) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.vit.vit.patch_embed.proj.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="not finite; check the backbone's weights"):
+        fill(tmp_path / "bank", model)
 
 
 def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
@@ -81,9 +99,8 @@ def interrupt(done: int, total: int, kept: int) -> None:
 
 
 @pytest.fixture
-def half_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def half_filled(tmp_path: Path) -> Path:
     """A bank of 16 regions, 3 views each, filled by two regions at a time until the tenth."""
-    monkeypatch.setattr(bank_module, "_VIEWS_AT_ONCE", 2 * VIEWS)
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path / "half", on_views=interrupt)
     return tmp_path / "half"
@@ -111,18 +128,79 @@ def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Pat
     assert torch.equal(fill(half_filled).tokens, whole.tokens)
 
 
-@pytest.mark.parametrize("other", [{"seed": 6}, {"fingerprint": "other data"}])
+@pytest.mark.parametrize(
+    "other", [{"seed": 6}, {"fingerprint": "other data"}, {"views": 6, "seed": 5}, {"at_once": 8}]
+)
 def test_a_bank_of_something_else_is_not_gone_on_with(
     half_filled: Path, other: dict[str, Any]
 ) -> None:
     told = []
     resumed = fill(half_filled, on_views=lambda *figures: told.append(figures), **other)
-    assert told[0] == (6, 48, 0)
+    assert told[0][2] == 0
     assert torch.equal(resumed.tokens, fill(half_filled.with_name("whole"), **other).tokens)
 
 
-def test_a_bank_of_other_masking_is_not_gone_on_with(half_filled: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "value"), [("keep_threshold", 0.1), ("precision", torch.bfloat16)]
+)
+def test_a_bank_of_another_trunk_is_not_gone_on_with(
+    half_filled: Path, setting: str, value: Any
+) -> None:
     model = small_model()
-    model.vit.keep_threshold = 0.1
-    resumed, whole = fill(half_filled, model), fill(half_filled.with_name("whole"), model)
-    assert torch.equal(resumed.counts, whole.counts)
+    setattr(model.vit, setting, value)
+    told = []
+    fill(half_filled, model, on_views=lambda *figures: told.append(figures))
+    assert told[0] == (6, 48, 0)
+
+
+@pytest.mark.parametrize("left", ["file", "no counts", "no label"])
+def test_what_is_no_bank_is_replaced(half_filled: Path, left: str) -> None:
+    if left == "file":
+        Bank.remove(half_filled)
+        half_filled.write_bytes(b"of an earlier version")
+    else:
+        (half_filled / {"no counts": "counts.i64", "no label": "made_of"}[left]).unlink()
+    assert torch.equal(fill(half_filled).tokens, fill(half_filled.with_name("whole")).tokens)
+
+
+def test_a_bank_may_be_larger_than_memory(tmp_path: Path) -> None:
+    files = _Files(tmp_path / "bank", "data", width=192)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    tokens = 2 * memory // (2 * files.width)
+    try:
+        os.truncate(files.tokens, 2 * files.width * tokens)  # takes no room until it is written
+    except OSError:
+        pytest.skip("this file system has no sparse files of that size")
+    files.counts.write_bytes(np.int64(tokens).tobytes())
+    assert files.mapped()[0].shape == (tokens, files.width)
+
+
+def test_a_full_disk_is_told_and_what_is_done_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = _Files.append
+
+    def fills_up(files: _Files, tokens: torch.Tensor, counts: torch.Tensor) -> None:
+        if np.fromfile(files.counts, np.int64).size == 24:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(files, tokens, counts)
+
+    def train(told: list) -> None:
+        fit.fit(
+            small_model(),
+            training_set(),
+            FitConfig(trunk="bank", views=3, epochs=1, batch_size=4),
+            seed=5,
+            state=TrainingState(tmp_path / "state", "data"),
+            on_epoch=lambda *_: None,
+            on_views=lambda *figures: told.append(figures),
+        )
+
+    monkeypatch.setattr(_Files, "append", fills_up)
+    with pytest.raises(InputError, match="No space left on device"):
+        train([])
+    monkeypatch.undo()
+    told: list = []
+    train(told)
+    assert told[0] == (32, 48, 24)
+    assert not (tmp_path / "state.bank").exists()

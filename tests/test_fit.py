@@ -181,6 +181,7 @@ def test_weight_decay_leaves_vectors_alone() -> None:
 @pytest.mark.parametrize("trunk", ["exact", "bank"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) -> None:
     config = FitConfig(trunk=trunk, views=3, epochs=4, batch_size=8)
+    made: list = []
 
     def train(name: str, stop_after: int | None = None) -> tuple[Model, list]:
         model = small_model()
@@ -190,13 +191,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
             if epoch + 1 == stop_after:
                 raise KeyboardInterrupt
 
-        return model, fit.fit(model, training_set(), config, seed=1, state=state, on_epoch=on_epoch)
+        return model, fit.fit(
+            *(model, training_set(), config),
+            seed=1,
+            state=state,
+            on_epoch=on_epoch,
+            on_views=lambda *figures: made.append(figures),
+        )
 
     whole, history = train("whole.safetensors")
     with pytest.raises(KeyboardInterrupt):
         train("broken.safetensors", stop_after=2)
+    made.clear()
     resumed, resumed_history = train("broken.safetensors")
     assert resumed_history == history
+    assert not made, "views are not made twice"
     for (name, a), (_, b) in zip(whole.trainable(), resumed.trainable(), strict=True):
         assert torch.equal(a, b), name
     left = {path.suffix for path in tmp_path.iterdir()}
@@ -221,15 +230,16 @@ def test_a_run_killed_after_its_last_epoch_needs_no_views(
     assert not left.exists()
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("trunk", ["exact", "bank"])
-def test_training_learns_the_base_classes(trunk: str, tmp_path: Path) -> None:
+def test_training_learns_the_base_classes(trunk: str, precision: str, tmp_path: Path) -> None:
     data = training_set()
     assert data.base is not None
     data.base.images[1::2] //= 4  # one class is darker than the other
     history = fit.fit(
         small_model(),
         data,
-        FitConfig(trunk=trunk, epochs=8, batch_size=8, learning_rate=0.05),
+        FitConfig(trunk=trunk, precision=precision, epochs=12, batch_size=8, learning_rate=0.01),
         seed=0,
         state=TrainingState(tmp_path / "state", "data"),
         on_epoch=lambda *_: None,

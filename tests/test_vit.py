@@ -150,3 +150,16 @@ def test_refuses_what_it_cannot_mask() -> None:
 
 class _OtherBlock(timm.models.vision_transformer.ParallelScalingBlock):
     pass
+
+
+@pytest.mark.parametrize("mode", ["class_token", "patch_tokens", "all_tokens", "none"])
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True, "qkv_bias": False}, {"reg_tokens": 2}])
+def test_frozen_blocks_in_bfloat16_are_close(mode: str, options: dict[str, object]) -> None:
+    model = MaskGuidedViT(small_vit(**options), 2, mode)  # type: ignore[arg-type]
+    x, masks = torch.rand(2, 3, 32, 32), half_mask()
+    full = model(x, masks)
+    model.precision = torch.bfloat16
+    lower = model(x, masks)
+    assert lower.dtype == torch.float32
+    assert not torch.equal(lower, full)
+    torch.testing.assert_close(lower, full, rtol=0, atol=0.05)  # of a unit variance
