@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from anomalyncd import entry
+from anomalyncd.config import PredictConfig
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="predict")
@@ -21,5 +22,5 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     entry.register_schemas()
-    entry.call(main)
+    entry.call(main, PredictConfig)
     sys.exit(1 if entry.failures else 0)

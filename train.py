@@ -8,6 +8,7 @@ import hydra
 from omegaconf import DictConfig
 
 from anomalyncd import entry
+from anomalyncd.config import Config
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -23,7 +24,7 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     entry.register_schemas()
-    entry.call(main)
+    entry.call(main, Config)
     for sweep in entry.sweeps:  # at most one
         # From what the run folders say: a launcher's jobs may have run anywhere.
         from anomalyncd import console, jobs, tables

@@ -338,8 +338,8 @@ def _explained(model: str) -> Iterator[None]:
             raise InputError(
                 f"detector.model={model}: what it needs could not be fetched or read ({reason}); "
                 "go online once, or for a trial without pretrained weights set "
-                "detector.options.pre_trained=false where the model has it; efficientad also needs "
-                "pictures of anything in detector.options.imagenet_dir=…, draem in dtd_dir=…"
+                "+detector.options.pre_trained=false where the model has it; efficientad also "
+                "needs pictures of anything in +detector.options.imagenet_dir=…, draem in dtd_dir=…"
             ) from error
         raise InputError(
             f"detector.model={model}: anomalib failed ({type(error).__name__}: {reason}); check "

@@ -92,7 +92,7 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
             f"{key}.name={config.name}: its weights could not be fetched from the hub "
             f"({type(error).__name__}: {reason[0] if reason else 'no reason given'}); give a local "
             f"file with {key}.checkpoint=…, go online, or try the software without weights: "
-            "backbone=embedded, detector=musc_descriptors"
+            "backbone=embedded, detector=musc_embedded"
         ) from error
     if not isinstance(vit, VisionTransformer):
         raise not_a_vit

@@ -35,8 +35,16 @@ class _TypeFolder:
     masks: dict[str, Path]
 
 
-def load(config: DatasetConfig, category: str, cache: Cache) -> Dataset:
+def load(
+    config: DatasetConfig, category: str, cache: Cache, path_key: str = "dataset.path"
+) -> Dataset:
     """Find the images of one product.
+
+    Args:
+        config: where they are, and how their folders are read.
+        category: the product's name.
+        cache: for drawn products.
+        path_key: the setting that a message about a wrong path names.
 
     Raises:
         InputError: a folder is missing or empty, or two images have one name.
@@ -49,7 +57,7 @@ def load(config: DatasetConfig, category: str, cache: Cache) -> Dataset:
         case MtdConfig():
             return _load_mtd(_existing(Path(config.path), "dataset.path"), config)
         case FolderConfig():
-            return _load_folder(_existing(Path(config.path), "dataset.path"), config)
+            return _load_folder(_existing(Path(config.path), path_key), config)
     raise InputError(f"dataset.kind={config.kind}: expected demo, mvtec, mtd or folder")
 
 

@@ -59,7 +59,7 @@ class _Choice:
         _require(
             self.kind == own,
             f"kind={self.kind} on top of {own} is no choice; choose the group's option itself, "
-            f"such as detector={self.kind} instead of detector.kind={self.kind}",
+            "as detector=files, not detector.kind=files",
         )
 
 
@@ -459,7 +459,7 @@ class PredictConfig:
     run: str = MISSING  # the run's folder
     path: str = MISSING  # holds the new images, loose or in sub-folders
     detector: DetectorConfig = MISSING  # the kind of maps that the run was trained on
-    category: str = "images"  # folder of the maps below detector.path, if there is one
+    category: str = MISSING  # folder of the maps below detector.path, if there is one
     output: str | None = None  # must not hold predictions yet; None: `predictions` in the run
     checkpoint: str | None = None  # the backbone's weights file, if it has been moved
     device: str = "auto"
@@ -468,7 +468,9 @@ class PredictConfig:
     def __post_init__(self) -> None:
         _require(
             isinstance(self.detector, FilesDetectorConfig),
-            "predict.py takes the maps of new images from files: detector=files",
+            "predict.py takes the maps of new images from files: make them with "
+            f"scripts/anomaly_maps.py dataset=folder dataset.path={self.path} detector=…, "
+            "which tells the detector.path=… to give here",
         )
 
 

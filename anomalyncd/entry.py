@@ -33,6 +33,7 @@ from anomalyncd.run_folder import RunFolder
 
 FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever process
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed
+_jobs_begun = False  # what Hydra raises before is about the command line
 sweeps: list[Path] = []  # folders of the sweeps that this process has begun
 
 
@@ -50,12 +51,13 @@ def validated(composed: DictConfig) -> Any:
         InputError: a mandatory value is missing, or values do not go together.
     """
     mistakes.require_known(composed)
-    _require_one_job_under_torchrun()
-    _require_one_category(composed)
     missing = sorted(OmegaConf.missing_keys(composed))
+    if "dataset" not in missing:
+        _require_one_category(composed)
     if missing:
         example = " ".join(f"{key}=…" for key in missing)
         raise InputError(f"not set: {', '.join(missing)}; add {example}")
+    _require_one_job_under_torchrun()
     return OmegaConf.to_object(composed)
 
 
@@ -85,26 +87,35 @@ def _require_one_category(composed: DictConfig) -> None:
         )
 
 
-def call(main: Callable[[], None]) -> None:
+def call(main: Callable[[], None], schema: type) -> None:
     """Call what `hydra.main` has made; what it rejects is told in one line.
+
+    Args:
+        main: the script's.
+        schema: of its configuration.
 
     Raises:
         SystemExit: with status 1, if something was rejected.
     """
     in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra tells it, in its own words, and ends
+    # argparse takes -m before the settings alone; people add it to the command that worked.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
         main()
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        if in_full:
+    except (CompactHydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
+        known = isinstance(error, CompactHydraException | OmegaConfBaseException)
+        if in_full or (_jobs_begun and not known):
             raise
-        print(f"error: {mistakes.explained(error)}", file=sys.stderr)
+        print(f"error: {mistakes.explained(error, schema)}", file=sys.stderr)
         sys.exit(1)
 
 
 @contextmanager
 def one_line_errors(debug: bool) -> Iterator[None]:
     """Print what the user can mend as one line and note the failure; the rest stays a traceback."""
+    global _jobs_begun
+    _jobs_begun = True
     try:
         yield
     except KeyboardInterrupt:
@@ -233,4 +244,4 @@ def _explain(error: Exception) -> str:
         return f"{error.filename or 'writing'}: {error.strerror}; free space or set output_root=…"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{error.filename}: {error.strerror}; set output_root=… to a folder you can write"
-    return mistakes.explained(error) if isinstance(error, OmegaConfBaseException) else str(error)
+    return mistakes.without_details(error)

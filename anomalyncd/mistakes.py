@@ -6,13 +6,9 @@ from __future__ import annotations
 import re
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, cast
 
-from hydra.errors import (
-    CompactHydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -20,72 +16,105 @@ from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
 
 GROUPS = ("experiment", "ablation", "compat", "launcher")  # chosen like settings, but are none
+_AMBIGUOUS = r"Ambiguous value for argument '(.*)'"
+_SET_ALREADY = (
+    r"Multiple values for ([\w./]+)\.",
+    r"Could not append to config\. An item is already at '(.*?)'",
+)
+_UNKNOWN = r"Could not override '(.*?)'\.\s+No match in the defaults list"
 
 
-def require_known(composed: DictConfig, above: str = "") -> None:
+def require_known(composed: DictConfig) -> None:
     """Reject keys that were appended to a schema.
 
     Raises:
         InputError: one was; it is named, with the setting that may have been meant.
     """
-    schema = OmegaConf.get_type(composed)
-    if not is_dataclass(schema):  # a dictionary of the user's own, as `detector.options`
-        return
-    known = {field.name for field in fields(schema)}
-    for key in map(str, composed):
-        if key not in known:
-            raise InputError(_no_such_setting(above + key))
-        if OmegaConf.is_missing(composed, key) or OmegaConf.is_interpolation(composed, key):
-            continue
-        if isinstance(composed[key], DictConfig):
-            require_known(composed[key], f"{above}{key}.")
+    if unknown := _first_unknown(composed, ""):
+        raise InputError(_no_such_setting(unknown, cast(type, OmegaConf.get_type(composed))))
 
 
-def explained(error: CompactHydraException | OmegaConfBaseException) -> str:
-    """What Hydra or OmegaConf has to say of an override, as one line for who typed it."""
-    if ambiguous := re.match(r"Ambiguous value for argument '(.*)'", str(error)):
-        override = ambiguous[1]
-        key, _, value = override.partition("=")
+def explained(error: Exception, root: type) -> str:
+    """What Hydra or OmegaConf has to say of an override, as one line for who typed it.
+
+    Args:
+        error: of Hydra's composing, or OmegaConf's.
+        root: schema of the script's configuration.
+    """
+    text = str(error)
+    if found := re.match(_AMBIGUOUS, text):
         return (
-            f"{override}: several values; add -m to run them one after the other, or quote what is "
-            f"one: \"{key}='{value}'\""
+            f"{found[1]}: several values; add -m directly after the script's name to run one after "
+            "the other, write a list as key=[a,b] and one text as \"key='a,b'\""
         )
+    for pattern in _SET_ALREADY:
+        if found := re.match(pattern, text):
+            return f"{found[1]}: has a value already, so it needs no +: {found[1]}=…"
+    if found := re.match(_UNKNOWN, text):
+        return _no_such_setting(found[1], root)
     match error, error.__cause__:
         case OverrideParseException(override=override), _:
             return (
-                f"{override}: expected key=value; a value with other than plain letters needs "
-                "inner quotes: \"key='value'\""
+                f"{override}: expected key=value without spaces around the =; a value with other "
+                "than plain letters needs inner quotes: \"key='value'\""
             )
         case MissingConfigException(options=[*options], missing_cfg_file=str(name)), _:
             group, _, option = name.rpartition("/")
-            return f"{group}={option}: there is no such option; expected {_listed(options)}"
+            meant = get_close_matches(option, options, n=1)
+            suggestion = f"did you mean {meant[0]}? " if meant else ""
+            return f"{group}={option}: no such option; {suggestion}there are {_listed(options)}"
         case _, ConfigAttributeError(full_key=str(key)) | ConfigKeyError(full_key=str(key)):
-            return _no_such_setting(key)
+            return _no_such_setting(key, root)
         case _, OmegaConfBaseException() as cause:
-            override = str(error).removeprefix("Error merging override ")
-            return f"{override}: {_without_details(cause)}"
-    return " ".join(_without_details(error).split())
+            override = text.removeprefix("Error merging override ")
+            return f"{override}: {without_details(cause)}"
+    return " ".join(without_details(error).split())
 
 
-def _no_such_setting(key: str) -> str:
-    owners = _owners_of_settings()
-    if key in owners:  # of another option of its group than the one chosen
-        return f"{key}: is a setting of {_listed(owners[key])}; choose that, or leave {key} out"
-    name = key.rpartition(".")[2]
-    elsewhere = [known for known in owners if known.rpartition(".")[2] == name]
-    meant = elsewhere or get_close_matches(key, [*owners, *GROUPS], n=1, cutoff=0.7)
+def without_details(error: Exception) -> str:
+    """An error of OmegaConf without the lines that name its types."""
+    return str(error).split("\n    full_key")[0]
+
+
+def _first_unknown(node: DictConfig, above: str) -> str | None:
+    schema = OmegaConf.get_type(node)
+    if not is_dataclass(schema):  # a dictionary of the user's own, as `detector.options`
+        return None
+    known = {field.name for field in fields(schema)}
+    for key in map(str, node):
+        if key not in known:
+            return above + key
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        below = node[key]
+        if isinstance(below, DictConfig) and (unknown := _first_unknown(below, f"{above}{key}.")):
+            return unknown
+    return None
+
+
+def _no_such_setting(key: str, root: type) -> str:
+    settings = _settings(root)
+    if owners := settings.get(key):  # of another option of its group than the one chosen
+        return f"{key}: is a setting of {_listed(owners)}; choose that, or leave {key} out"
+    above, _, name = key.rpartition(".")
+    if above in _DICTIONARIES:
+        return f"{key}: a name of your own needs a +: +{key}=…"
+    elsewhere = [other for other in settings if other.rpartition(".")[2] == name and other != key]
+    known = [*settings, *(GROUPS if "dataset" in settings else ())]
+    meant = elsewhere or get_close_matches(key, known, n=1, cutoff=0.7)
     suggestion = f"did you mean {_listed(meant)}? " if meant else ""
-    return f"{key}: there is no such setting; {suggestion}python train.py --help lists all"
+    return f"{key}: there is no such setting; {suggestion}anomalyncd/config.py explains all"
 
 
-def _owners_of_settings() -> dict[str, list[str]]:
-    """Every key of every schema, dotted, and of which kinds of choices it is: `detector=files`."""
-    owners: dict[str, list[str]] = {}
+def _settings(root: type) -> dict[str, list[str]]:
+    """Every key of a script, dotted, and whose it is if not everybody's: `detector=files`."""
+    found: dict[str, list[str]] = {key: [] for key in _keys(root, "")}
     for group, name, schema in schemas():
         choice = group.removeprefix("schema/")
-        for key in _keys(schema, f"{choice}." if choice else ""):
-            owners.setdefault(key, []).append(f"{choice}={name}" if choice else name)
-    return owners
+        if choice in found:
+            for key in _keys(schema, f"{choice}."):
+                found.setdefault(key, []).append(f"{choice}={name}")
+    return found
 
 
 def _keys(schema: Any, above: str) -> list[str]:
@@ -97,9 +126,13 @@ def _keys(schema: Any, above: str) -> list[str]:
     return keys
 
 
+_DICTIONARIES = {
+    f"{group.removeprefix('schema/')}.{field.name}"
+    for group, _, schema in schemas()
+    for field in fields(schema)
+    if field.default_factory is dict
+}
+
+
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
-
-
-def _without_details(error: Exception) -> str:
-    return str(error).split("\n    full_key")[0]

@@ -38,7 +38,7 @@ def predict(config: PredictConfig) -> Path:
     network.vit.precision = devices.precision(recipe.fit.precision, device)
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
-        dataset = catalog.load(FolderConfig(path=config.path), config.category, cache)
+        dataset = catalog.load(FolderConfig(path=config.path), config.category, cache, "path")
         detector = detectors.create(config.detector, config.category, device, cache.root)
         anomaly_maps = maps.collect(
             detector,

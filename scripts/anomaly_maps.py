@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig
 
 from anomalyncd import entry
+from anomalyncd.config import Config
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -28,7 +29,7 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     entry.register_schemas()
-    entry.call(main)
+    entry.call(main, Config)
     elsewhere = entry.failures_elsewhere()
     for message in elsewhere:
         print(f"error: {message}", file=sys.stderr)

@@ -109,7 +109,8 @@ def word(job: Job, now: float) -> str:
     silent = max(now - job.progress.get("at", now), 0)
     told = [stage(job)]
     if "seconds_left" in job.progress:
-        told.append(f"{duration(max(job.progress['seconds_left'] - silent, 0))} left")
+        left = duration(max(job.progress["seconds_left"] - silent, 0))
+        told.append(f"{left} left" + " before training" * (job.progress.get("unit") == "view"))
     if silent > SILENCE:
         told.append(f"last word {duration(silent)} ago")
     return ", ".join(told)

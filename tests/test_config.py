@@ -114,7 +114,7 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["fit.entropy_weight=nan"], "fit.entropy_weight=nan"),
         (["backbone.side=16"], "backbone.side=16: expected more than 16"),
         (["attention.masked_blocks=-1"], "attention.masked_blocks=-1"),
-        (["detector.kind=ground_truth"], "detector=ground_truth instead of detector.kind"),
+        (["detector.kind=ground_truth"], "as detector=files, not detector.kind=files"),
         (["base.kind=none"], "kind=none on top of demo is no choice"),
         (["output_root="], "output_root is empty"),
         (["category=."], "category=.: expected one folder"),

@@ -10,6 +10,7 @@ from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalyncd import entry, mistakes
+from anomalyncd.config import Config, PredictConfig
 from anomalyncd.errors import InputError
 from tests.test_run import command
 
@@ -17,15 +18,15 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 entry.register_schemas()
 
 
-def told(*overrides: str) -> str:
+def told(*overrides: str, script: str = "train") -> str:
     """What is said of a command line, as `entry` would say it."""
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            entry.validated(compose("train", list(overrides)))
+            entry.validated(compose(script, list(overrides)))
     except InputError as error:
         return str(error)
     except (CompactHydraException, OmegaConfBaseException) as error:
-        return mistakes.explained(error)
+        return mistakes.explained(error, Config if script == "train" else PredictConfig)
     return ""
 
 
@@ -36,16 +37,19 @@ def told(*overrides: str) -> str:
         ("fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean fit.epochs?"),
         ("epochs=3", "did you mean fit.epochs or detector.epochs?"),
         ("step=2", "step: there is no such setting; did you mean mebin.step?"),
+        ("path=x", "did you mean dataset.path, base.path or detector.path?"),
         ("experimnt=x", "did you mean experiment?"),
-        ("nothing.like=it", "nothing: there is no such setting; python train.py --help"),
-        ("+fit.foo=1", "fit.foo: there is no such setting; python train.py --help lists all"),
+        ("nothing.like=it", "nothing: there is no such setting; anomalyncd/config.py explains all"),
+        ("+fit.foo=1", "fit.foo: there is no such setting; anomalyncd/config.py explains all"),
         ("+fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean fit.epochs?"),
         ("+foo=1", "foo: there is no such setting"),
         ("+detector.backbone.foo=1", "detector.backbone.foo: there is no such setting"),
         ("detector.path=x", "detector.path: is a setting of detector=files; choose that"),
-        ("dataset=mvtecc", "there is no such option; expected demo, folder, mtd or mvtec"),
+        ("dataset=mvtecc", "no such option; did you mean mvtec? there are demo, folder, mtd or"),
+        ("+experiment=mvtec_musc", "experiment: has a value already, so it needs no +"),
+        ("+fit.epochs=3", "fit.epochs: has a value already, so it needs no +"),
         ("fit.epochs=abc", "fit.epochs=abc: Value 'abc' of type 'str' could not be converted"),
-        ("seed=1,2", "seed=1,2: several values; add -m to run them one after the other, or quote"),
+        ("seed=1,2", "seed=1,2: several values; add -m directly after the script's name"),
         ("seed", "seed: expected key=value"),
         ("category=Größe", "inner quotes"),
         ("category=${nowhere}", "Interpolation key 'nowhere' not found"),
@@ -58,6 +62,25 @@ def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
     assert "\n" not in found
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fit.epochs=3", "fit: there is no such setting; anomalyncd/config.py explains all"),
+        ("seed=1", "seed: there is no such setting"),
+        ("dataset=folder", "dataset: there is no such setting"),
+        ("detector.model=x", "detector.model: is a setting of detector=anomalib"),
+        ("pathh=x", "did you mean path"),
+    ],
+)
+def test_predict_knows_its_own_settings(override: str, message: str) -> None:
+    assert message in told(override, script="predict")
+
+
+def test_a_dictionary_of_ones_own_wants_a_plus() -> None:
+    needed = "detector.options.size: a name of your own needs a +: +detector.options.size=…"
+    assert told("detector=patchcore", "detector.options.size=3") == needed
+
+
 def test_a_dictionary_takes_keys_of_its_own() -> None:
     assert told("detector=patchcore", "+detector.options.num_neighbors=3") == ""
 
@@ -68,13 +91,13 @@ def test_groups_without_a_schema_are_known() -> None:
     assert there == {*mistakes.GROUPS} | settings
 
 
-@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"]])
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"], ["seed=1,2", "--multirun"]])
 def test_a_command_with_a_mistyped_key_ends_with_one_line(sweep: list[str]) -> None:
     done = command(*sweep, "fit.epohcs=3")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         "error: fit.epohcs: there is no such setting; did you mean fit.epochs? "
-        "python train.py --help lists all"
+        "anomalyncd/config.py explains all"
     ]
 
 

@@ -17,8 +17,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from anomalyncd import cutting, distributed, entry, experiment, prediction
-from anomalyncd.config import Config
+from anomalyncd import catalog, cutting, distributed, entry, experiment, prediction
+from anomalyncd.cache import Cache
+from anomalyncd.config import Config, FolderConfig
 from anomalyncd.errors import InputError
 
 ROOT = Path(__file__).parent.parent
@@ -461,7 +462,7 @@ def test_a_run_on_computed_maps_can_predict_from_computed_maps(
     made = max(cache.glob("maps-*"), key=lambda path: path.stat().st_mtime_ns)
     config = composed(
         [
-            *(f"run={outcome.folder}", f"path={photographs / 'photos'}", "category=photos"),
+            *(f"run={outcome.folder}", f"path={photographs / 'photos'}"),
             f"detector.path={made}",
         ],
         "predict",
@@ -541,3 +542,13 @@ def test_a_sweep_over_detectors_and_categories_ends_with_one_table(
     printed = done.stdout[done.stdout.rindex("product") :]
     for category, name in folders:
         assert re.search(rf"demo/{category} +{name} +3407( +-?[01]\.\d{{3}}){{5}}", printed)
+
+
+def test_predict_names_its_own_settings(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    common = ("run=nowhere", f"path={tmp_path / 'neww'}")
+    told = command(*common, "detector=musc_embedded", script="predict.py").stderr
+    assert told.count("\n") == 1
+    assert f"anomaly_maps.py dataset=folder dataset.path={tmp_path / 'neww'} detector=" in told
+    with pytest.raises(InputError, match=r"neww: no such folder; did you mean new\?.* path=…"):
+        catalog.load(FolderConfig(path=str(tmp_path / "neww")), "c", Cache(tmp_path / "c"), "path")
