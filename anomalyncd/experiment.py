@@ -279,6 +279,8 @@ def _compute(
             for k, v in asdict(s).items()
         }
     )
+    if state.resumed_after:
+        notes.append(f"Times are of the last call, which went on after epoch {state.resumed_after}")
     with _timed(folder, seconds, "report"):
         recipe = checkpoint.Recipe(
             backbone=_findable(config.backbone),

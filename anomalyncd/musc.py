@@ -7,7 +7,8 @@ some of them may show the product otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
@@ -52,6 +53,7 @@ def mutual_scores(
     lowest: float = 0.3,
     device: torch.device | None = None,
     memory: int = 4 << 30,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> Tensor:
     """Score every patch by the other images: the paper's mutual scoring.
 
@@ -64,6 +66,7 @@ def mutual_scores(
         lowest: share of the other images that are averaged, rounded down to at least one.
         device: where to compute, in half precision on any but the CPU (where it would be slower).
         memory: bytes that may be used on the device, besides the features and the result.
+        on_share: told now and then which share of the comparisons is done.
 
     Returns:
         (n, p) float32 on the CPU.
@@ -89,6 +92,11 @@ def mutual_scores(
 
     scores = torch.empty(n, p)
     panel = torch.empty(plan.panel, n, p, device=device, dtype=dtype)
+    blocks = math.ceil(n / plan.block)
+    rows_of_panel = [min(plan.panel, n - top) for top in range(0, n, plan.panel)]
+    rows_of_panel = [math.ceil(rows / plan.block) for rows in rows_of_panel]
+    todo = sum(rows * blocks - rows * (rows - 1) // 2 for rows in rows_of_panel)
+    done = 0
     for top in range(0, n, plan.panel):
         bottom = min(top + plan.panel, n)
         for i in range(top, bottom, plan.block):
@@ -103,6 +111,8 @@ def mutual_scores(
                 panel[i - top : rows.stop - top, columns] = closeness.amax(3).transpose(1, 2)
                 if i < j < bottom:
                     panel[j - top : columns.stop - top, rows] = closeness.amax(1).transpose(0, 1)
+                done += 1
+            on_share(done / todo)
         for i in range(top, bottom):
             by_image = panel[i - top]
             by_image[i] = -torch.inf

@@ -67,8 +67,12 @@ def test_scores_equal_the_plain_statement_with_any_memory(
 ) -> None:
     features = unit_vectors(n, p, d, seed=seed)
     memory = least_memory(n, p, d) + spare
-    ours = musc.mutual_scores(features, lowest=lowest, device=CPU, memory=memory)
+    shares: list[float] = []
+    ours = musc.mutual_scores(
+        features, lowest=lowest, device=CPU, memory=memory, on_share=shares.append
+    )
     np.testing.assert_allclose(ours, oracle.mutual_scores(features, lowest), atol=1e-3)
+    assert shares == sorted(set(shares)) and shares[0] > 0 and shares[-1] == 1
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ def make_findings(n: int = 12, noise: bool = False) -> Findings:
             "scores": {"image": scores, "region": dict(scores, nmi=0.4444)},
             "counts": {"images": n, "regions": n, "novel_classes": 3},
             "seconds": {"maps": 0.25, "fit": 3661.0},
+            "detection": {"image_auroc": None, "aupro": 0.9214, "fpr": 0.268, "fnr": 0.042},
             "mebin": {"search_range": [10, 200]},
             "head": 1,
             "seed": 3407,
@@ -151,6 +152,9 @@ def test_the_page_says_what_was_found(tmp_path: Path) -> None:
     for fact in ("Fleck ü/002", "Maps are simulated.", "epochs: 50", "torch", "9.9", "3407"):
         assert fact in page.text
     assert "✗" not in page.text.split("beside the defect.")[1], "all regions are right"
+    for shown in ("AUPRO", "0.921", "false alarms", "0.268", "defective images missed", "0.042"):
+        assert shown in page.text
+    assert "image AUROC" not in page.text  # is not known
 
 
 def test_noise_stays_within_the_budget_and_shows_every_region(tmp_path: Path) -> None:

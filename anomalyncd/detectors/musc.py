@@ -11,11 +11,13 @@ later stages see. Published maps, and so the published figures of AnomalyNCD, ar
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
@@ -36,6 +38,8 @@ from anomalyncd.detectors import descriptors
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_image
 from anomalyncd.types import Dataset, Sample
+
+log = logging.getLogger(__name__)
 
 VERSION = 1  # part of the cache key: raise it when maps change
 FEWEST = 5  # images; of four, 30 % of the three others would be none
@@ -109,13 +113,14 @@ class MuscDetector:
         n, h, w, d = stages[0].shape
         features = _on_disk(folder / "features", (n, h * w, d))  # for each stage and degree in turn
         total = torch.zeros(n, h * w)
-        for stage in stages:
-            for degree in self.config.degrees:
-                for part in _parts(n):
-                    tokens = torch.from_numpy(np.array(stage[part])).to(self.device)
-                    features[part] = musc.aggregate(tokens, degree).half().cpu().numpy()
-                total += self._mutual_scores(features)
-        scores = total / (len(stages) * len(self.config.degrees))
+        rounds = [(stage, degree) for stage in stages for degree in self.config.degrees]
+        tell = _Telling(n, len(rounds))
+        for number, (stage, degree) in enumerate(rounds):
+            for part in _parts(n):
+                tokens = torch.from_numpy(np.array(stage[part])).to(self.device)
+                features[part] = musc.aggregate(tokens, degree).half().cpu().numpy()
+            total += self._mutual_scores(features, partial(tell, number))
+        scores = total / len(rounds)
         return scores.view(n, h, w), class_tokens
 
     def _tokens(
@@ -140,12 +145,33 @@ class MuscDetector:
                 stage[part] = tokens.reshape(-1, h, w, d).half().cpu().numpy()
         return stages, class_tokens
 
-    def _mutual_scores(self, features: NDArray[np.float16]) -> Tensor:
-        lowest, memory = self.config.lowest, int(self.config.memory_gb * 2**30)
+    def _mutual_scores(
+        self, features: NDArray[np.float16], on_share: Callable[[float], None]
+    ) -> Tensor:
+        memory = int(self.config.memory_gb * 2**30)
         try:
-            return musc.mutual_scores(features, lowest=lowest, device=self.device, memory=memory)
+            return musc.mutual_scores(
+                features,
+                lowest=self.config.lowest,
+                device=self.device,
+                memory=memory,
+                on_share=on_share,
+            )
         except ValueError as error:
             raise InputError(f"detector.memory_gb={self.config.memory_gb}: {error}") from error
+
+
+class _Telling:
+    """Says now and then how far the comparisons are, of which there are several rounds."""
+
+    def __init__(self, images: int, rounds: int) -> None:
+        self._images, self._rounds, self._fifths = images, rounds, 0
+
+    def __call__(self, number: int, share: float) -> None:
+        done = (number + share) / self._rounds
+        if int(5 * done) > self._fifths:
+            self._fifths = int(5 * done)
+            log.info("maps: %.0f %% of comparing %d images", 100 * done, self._images)
 
 
 def _describe(samples: Sequence[Sample]) -> tuple[list[NDArray[np.float16]], Tensor]:
