@@ -149,7 +149,7 @@ def as_csv(blocks: Sequence[Block], others: list[str]) -> str:
 
 
 def _of_block(block: Block) -> Grid:
-    captions = [f"backbone {block.backbone} · base {block.base} · {block.computing} computing"]
+    captions = [f"backbone {block.backbone} · base {block.base} · {block.computing} computing (compat)"]
     if block.settings:
         captions.append(_settings(block.settings))
     seeds = ", ".join(map(str, block.seeds))
@@ -157,7 +157,7 @@ def _of_block(block: Block) -> Grid:
     captions.append(
         f"seed{'s' if several else ''} {seeds}{' (mean ± standard deviation)' if several else ''}"
         if seeds
-        else "no run is done"
+        else "no scores"
     )
     if block.rows and (beside := _beside_scores(block.rows[-1].figures)):
         captions.append(beside)
