@@ -108,6 +108,7 @@ def run(config: Config) -> Outcome:
             if not config.quiet:
                 console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
             return Outcome(folder.root, folder.metrics, was_finished=True)
+        given = _inputs(config)  # what cannot even begin leaves no folder behind
         if config.rerun:
             Bank.remove(fit.bank_beside(folder.path(_STATE)))  # large, and of no use any more
             folder.set_aside()
@@ -117,7 +118,7 @@ def run(config: Config) -> Outcome:
             tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
             try:
                 with _memory_explained(config):
-                    metrics = _compute(config, folder, tracker, world)
+                    metrics = _compute(config, given, folder, tracker, world)
                 return Outcome(folder.root, metrics, was_finished=False)
             except BaseException as error:
                 log.debug("stopped", exc_info=error)  # the log has what the terminal is spared
@@ -144,21 +145,42 @@ class Prepared:
     data: training_set.TrainingSet
 
 
-def _prepare(config: Config, timed: Callable[[str], AbstractContextManager[None]]) -> Prepared:
+@dataclass(frozen=True)
+class Inputs:
+    """What the user has given, found and opened."""
+
+    cache: Cache
+    device: torch.device
+    dataset: Dataset
+    base: Dataset | None
+    n_novel: int
+    detector: detectors.Detector
+    seconds: float  # that it took; a drawn product is drawn then
+
+
+def _inputs(config: Config) -> Inputs:
+    start = time.perf_counter()
     cache = Cache(Path(config.cache_root))
     device = devices.choose(config.device)
+    dataset = catalog.load(config.dataset, config.category, cache)
+    base = catalog.load_base(config.base, cache)
+    n_novel = _novel_classes(config, dataset)
+    detector = detectors.create(config.detector, config.category, device, cache.root)
+    _require_masks(config, dataset)
+    seconds = time.perf_counter() - start
+    return Inputs(cache, device, dataset, base, n_novel, detector, seconds)
 
-    with timed("catalog"):
-        dataset = catalog.load(config.dataset, config.category, cache)
-        base = catalog.load_base(config.base, cache)
-        n_novel = _novel_classes(config, dataset)
-        detector = detectors.create(config.detector, config.category, device, cache.root)
-        _require_masks(config, dataset)
-    log.info("%d images, %d classes to find", len(dataset.samples), n_novel)
+
+def _prepare(
+    config: Config, given: Inputs, timed: Callable[[str], AbstractContextManager[None]]
+) -> Prepared:
+    cache, dataset, base, n_novel = given.cache, given.dataset, given.base, given.n_novel
+    counted = ", as many as label folders" if config.novel_classes == "auto" else ""
+    log.info("%d images, %d classes to find%s", len(dataset.samples), n_novel, counted)
 
     with timed("maps"):
         anomaly_maps = maps.collect(
-            detector, dataset, config.category, cache, settings=asdict(config.detector)
+            given.detector, dataset, config.category, cache, settings=asdict(config.detector)
         )
 
     with timed("backbone"):
@@ -168,7 +190,7 @@ def _prepare(config: Config, timed: Callable[[str], AbstractContextManager[None]
             torch.manual_seed(config.seed)
             network = model.build(
                 stock, config.attention, config.fit, n_base=len(base_classes), n_novel=n_novel
-            ).to(device)
+            ).to(given.device)
 
     with timed("regions"):
         side = config.backbone.side
@@ -197,7 +219,7 @@ def _help(config: Config, folder: RunFolder, world: distributed.World) -> None:
     """Take part in the training of the first process; what it has prepared is in the cache."""
     device = devices.choose(config.device)
     with distributed.together(world, device):
-        ready = _prepare(config, lambda _: nullcontext())
+        ready = _prepare(config, _inputs(config), lambda _: nullcontext())
         fit.fit(
             ready.network,
             ready.data,
@@ -210,12 +232,16 @@ def _help(config: Config, folder: RunFolder, world: distributed.World) -> None:
 
 
 def _compute(
-    config: Config, folder: RunFolder, tracker: tracking.Tracker, world: distributed.World
+    config: Config,
+    given: Inputs,
+    folder: RunFolder,
+    tracker: tracking.Tracker,
+    world: distributed.World,
 ) -> dict[str, Any]:
     log.info("Run folder: %s", folder.root)
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
-    seconds: dict[str, float] = {}
-    ready = _prepare(config, lambda stage: _timed(folder, seconds, stage))
+    seconds = {"catalog": given.seconds}
+    ready = _prepare(config, given, lambda stage: _timed(folder, seconds, stage))
     dataset, n_novel, cut, data = ready.dataset, ready.n_novel, ready.cut, ready.data
     anomaly_maps, network = ready.maps, ready.network
     warnings, notes = _caveats(config, ready.source, labelled=dataset.labels is not None)
@@ -422,7 +448,6 @@ def _novel_classes(config: Config, dataset: Dataset) -> int:
             f"novel_classes=auto found {found} class folder; expected at least 2, or say how many "
             "classes to find: novel_classes=5"
         )
-    log.info("novel_classes=auto: %d, as many as there are label folders", found)
     return found
 
 

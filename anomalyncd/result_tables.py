@@ -149,7 +149,9 @@ def as_csv(blocks: Sequence[Block], others: list[str]) -> str:
 
 
 def _of_block(block: Block) -> Grid:
-    captions = [f"backbone {block.backbone} · base {block.base} · {block.computing} computing (compat)"]
+    captions = [
+        f"backbone {block.backbone} · base {block.base} · {block.computing} computing (compat)"
+    ]
     if block.settings:
         captions.append(_settings(block.settings))
     seeds = ", ".join(map(str, block.seeds))

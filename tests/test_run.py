@@ -21,6 +21,7 @@ from anomalyncd import catalog, cutting, distributed, entry, experiment, predict
 from anomalyncd.cache import Cache
 from anomalyncd.config import Config, FolderConfig
 from anomalyncd.errors import InputError
+from anomalyncd.jobs import find
 
 ROOT = Path(__file__).parent.parent
 entry.register_schemas()
@@ -100,7 +101,7 @@ def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
     assert "untrained" not in page
     assert "simulated" in page
     log = (outcome.folder / "log.txt").read_text(encoding="utf-8")
-    assert "novel_classes=auto: 7" in log
+    assert "7 classes to find, as many as label folders" in log
     assert "epoch 2" in log
 
 
@@ -521,6 +522,21 @@ def test_a_sweep_goes_on_past_a_failed_job(photographs: Path, overrides: list[st
     finished = list((photographs / "out").rglob("metrics.json"))
     assert len(finished) == 2
     assert len({path.parent for path in finished}) == 2
+
+
+def test_a_mistyped_path_leaves_no_run(photographs: Path, overrides: list[str]) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
+    with pytest.raises(InputError, match="no such folder"):
+        run([*settings, "dataset.path=nowhere"])
+    with pytest.raises(InputError, match="not usable here"):
+        run([*settings, "device=cdua"])
+    assert not list((photographs / "out").rglob("seed-*"))
+    done = command("-m", *settings, "seed=5", "fit.epochs=1,2", "dataset.path=nowhere")
+    assert done.returncode == 1
+    assert done.stderr.count("nowhere: no such folder") == 2
+    jobs = find([photographs / "out"])
+    assert [job.state for job in jobs] == ["failed", "failed"]
+    assert all("nowhere: no such folder" in job.reason for job in jobs)
 
 
 def test_a_sweep_over_detectors_and_categories_ends_with_one_table(
