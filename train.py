@@ -17,7 +17,7 @@ def main(composed: DictConfig) -> None:
         config = entry.validated(composed)
         from anomalyncd import console, experiment  # after validation: torch takes seconds to load
 
-        outcome = experiment.run(config)
+        outcome = experiment.run(config, in_a_sweep=entry.in_a_sweep())
         if outcome.metrics:  # none in a helper under torchrun; the first process tells
             console.show_result(outcome.folder, outcome.metrics)
 

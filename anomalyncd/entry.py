@@ -21,16 +21,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException, HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalyncd import local_gpus, mistakes, published
 from anomalyncd.atomic import written_whole
 from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
-from anomalyncd.jobs import FAILED, JOBS, SWEEP_LOCK
+from anomalyncd.jobs import JOBS, SWEEP_LOCK
 from anomalyncd.run_folder import RunFolder
 
+FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever process
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed
 _jobs_begun = False  # what Hydra raises before is about the command line
 sweeps: list[Path] = []  # folders of the sweeps that this process has begun
@@ -50,7 +51,7 @@ def validated(composed: DictConfig) -> Any:
         InputError: a mandatory value is missing, or values do not go together.
     """
     mistakes.require_known(composed)
-    missing = sorted(OmegaConf.missing_keys(composed))
+    missing = sorted(_missing(OmegaConf.to_container(composed)))
     if "dataset" not in missing:
         _require_one_category(composed)
     if missing:
@@ -60,15 +61,25 @@ def validated(composed: DictConfig) -> Any:
     return OmegaConf.to_object(composed)
 
 
+def _missing(node: Any, above: str = "") -> Iterator[str]:
+    """Keys without a value; a value that is made of a missing one is not counted beside it."""
+    for key, value in node.items():
+        if value == MISSING:
+            yield above + str(key)
+        elif isinstance(value, dict):
+            yield from _missing(value, f"{above}{key}.")
+
+
 def _require_one_job_under_torchrun() -> None:
-    if _in_a_sweep() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if in_a_sweep() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(
             "-m under torchrun: its processes train one model together, and a job that fails in "
             "one of them would leave the others waiting; call torchrun for each job"
         )
 
 
-def _in_a_sweep() -> bool:
+def in_a_sweep() -> bool:
+    """This process runs a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -104,7 +115,9 @@ def call(main: Callable[[], None], schema: type) -> None:
         main()
     except (CompactHydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
         known = isinstance(error, CompactHydraException | OmegaConfBaseException)
-        if in_full or (_jobs_begun and not known):
+        # A job of a sweep may have begun in another process, and its faults want a traceback.
+        about_command_line = not _jobs_begun and not {"-m", "--multirun"} & set(sys.argv)
+        if in_full or not (known or about_command_line):
             raise
         print(f"error: {mistakes.explained(error, schema)}", file=sys.stderr)
         sys.exit(1)
@@ -127,7 +140,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
         message = _explain(error)
         print(f"error: {message}", file=sys.stderr)
         failures.append(message)
-        if _in_a_sweep():
+        if in_a_sweep():
             with suppress(OSError):  # the disk may be full, which is just what was told
                 _tell_sweep(message)
 

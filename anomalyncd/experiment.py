@@ -82,11 +82,15 @@ class Verdict:
     region_targets: NDArray[np.int64] | None  # (n_regions,), true classes
 
 
-def run(config: Config) -> Outcome:
+def run(config: Config, *, in_a_sweep: bool = False) -> Outcome:
     """Compute one run, or go on with it, or recognise that it is finished.
 
     Under torchrun all processes call this. The first does everything that is written; the others
     share the training with it.
+
+    Args:
+        config: all settings.
+        in_a_sweep: keep a record also of what could not even begin, such as a wrong path.
 
     Raises:
         InputError: something that the user gave cannot be used.
@@ -108,11 +112,14 @@ def run(config: Config) -> Outcome:
             if not config.quiet:
                 console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
             return Outcome(folder.root, folder.metrics, was_finished=True)
-        given = _inputs(config)  # what cannot even begin leaves no folder behind
-        if config.rerun:
-            Bank.remove(fit.bank_beside(folder.path(_STATE)))  # large, and of no use any more
-            folder.set_aside()
-        folder.create()
+        try:
+            given = _inputs(config)
+        except Exception as error:
+            if in_a_sweep or not isinstance(error, InputError):
+                _begin(config, folder)
+                folder.note_progress(failed=_reason(error))
+            raise
+        _begin(config, folder)
         with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
             name = "/".join(folder.root.parts[-5:])
             tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
@@ -143,6 +150,14 @@ class Prepared:
     frozen: str  # hash of its frozen weights
     cut: cutting.Cut
     data: training_set.TrainingSet
+
+
+def _begin(config: Config, folder: RunFolder) -> None:
+    if config.rerun:
+        Bank.remove(fit.bank_beside(folder.path(_STATE)))  # large, and of no use any more
+        folder.set_aside()
+    folder.create()
+    folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 @dataclass(frozen=True)
@@ -239,7 +254,6 @@ def _compute(
     world: distributed.World,
 ) -> dict[str, Any]:
     log.info("Run folder: %s", folder.root)
-    folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
     seconds = {"catalog": given.seconds}
     ready = _prepare(config, given, lambda stage: _timed(folder, seconds, stage))
     dataset, n_novel, cut, data = ready.dataset, ready.n_novel, ready.cut, ready.data

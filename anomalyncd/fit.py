@@ -114,7 +114,7 @@ def _banked(
     on_views: Callable[[int, int, int], None],
 ) -> Iterator[Bank]:
     """A bank that goes when training ends; who was interrupted finds it again."""
-    bank, goes_on = None, True
+    bank, goes_on = None, False
     try:
         bank = Bank.fill(
             *(model, data, config.views, seed, folder),
@@ -123,9 +123,11 @@ def _banked(
             on_views=on_views,
         )
         yield bank
-        goes_on = False
+    except (KeyboardInterrupt, SystemExit):
+        goes_on = True
+        raise
     except InputError as error:
-        goes_on = isinstance(error.__cause__, OSError)  # a disk that was full; else all in vain
+        goes_on = isinstance(error.__cause__, OSError)  # a disk that was full
         raise
     finally:
         if bank:

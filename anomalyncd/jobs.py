@@ -29,7 +29,6 @@ State = Literal["running", "failed", "stopped", "done", "queued", "not started"]
 STATES: tuple[State, ...] = get_args(State)
 
 JOBS = "jobs.json"
-FAILED = "failed"  # in a sweep's folder: why jobs of it failed, by number, in whatever process
 SWEEP_LOCK = ".sweep.lock"  # held while a sweep lasts
 _CACHE_ENTRY = re.compile(r"-[0-9a-f]{20}$")  # of `cache`: holds no runs, but many files
 _NOT_STARTED = {  # on Slurm: why
@@ -76,7 +75,7 @@ def find(outputs: Sequence[Path]) -> list[Job]:
     sweeps.sort(key=lambda sweep: sweep.name, reverse=True)  # named by their time
     for number, sweep in enumerate(sweeps):
         lasting, began = is_locked(sweep / SWEEP_LOCK), (sweep / JOBS).stat().st_mtime
-        for index, entry in enumerate(_sweep_jobs(sweep)):
+        for entry in _sweep_jobs(sweep):
             if "failed" in entry:  # mended since, unless the sweep is the last
                 if lasting or number == 0:
                     failures.append(Job(entry["overrides"], "failed", {}, reason=entry["failed"]))
@@ -85,13 +84,6 @@ def find(outputs: Sequence[Path]) -> list[Job]:
             if folder not in runs and (folder / "config.yaml").exists():
                 runs[folder] = _of_run(folder)
             known = runs.get(folder)
-            told = sweep / FAILED / f"{index:04d}.txt"
-            if told.exists() and (known is None or known.state == "stopped"):
-                if lasting or number == 0:
-                    reason = told.read_text(encoding="utf-8")
-                    settings, detector = entry["settings"], entry["detector"]
-                    runs[folder] = Job(str(folder), "failed", settings, detector, reason=reason)
-                continue
             on_slurm = entry.get("launcher") == "submitit_slurm"
             if lasting and (known is None or _waits(known, began, on_slurm)):
                 runs[folder] = Job(str(folder), "queued", entry["settings"], entry["detector"])

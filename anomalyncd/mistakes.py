@@ -44,7 +44,7 @@ def explained(error: Exception, root: type) -> str:
     text = str(error)
     if found := re.match(_AMBIGUOUS, text):
         return (
-            f"{found[1]}: several values; add -m directly after the script's name to run one after "
+            f"{found[1]}: several values; add -m to run one after "
             "the other, write a list as key=[a,b] and one text as \"key='a,b'\""
         )
     for pattern in _SET_ALREADY:

@@ -49,7 +49,7 @@ def told(*overrides: str, script: str = "train") -> str:
         ("+experiment=mvtec_musc", "experiment: has a value already, so it needs no +"),
         ("+fit.epochs=3", "fit.epochs: has a value already, so it needs no +"),
         ("fit.epochs=abc", "fit.epochs=abc: Value 'abc' of type 'str' could not be converted"),
-        ("seed=1,2", "seed=1,2: several values; add -m directly after the script's name"),
+        ("seed=1,2", "seed=1,2: several values; add -m to run one after the other"),
         ("seed", "seed: expected key=value"),
         ("category=Größe", "inner quotes"),
         ("category=${nowhere}", "Interpolation key 'nowhere' not found"),
@@ -70,6 +70,7 @@ def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
         ("dataset=folder", "dataset: there is no such setting"),
         ("detector.model=x", "detector.model: is a setting of detector=anomalib"),
         ("pathh=x", "did you mean path"),
+        ("run=x", "not set: detector.path, path; add detector.path=… path=…"),
     ],
 )
 def test_predict_knows_its_own_settings(override: str, message: str) -> None:

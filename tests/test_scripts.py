@@ -62,7 +62,7 @@ def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path
     told = command(
         tmp_path,
         "predict.py",
-        *(f"run={report.parent}", "path=photos", f"detector.path={maps}", "category=photos"),
+        *(f"run={report.parent}", "path=photos", f"detector.path={maps}"),
     )
     assert told.strip() == f"Predictions: {report.parent / 'predictions'}"
     assert len((report.parent / "predictions" / "predictions.csv").read_text().splitlines()) == 9
