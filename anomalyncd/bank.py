@@ -175,11 +175,11 @@ class _Files:
             groups: how many views are written at a time.
         """
         counts = np.fromfile(self.counts, np.int64)
-        tokens = self.tokens.stat().st_size // self._bytes_each
-        whole = [n for n in accumulate(groups) if n <= len(counts) and counts[:n].sum() <= tokens]
-        kept = whole[-1] if whole else 0
+        bytes_until = np.concatenate([[0], counts.cumsum()]) * 2 * self.width
+        there = int(np.searchsorted(bytes_until, self.tokens.stat().st_size, side="right")) - 1
+        kept = max((n for n in accumulate(groups) if n <= there), default=0)
         os.truncate(self.counts, counts[:kept].nbytes)
-        os.truncate(self.tokens, int(counts[:kept].sum()) * self._bytes_each)
+        os.truncate(self.tokens, int(bytes_until[kept]))
         return kept
 
     def append(self, tokens: Tensor, counts: Tensor) -> None:
@@ -194,10 +194,6 @@ class _Files:
         shape = (int(counts.sum()), self.width)
         # "r+", because a private map counts as memory that must be there, though nothing is written
         return np.memmap(self.tokens, np.float16, mode="r+", shape=shape), counts
-
-    @property
-    def _bytes_each(self) -> int:
-        return 2 * self.width
 
 
 def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:

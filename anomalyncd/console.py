@@ -81,6 +81,17 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, 
         yield lambda done, word: bar.update(task, completed=done, word=word)
 
 
+class Fifths:
+    """Says when another fifth of something is done, which is worth a line where no bar is drawn."""
+
+    def __init__(self, share: float = 0.0) -> None:
+        self._told = int(5 * share)
+
+    def another(self, share: float) -> bool:
+        before, self._told = self._told, int(5 * share)
+        return self._told > before
+
+
 def show_sweep(results: list[dict[str, Any]], failures: list[str]) -> None:
     """Print the finished jobs of a sweep as one table, and why others failed."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -31,7 +31,7 @@ class FreshViews:
         model = self.model
         views = []
         for _ in range(2):
-            drawn = draw_parameters(len(order), images.shape[1] - model.side, stream)
+            drawn = draw_parameters(len(order), self.pixels.data.side - model.side, stream)
             views.append(
                 training_views(images, masks, model.side, model.mean, model.std, drawn.rows(mine))
             )

@@ -18,7 +18,7 @@ class TrainingProgress(ExitStack):
     def __init__(self, folder: RunFolder, *, quiet: bool) -> None:
         super().__init__()
         self._folder, self._quiet = folder, quiet
-        self._unit, self._fifths = "", 0
+        self._unit, self._fifths = "", console.Fifths()
         self._began = self._latest = time.perf_counter()
 
     def __call__(self, unit: str, done: int, total: int, before: int, word: str = "") -> None:
@@ -33,7 +33,7 @@ class TrainingProgress(ExitStack):
         """
         if unit != self._unit:
             self._unit, self._began = unit, self._latest
-            self._fifths = 5 * before // total
+            self._fifths = console.Fifths(before / total)
             self.close()
             self._advance = self.enter_context(
                 console.progress(f"Training: {unit}s", total, quiet=self._quiet)
@@ -42,8 +42,7 @@ class TrainingProgress(ExitStack):
         left = (self._latest - self._began) / (done - before) * (total - done)
         self._advance(done, word.partition(",")[0])
         # Where no bar is drawn, a line now and then shows that it goes on.
-        tell = not console.terminal.is_terminal and 5 * done // total > self._fifths
-        self._fifths = 5 * done // total
+        tell = self._fifths.another(done / total) and not console.terminal.is_terminal
         level = logging.INFO if tell else logging.DEBUG
         log.log(level, "%s %d of %d%s", unit, done, total, word and f": {word}")
         self._folder.note_progress(

@@ -34,6 +34,7 @@ from torch import Tensor
 from anomalyncd import backbone, musc
 from anomalyncd.cache import digest_files
 from anomalyncd.config import BackboneConfig, MuscDetectorConfig
+from anomalyncd.console import Fifths
 from anomalyncd.detectors import descriptors
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_image
@@ -114,7 +115,13 @@ class MuscDetector:
         features = _on_disk(folder / "features", (n, h * w, d))  # for each stage and degree in turn
         total = torch.zeros(n, h * w)
         rounds = [(stage, degree) for stage in stages for degree in self.config.degrees]
-        tell = _Telling(n, len(rounds))
+        fifths = Fifths()
+
+        def tell(number: int, share: float) -> None:
+            done = (number + share) / len(rounds)
+            if fifths.another(done):
+                log.info("maps: %.0f %% of comparing %d images", 100 * done, n)
+
         for number, (stage, degree) in enumerate(rounds):
             for part in _parts(n):
                 tokens = torch.from_numpy(np.array(stage[part])).to(self.device)
@@ -159,19 +166,6 @@ class MuscDetector:
             )
         except ValueError as error:
             raise InputError(f"detector.memory_gb={self.config.memory_gb}: {error}") from error
-
-
-class _Telling:
-    """Says now and then how far the comparisons are, of which there are several rounds."""
-
-    def __init__(self, images: int, rounds: int) -> None:
-        self._images, self._rounds, self._fifths = images, rounds, 0
-
-    def __call__(self, number: int, share: float) -> None:
-        done = (number + share) / self._rounds
-        if int(5 * done) > self._fifths:
-            self._fifths = int(5 * done)
-            log.info("maps: %.0f %% of comparing %d images", 100 * done, self._images)
 
 
 def _describe(samples: Sequence[Sample]) -> tuple[list[NDArray[np.float16]], Tensor]:
