@@ -53,7 +53,7 @@ def find_boxes(
         squares[i] = left, top, left + 2 * half, top + 2 * half
 
     groups = _groups(squares, int(merge_distance * longer))
-    merged = [_enclosing_square(squares[sorted(group)]) for group in groups]
+    merged = [_enclosing_square(sorted(squares[list(group)].tolist())) for group in groups]
     merged.sort(key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), reverse=True)
     # merging leaves half pixels; Python rounds them to even, as PIL's crop does
     return [Box(*(round(edge) for edge in box)) for box in merged[: count + 1]]
@@ -144,10 +144,14 @@ def _groups(boxes: NDArray[np.float64], distance: float) -> list[frozenset[int]]
     return [g for g in dict.fromkeys(groups) if not any(g < groups[member] for member in g)]
 
 
-def _enclosing_square(boxes: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """Unite boxes (n, 4) one after the other, growing the short side evenly after each union."""
-    left, top, right, bottom = boxes[0].tolist()
-    for other in boxes[1:].tolist():
+def _enclosing_square(boxes: list[list[float]]) -> tuple[float, float, float, float]:
+    """Unite boxes one after the other, growing the short side evenly after each union.
+
+    So the order of three boxes or more matters. The release unites them in the order of their
+    coordinates (left, top, right, bottom).
+    """
+    left, top, right, bottom = boxes[0]
+    for other in boxes[1:]:
         left, top = min(left, other[0]), min(top, other[1])
         right, bottom = max(right, other[2]), max(bottom, other[3])
         excess = (right - left) - (bottom - top)

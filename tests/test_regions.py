@@ -50,6 +50,15 @@ def test_equals_the_release(key: str) -> None:
     assert areas == expected["mask_area"]
 
 
+@pytest.mark.parametrize("i", range(200))
+def test_merged_boxes_equal_the_release(i: int) -> None:
+    with np.load(GOLDEN / "merged_boxes.npz") as golden:
+        shape = tuple(golden[f"shape_{i:03d}"])
+        mask = np.unpackbits(golden[f"mask_{i:03d}"], count=shape[0] * shape[1]).reshape(shape)
+        boxes = find_boxes(mask, int(golden[f"count_{i:03d}"]))
+        np.testing.assert_array_equal(boxes, golden[f"boxes_{i:03d}"])
+
+
 @pytest.mark.parametrize("i", range(6))
 def test_pixels_equal_the_release(i: int) -> None:
     with np.load(GOLDEN / "transform.npz") as golden:
