@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from anomalyncd.atomic import written_whole
 from anomalyncd.config import TensorboardConfig, TrackerConfig, WandbConfig
 from anomalyncd.errors import InputError
 
@@ -94,6 +97,7 @@ class _Wandb:
                 "WANDB_API_KEY, or keep tracker.mode=offline"
             )
         self._run: wandb.Run | None = None
+        self._id = folder / "wandb" / "run_id"
         self._start = lambda: wandb.init(
             project=config.project,
             group=config.group,
@@ -101,8 +105,22 @@ class _Wandb:
             dir=str(folder),
             mode="online" if config.mode == "online" else "offline",
             config=settings,
+            id=self._run_id(),
+            resume="allow" if config.mode == "online" else None,  # offline, the id alone counts
             settings=wandb.Settings(silent=True, console="off", disable_git=True),
         )
+
+    def _run_id(self) -> str:
+        """One id for a run folder, so that a resumed run stays one run for wandb."""
+        if self._id.is_file():
+            known = self._id.read_text(encoding="utf-8", errors="replace")
+            if re.fullmatch(r"[0-9a-f]{16}", known):
+                return known
+        self._id.parent.mkdir(exist_ok=True)
+        run_id = secrets.token_hex(8)
+        with written_whole(self._id) as draft:
+            draft.write_text(run_id, encoding="utf-8")
+        return run_id
 
     def log(self, figures: dict[str, float], step: int) -> None:
         self._run = self._run or self._start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -37,6 +38,27 @@ def test_wandb_is_offline_and_silent(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
     told = capfd.readouterr()
     assert "login" not in (told.out + told.err).lower()
+
+
+def test_wandb_stays_one_run_when_resumed(tmp_path: Path) -> None:
+    names = set()
+    for _ in range(2):
+        track(WandbConfig(), tmp_path)
+        names |= {path.name for path in tmp_path.glob("wandb/offline-run-*/*.wandb")}
+    assert len(names) == 1  # two folders for two processes, both of one run
+    (tmp_path / "wandb" / "run_id").write_text("../../elsewhere")
+    track(WandbConfig(), tmp_path)
+    assert len({path.name for path in tmp_path.glob("wandb/offline-run-*/*.wandb")}) == 2
+
+
+def test_wandb_online_resumes_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict] = []
+    monkeypatch.setattr("wandb.login", lambda prompt: True)
+    monkeypatch.setattr("wandb.init", lambda **given: started.append(given) or MagicMock())
+    for _ in range(2):
+        track(WandbConfig(mode="online"), tmp_path)
+    assert [given["resume"] for given in started] == ["allow", "allow"]
+    assert started[0]["id"] == started[1]["id"]
 
 
 def test_wandb_leaves_nothing_where_nothing_was_logged(tmp_path: Path) -> None:
