@@ -48,13 +48,14 @@ def fit(
         config: the schedule.
         seed: of batches and views.
         state: where epochs are kept, to resume a killed run from; the bank lies beside it.
-        on_epoch: told the epoch, counted from 0, and its mean figures.
+        on_epoch: told the epoch, counted from 0, and its mean figures, none without a batch.
         on_views: told how far a bank is, as `Bank.fill` does.
         world: the processes that share each batch's work; what is learned is the same for any
             number of them.
 
     Returns:
-        The mean of every term per epoch: TERMS, then the novel-class loss of each head.
+        The mean of every term per epoch: TERMS, then the novel-class loss of each head. A row is
+        empty where the epoch's draws gave no batch of both kinds.
 
     Raises:
         InputError: a loss is not finite (its step is named), or no batch could be made.
@@ -84,13 +85,12 @@ def fit(
                 features = views.class_tokens(order, stream)
                 batch = targets.batch(order)
                 steps.append(step(model, optimizer, features, batch, config, epoch, world))
-            if steps:  # a handful of regions may give batches of one kind only
-                history.append(_epoch_means(torch.stack(steps).cpu(), epoch))
+            # a handful of regions may give batches of one kind only
+            history.append(_epoch_means(torch.stack(steps).cpu(), epoch) if steps else [])
             if world.is_first and (state.is_due or epoch + 1 == config.epochs):
                 state.save(model, optimizer, epoch + 1, history)
-            if history:
-                on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
-    if not history:
+            on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
+    if not any(history):
         raise InputError(
             f"{data.n_base} base and {len(data.novel)} novel regions gave no batch of both kinds; "
             "give more images, a larger base set, or base=none"
@@ -234,9 +234,14 @@ def draw_batches(
             yield batch
 
 
+def last_means(history: list[list[float]]) -> list[float]:
+    """The row of the last epoch that had a batch."""
+    return next(row for row in reversed(history) if row)
+
+
 def best_head(history: list[list[float]]) -> int:
-    """The head with the lowest mean novel-class loss over the last epoch."""
-    return int(np.argmin(history[-1][len(TERMS) :]))
+    """The head with the lowest mean novel-class loss over the last epoch that had a batch."""
+    return int(np.argmin(last_means(history)[len(TERMS) :]))
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:

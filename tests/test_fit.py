@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -266,3 +267,27 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
 def test_the_head_with_the_lowest_last_novel_loss_is_used() -> None:
     first, last = [0.0] * 5 + [1.0, 2.0, 3.0], [0.0] * 5 + [3.0, 1.5, 2.0]
     assert fit.best_head([first, last]) == 1
+
+
+def test_an_epoch_without_a_batch_of_both_kinds_has_no_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def batches(n_base: int, *_: object) -> Iterator[torch.Tensor]:
+        if (number := next(epochs)) != 1:
+            yield torch.tensor([0, 1, n_base, n_base + number])
+
+    epochs = iter(range(3))
+    monkeypatch.setattr(fit, "draw_batches", batches)
+    data, seen = training_set(), []
+    history = fit.fit(
+        small_model(),
+        data,
+        FitConfig(epochs=3, batch_size=4),
+        seed=1,
+        state=TrainingState(tmp_path / "state", "data"),
+        on_epoch=lambda epoch, figures: seen.append((epoch, len(figures))),
+    )
+    assert [len(row) for row in history] == [7, 0, 7]
+    assert seen == [(0, 5), (1, 0), (2, 5)]
+    assert fit.last_means([*history, []]) == history[-1]
+    assert fit.best_head([*history, []]) == fit.best_head(history)
