@@ -15,7 +15,16 @@ from typing import Any, Literal, get_args
 from omegaconf import MISSING
 
 from anomalyncd.errors import InputError
-from anomalyncd.types import AreaUnit, Fit, KeepPool, MaskOn, Precision, Trunk, Weighting
+from anomalyncd.types import (
+    AreaUnit,
+    Fit,
+    KeepPool,
+    MaskOn,
+    Precision,
+    RegionLabels,
+    Trunk,
+    Weighting,
+)
 
 Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu"]
@@ -29,6 +38,7 @@ RELEASE: dict[str, Any] = {
     "fit.trunk": "exact",
     "fit.precision": "float32",
     "fusion.area_unit": "pixels",  # of the source, so that τ means another thing at another size
+    "evaluation.region_labels": "image",  # a false alarm beside a defect counts as that defect
 }
 
 
@@ -369,6 +379,16 @@ class FusionConfig:
 
 
 @dataclass
+class EvaluationConfig:
+    # True class of a region. `mask`: its image's if it overlaps the truth mask, else normal.
+    # `image`: always its image's, as the release.
+    region_labels: str = "mask"
+
+    def __post_init__(self) -> None:
+        _one_of("evaluation.region_labels", self.region_labels, RegionLabels)
+
+
+@dataclass
 class TrackerConfig(_Choice):
     """Where figures are logged beside the run folder."""
 
@@ -408,6 +428,7 @@ class Config:
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     fit: FitConfig = field(default_factory=FitConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     category: str = MISSING
     novel_classes: Any = "auto"  # K_n, the normal class included; `auto`: as many as label folders
     # `release`: all of RELEASE, faults included (configs/compat/release.yaml sets it)

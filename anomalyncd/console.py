@@ -137,7 +137,9 @@ def show_result(folder: Path, figures: dict[str, Any]) -> None:
         table.add_column(name, justify="right")
     for level, scores in figures["scores"].items():
         if scores:
-            table.add_row(level, *(f"{scores[name]:.3f}" for name in ("nmi", "ari", "f1")))
+            by_image = level == "region" and figures.get("region_labels") == "image"
+            name = "region (its image's class)" if by_image else level
+            table.add_row(name, *(f"{scores[name]:.3f}" for name in ("nmi", "ari", "f1")))
     if table.row_count:
         out.print(table)
     else:

@@ -31,7 +31,7 @@ from anomalyncd.types import Box, Fit, Regions, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
 # Part of the cache key: raise the number when the same input gives other regions.
-_VERSIONS = [1, PIL.__version__, cv2.__version__]
+_VERSIONS = [2, PIL.__version__, cv2.__version__]
 _BASE_COMPONENTS = 1  # boxes beyond the largest that a base image may give
 
 Item = TypeVar("Item")

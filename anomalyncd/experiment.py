@@ -285,7 +285,7 @@ def _compute(
         found = assign(probabilities, cut.regions, config.fusion)
 
     with _timed(folder, seconds, "score"):
-        verdict = _judge(dataset, cut.regions, found, n_novel)
+        verdict = _judge(dataset, cut.regions, found, n_novel, config.evaluation.region_labels)
 
     figures: dict[str, Any] = {
         "dataset": config.dataset.kind,
@@ -293,6 +293,7 @@ def _compute(
         "detector": config.detector.label,
         "scores": {level: s and asdict(s) for level, s in verdict.scores.items()},
         "normal_recall": verdict.normal_recall,
+        "region_labels": config.evaluation.region_labels,
         "detection": detection,
         "counts": {
             "images": len(dataset.samples),
@@ -304,7 +305,7 @@ def _compute(
         },
         "mebin": {"search_range": list(cut.search_range), "raw_range": anomaly_maps.raw_range},
         "head": head,
-        "losses": dict(zip(fit.TERMS, history[-1], strict=False)),
+        "losses": dict(zip(fit.TERMS, fit.last_means(history), strict=False)),
         "seed": config.seed,
         "resumed_after_epochs": state.resumed_after,
         "device": devices.describe(next(network.parameters()).device),
@@ -424,7 +425,8 @@ def _fit(
     with TrainingProgress(folder, quiet=config.quiet) as tell:
 
         def on_epoch(epoch: int, figures: dict[str, float]) -> None:
-            tracker.log(figures, epoch)
+            if figures:
+                tracker.log(figures, epoch)
             tell("epoch", epoch + 1, config.fit.epochs, state.resumed_after, _brief(figures))
 
         return fit.fit(
@@ -440,6 +442,8 @@ def _fit(
 
 
 def _brief(figures: dict[str, float]) -> str:
+    if not figures:
+        return "no batch of base and novel regions"
     return ", ".join(f"{name} {value:.3f}" for name, value in figures.items())
 
 
@@ -519,36 +523,38 @@ def _require_usable_masks(dataset: Dataset, regions: Regions) -> None:
                 )
 
 
-def _judge(dataset: Dataset, regions: Regions, found: Assignment, n_novel: int) -> Verdict:
+def _judge(
+    dataset: Dataset, regions: Regions, found: Assignment, n_novel: int, region_labels: str
+) -> Verdict:
     """Compare what was found with the labels, as far as there are any."""
     labels = dataset.labels
-    matching = np.full(n_novel, UNLABELLED)
     if labels is None:
         nothing: dict[str, Any] = {"image": None, "region": None}
-        return Verdict(nothing, nothing, matching, _class_names(None, matching), None)
+        unmatched = np.full(n_novel, UNLABELLED)
+        return Verdict(nothing, nothing, unmatched, _class_names(None, unmatched), None)
 
     def truth_of(image: int) -> NDArray[np.bool_] | None:
         mask = dataset.samples[image].truth_mask
-        return None if mask is None else read_mask(mask)
+        return None if mask is None or region_labels == "image" else read_mask(mask)
 
     region_targets = metrics.region_targets(labels, regions, truth_of)
-    scores: dict[str, Scores | None] = {}
-    recall: dict[str, float | None] = {}
+    scores: dict[str, Scores | None] = {"image": None, "region": None}
+    recall: dict[str, float | None] = {"image": None, "region": None}
+    matching = {level: np.full(n_novel, UNLABELLED) for level in scores}
     for level, targets, predicted in (
         ("image", labels.targets, found.image_class),
         ("region", region_targets, found.region_class),
     ):
         known = targets != UNLABELLED
-        compared = targets[known], predicted[known]
-        scores[level] = metrics.score(*compared) if known.any() else None
-        recall[level] = metrics.normal_recall(*compared, labels.normal) if known.any() else None
-    known = labels.targets != UNLABELLED
-    if known.any():
-        size = max(n_novel, len(labels.classes))
-        matched = metrics.match(labels.targets[known], found.image_class[known], size)[:n_novel]
-        matching = np.where(matched < len(labels.classes), matched, UNLABELLED)
-    names = _class_names(labels, matching)
-    return Verdict(scores, recall, matching, names, region_targets)
+        if known.any():
+            compared = targets[known], predicted[known]
+            matched = metrics.match(*compared, max(n_novel, len(labels.classes)))
+            scores[level] = metrics.score(*compared)
+            recall[level] = metrics.normal_recall(*compared, matched, labels.normal)
+            is_class = matched[:n_novel] < len(labels.classes)
+            matching[level] = np.where(is_class, matched[:n_novel], UNLABELLED)
+    names = _class_names(labels, matching["image"])
+    return Verdict(scores, recall, matching["image"], names, region_targets)
 
 
 def _findable(config: BackboneConfig) -> BackboneConfig:

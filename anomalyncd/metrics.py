@@ -54,21 +54,22 @@ def score(targets: ArrayLike, predicted: ArrayLike) -> Scores:
     )
 
 
-def normal_recall(targets: ArrayLike, predicted: ArrayLike, normal: int | None) -> float | None:
-    """Share of what is defect-free that was found to be, after Hungarian matching of all classes.
+def normal_recall(
+    targets: ArrayLike, predicted: ArrayLike, matching: NDArray[np.int64], normal: int | None
+) -> float | None:
+    """Share of the defect-free samples whose found class is matched to the normal class.
 
     Args:
         targets: (n,) true classes, non-negative integers.
         predicted: (n,) found classes; their numbering is free.
+        matching: (k,), the true class of each found one, as `match` gives it. It is not computed
+            here, since a tie has several best matchings and a run must use one throughout.
         normal: the true class of what is defect-free, None where there is none.
 
     Returns:
         1 at best; None where nothing is defect-free.
-
-    Raises:
-        ValueError: as `score`.
     """
-    matched = match(targets, predicted)[np.asarray(predicted)]
+    matched = matching[np.asarray(predicted)]
     is_normal = np.asarray(targets) == normal
     return float((matched[is_normal] == normal).mean()) if is_normal.any() else None
 

@@ -89,11 +89,11 @@ def write_regions(
 
 def write_sweep(path: Path, runs: Sequence[dict[str, Any]]) -> None:
     """One row per finished run of a sweep, from its metrics.json and its `folder`."""
-    columns = ["folder", "dataset", "category", "detector", "seed"]
+    columns = ["folder", "dataset", "category", "detector", "seed", "region_labels"]
     scores = [(level, name) for level in ("image", "region") for name in ("nmi", "ari", "f1")]
     detection = ["image_auroc", "pixel_auroc", "aupro"]
     rows = (
-        [run[column] for column in columns]
+        [run.get(column, "") for column in columns]
         + [(run["scores"][level] or {}).get(name, "") for level, name in scores]
         + ["" if run["detection"][name] is None else run["detection"][name] for name in detection]
         for run in runs

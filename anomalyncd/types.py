@@ -18,6 +18,7 @@ KeepPool = Literal["average", "max"]  # how a patch's share of the mask is measu
 Fit = Literal["letterbox", "stretch", "compat"]  # how a non-square region becomes square
 Weighting = Literal["area", "average", "score"]  # of an image's regions
 AreaUnit = Literal["pixels", "relative"]  # of √area in the fusion
+RegionLabels = Literal["mask", "image"]  # what the true class of a region is read from
 Trunk = Literal["exact", "bank"]  # how training gets its class tokens
 Precision = Literal["auto", "float32", "bfloat16"]  # of the frozen blocks
 

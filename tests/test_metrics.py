@@ -70,16 +70,25 @@ def test_normal_recall_is_the_matched_share_of_the_normal_class(
     samples: list[tuple[int, int]],
 ) -> None:
     targets, predicted = np.array(samples).T
-    names = metrics.match(targets, predicted)
+    names = metrics.match(targets, predicted, 4)
     for normal in range(4):
         kept = [names[b] == normal for a, b in samples if a == normal]
         expected = sum(kept) / len(kept) if kept else None
-        assert metrics.normal_recall(targets, predicted, normal) == pytest.approx(expected)
+        found = metrics.normal_recall(targets, predicted, names, normal)
+        assert found == pytest.approx(expected)
 
 
 def test_normal_recall_of_a_known_table() -> None:
-    assert metrics.normal_recall([0, 0, 0, 0, 1, 1], [2, 2, 2, 1, 1, 1], normal=0) == 0.75
-    assert metrics.normal_recall([0, 1], [1, 0], normal=None) is None
+    targets, predicted = [0, 0, 0, 0, 1, 1], [2, 2, 2, 1, 1, 1]
+    matching = metrics.match(targets, predicted)
+    assert metrics.normal_recall(targets, predicted, matching, normal=0) == 0.75
+    assert metrics.normal_recall(targets, predicted, matching, normal=None) is None
+
+
+def test_normal_recall_follows_the_matching_it_is_given() -> None:
+    targets, predicted = [0, 0, 1, 1], [0, 1, 0, 1]  # a tie: both matchings agree on 2 of 4
+    assert metrics.normal_recall(targets, predicted, np.array([0, 1]), normal=0) == 0.5
+    assert metrics.normal_recall([0, 0, 0, 1], [0, 0, 1, 1], np.array([1, 0]), normal=0) == 1 / 3
 
 
 def test_detection_rates_are_shares_of_their_own_kind() -> None:
