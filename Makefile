@@ -1,10 +1,13 @@
 # make run: the demo · make test: the tests · make check: all that must be clean before a commit
 PYTHON ?= python3
 BIN := .venv/bin
+TOOLS := .venv/.tools
 READY := .venv/.ready
+LOWEST := .venv-lowest
+UV := $(BIN)/uv pip
 ARGS ?=
 
-.PHONY: run test check setup benchmark lock
+.PHONY: run test check setup benchmark lowest lock
 
 run: $(READY)
 	$(BIN)/python train.py $(ARGS)
@@ -23,16 +26,31 @@ benchmark: $(READY)
 
 setup: $(READY)
 
-$(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet uv==0.13.9
-	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --no-deps -e .
+# Nothing is installed whose hash is not in a lock, and nothing that builds it either: packages
+# without a wheel are built with these tools alone (--no-build-isolation).
+$(READY): $(TOOLS) requirements.lock pyproject.toml
+	$(UV) install --quiet --python .venv --compile-bytecode --no-build-isolation --require-hashes -r requirements.lock
+	$(UV) install --quiet --python .venv --no-build-isolation --no-deps -e .
 	@touch $(READY)
 
+$(TOOLS): requirements-build.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes --only-binary :all: -r requirements-build.lock
+	@touch $(TOOLS)
+
+# The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+# What these need in turn is not pinned.
+lowest: $(TOOLS)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	$(UV) install --quiet --python $(LOWEST) --require-hashes -r requirements-build.lock
+	$(UV) install --quiet --python $(LOWEST) --no-build-isolation --resolution lowest-direct \
+		-e '.[anomalib,cluster,dev]'
+	$(LOWEST)/bin/python -m pytest
+
 # Pins every version with its hash and without an address, for any platform.
-lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-annotate --extra anomalib --extra cluster --extra dev --custom-compile-command "make lock" \
-		pyproject.toml -o requirements.lock
+LOCK = $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+lock: $(TOOLS)
+	$(LOCK) --extra anomalib --extra cluster --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) --group pyproject.toml:build --constraints requirements.lock -o requirements-build.lock
