@@ -41,7 +41,7 @@ def precision(name: str, device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        native = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+        native = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_tile", False)
     return torch.bfloat16 if native else torch.float32
 
 

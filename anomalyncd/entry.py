@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import os
 import sys
@@ -13,11 +14,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from filelock import FileLock
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import CompactHydraException, HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -222,11 +223,28 @@ def _sweep_jobs(config: DictConfig, swept: list[str]) -> Iterator[tuple[list[str
     loader = GlobalHydra.instance().config_loader()
     parser = OverridesParser.create(loader)
     overrides = parser.parse_overrides(swept)
-    for job in BasicSweeper.split_arguments(overrides, max_batch_size=None)[0]:
+    for job in map(list, itertools.product(*_choices(overrides))):
         composed = loader.load_sweep_config(config, job)
         with open_dict(composed):
             del composed["hydra"]
         yield job, composed
+
+
+def _choices(overrides: list[Override]) -> list[list[str]]:
+    """What each key is set to, in order, as Hydra's sweeper sees it: a key's last override counts.
+
+    Raises:
+        HydraException: a sweep that cannot be enumerated, such as an interval.
+    """
+    choices = {}
+    for override in overrides:
+        swept = override.is_sweep_override()
+        values = (
+            override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+        )
+        key = override.get_key_element()
+        choices[key] = [f"{key}={value}" for value in values]
+    return list(choices.values())
 
 
 def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ pinned; and so does mixing tensors of two places. Gradients need a real device a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch._subclasses.fake_tensor import (
     FakeTensor,
     FakeTensorMode,
 )
-from torch.utils._pytree import tree_leaves
 
 from anomalyncd import devices, fit
 from anomalyncd.bank import Bank
@@ -33,6 +33,15 @@ GPU = torch.device("cuda")
 
 class Waiting(Exception):
     """The host would have waited for the GPU."""
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """What a call's arguments hold, whatever lists and dictionaries it is in."""
+    if isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from leaves(part)
+    else:
+        yield value
 
 
 class FakeGpu(FakeTensorMode):
@@ -53,7 +62,7 @@ class FakeGpu(FakeTensorMode):
         kwargs = kwargs or {}
         on_gpu = any(
             isinstance(leaf, FakeTensor) or (isinstance(leaf, torch.device) and leaf.type == "cuda")
-            for leaf in tree_leaves((args, kwargs))
+            for leaf in leaves((args, kwargs))
         )
         if not on_gpu:
             return func(*args, **kwargs)

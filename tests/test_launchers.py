@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import initialize_config_dir
-from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 
 from anomalyncd import entry, local_gpus, tracking
@@ -136,7 +139,7 @@ def test_slurm_is_asked_for_what_the_settings_say() -> None:
         assert hydra
         config = hydra.compose_config("train", overrides, RunMode.MULTIRUN)
         launcher = Plugins.instance().instantiate_launcher(
-            HydraContext(hydra.config_loader, Callbacks(config)), print, config
+            HydraContext(hydra.config_loader, callbacks=None), print, config
         )
     assert isinstance(launcher, submitit_launcher.SlurmLauncher)
     asked = launcher.params
@@ -146,6 +149,37 @@ def test_slurm_is_asked_for_what_the_settings_say() -> None:
     assert asked["max_num_timeout"] > 0  # a job that is out of time is requeued
     assert asked["submitit_folder"].startswith("out/sweeps/")
     assert config.quiet
+
+
+@pytest.mark.parametrize(
+    "swept",
+    [
+        ["seed=1,2", "category=a,b"],
+        ["seed=range(1,4)", "tracker.mode=online"],
+        ["detector=glob(musc*)", "+hydra.x={a:1}"],
+        ["seed=1,2", "quiet=true", "seed=3"],
+        ["category=choice('a b',c)", "dataset.path='x,y'"],
+    ],
+    ids=" ".join,
+)
+def test_a_sweeps_record_has_the_jobs_that_hydra_runs(swept: list[str]) -> None:
+    with initialize_config_dir(str(ROOT / "configs"), "train", version_base="1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra
+        loader = hydra.config_loader
+        config = hydra.compose_config("train", [], RunMode.MULTIRUN)
+        sweeper: Any = Plugins.instance().instantiate_sweeper(
+            hydra_context=HydraContext(loader, callbacks=None), task_function=print, config=config
+        )
+        overrides = OverridesParser.create(loader).parse_overrides(swept)
+        (jobs,) = sweeper.split_arguments(overrides, max_batch_size=None)
+        assert [list(job) for job in itertools.product(*entry._choices(overrides))] == jobs
+
+
+def test_a_sweep_over_an_interval_is_left_for_hydra_to_reject() -> None:
+    overrides = OverridesParser.create().parse_overrides(["fit.learning_rate=interval(0,1)"])
+    with pytest.raises(HydraException):
+        entry._choices(overrides)
 
 
 def test_the_record_of_a_sweep_travels_without_its_lock(tmp_path: Path) -> None:
