@@ -43,7 +43,7 @@ $(TOOLS): requirements-build.lock
 # What these need in turn is not pinned.
 lowest: $(TOOLS)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
-	$(UV) install --quiet --python $(LOWEST) --require-hashes -r requirements-build.lock
+	$(UV) install --quiet --python $(LOWEST) --require-hashes --only-binary :all: -r requirements-build.lock
 	$(UV) install --quiet --python $(LOWEST) --no-build-isolation --resolution lowest-direct \
 		-e '.[anomalib,cluster,dev]'
 	$(LOWEST)/bin/python -m pytest
