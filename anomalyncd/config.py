@@ -30,6 +30,9 @@ Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu"]
 FullMask = Literal["keep", "empty"]
 
+MAX_MEGAPIXELS = 100  # of one image or map; what more is may be a file made to fill the memory
+HIGHEST_MAX_MEGAPIXELS = 1000  # no setting lets more be read
+
 # How the release computes where that moves figures: what `compat=release` stands for.
 RELEASE: dict[str, Any] = {
     "novel_classes": "auto",  # K_n is read off the label folders
@@ -45,6 +48,11 @@ RELEASE: dict[str, Any] = {
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise InputError(message)
+
+
+def _require_max_megapixels(value: int) -> None:
+    known = 1 <= value <= HIGHEST_MAX_MEGAPIXELS
+    _require(known, f"max_megapixels={value}: expected 1 to {HIGHEST_MAX_MEGAPIXELS}")
 
 
 def _one_of(key: str, value: str, choices: Any) -> None:
@@ -281,7 +289,8 @@ class MebinConfig:
         _require(known, f"mebin.threshold={self.threshold}: expected 0 or more and below 1")
         _require(1 <= self.step <= 255, f"mebin.step={self.step}: expected 1 to 255")
         _require(self.min_interval >= 1, f"mebin.min_interval={self.min_interval}: expected ≥ 1")
-        _require(self.erosion >= 0, f"mebin.erosion={self.erosion}: expected ≥ 0 (0: none)")
+        eroded = 0 <= self.erosion <= 255
+        _require(eroded, f"mebin.erosion={self.erosion}: expected 0 (none) to 255 pixels")
         if self.search_range is not None:
             given = self.search_range
             ordered = len(given) == 2 and 0 <= given[0] <= given[1] <= 255
@@ -437,6 +446,7 @@ class Config:
     device: str = "auto"  # auto: a GPU where there is one
     output_root: str = "outputs"
     cache_root: str = "${output_root}/cache"  # maps and regions, shared by all runs
+    max_megapixels: int = MAX_MEGAPIXELS  # the largest image or map that is opened
     rerun: bool = False  # compute again what is finished; the old run folder is set aside
     quiet: bool = False  # no progress on the terminal; errors and the result remain
     debug: bool = False  # show the traceback of an error
@@ -444,6 +454,7 @@ class Config:
     def __post_init__(self) -> None:
         _require(bool(self.output_root), "output_root is empty; expected a folder")
         _require(bool(self.cache_root), "cache_root is empty; expected a folder")
+        _require_max_megapixels(self.max_megapixels)
         _require(0 <= self.seed < 2**63, f"seed={self.seed}: expected 0 to 2⁶³ − 1")
         _one_of("compat", self.compat, Compat)
         if self.compat == "release":
@@ -484,9 +495,11 @@ class PredictConfig:
     output: str | None = None  # must not hold predictions yet; None: `predictions` in the run
     checkpoint: str | None = None  # the backbone's weights file, if it has been moved
     device: str = "auto"
+    max_megapixels: int = MAX_MEGAPIXELS
     debug: bool = False
 
     def __post_init__(self) -> None:
+        _require_max_megapixels(self.max_megapixels)
         _require(
             isinstance(self.detector, FilesDetectorConfig),
             "predict.py takes the maps of new images from files: make them with "

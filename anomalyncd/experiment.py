@@ -177,10 +177,11 @@ def _inputs(config: Config) -> Inputs:
     start = time.perf_counter()
     cache = Cache(Path(config.cache_root))
     device = devices.choose(config.device)
-    dataset = catalog.load(config.dataset, config.category, cache)
-    base = catalog.load_base(config.base, cache)
+    most = config.max_megapixels
+    dataset = catalog.load(config.dataset, config.category, cache, max_megapixels=most)
+    base = catalog.load_base(config.base, cache, most)
     n_novel = _novel_classes(config, dataset)
-    detector = detectors.create(config.detector, config.category, device, cache.root)
+    detector = detectors.create(config.detector, config.category, device, cache.root, most)
     _require_masks(config, dataset)
     seconds = time.perf_counter() - start
     return Inputs(cache, device, dataset, base, n_novel, detector, seconds)
@@ -259,6 +260,8 @@ def _compute(
     dataset, n_novel, cut, data = ready.dataset, ready.n_novel, ready.cut, ready.data
     anomaly_maps, network = ready.maps, ready.network
     warnings, notes = _caveats(config, ready.source, labelled=dataset.labels is not None)
+    for inputs in (dataset, given.base):
+        warnings += inputs.warnings if inputs else ()
     for warning in warnings:
         log.warning(warning)
     log.info(
@@ -401,12 +404,14 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
         The folder that holds them in the release's layout, and how good they are.
     """
     cache = Cache(Path(config.cache_root))
-    dataset = catalog.load(config.dataset, config.category, cache)
-    detector = detectors.create(
-        config.detector, config.category, devices.choose(config.device), cache.root
-    )
+    most = config.max_megapixels
+    dataset = catalog.load(config.dataset, config.category, cache, max_megapixels=most)
+    device = devices.choose(config.device)
+    detector = detectors.create(config.detector, config.category, device, cache.root, most)
     _require_masks(config, dataset)
     with console.logging_to(None, quiet=config.quiet), _memory_explained(config):
+        for warning in dataset.warnings:
+            log.warning(warning)
         anomaly_maps = maps.collect(
             detector, dataset, config.category, cache, settings=asdict(config.detector)
         )

@@ -1,17 +1,26 @@
-"""Image files → arrays, with one clear message for each way in which a file can be unusable."""
+"""Image files → arrays, with one clear message for each way in which a file can be unusable.
+
+Files of others are opened by the few decoders that README names, never by whatever Pillow has for
+their content (an EPS would start Ghostscript), and not before their header says that they fit into
+memory.
+"""
 
 from __future__ import annotations
 
 import logging
+import math
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalyncd.config import HIGHEST_MAX_MEGAPIXELS
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -19,17 +28,85 @@ log = logging.getLogger(__name__)
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".tiff", ".tif")
 
+# Pictures that people have and that are not read: reported, since a folder of them looks full.
+OTHER_SUFFIXES = (
+    *(".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jfif", ".psd", ".svg", ".eps", ".pdf"),
+    *(".ppm", ".pgm", ".pnm", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
+)
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
+# How files begin that people have under an image's name: (offset, bytes, what it is).
+_OTHER_CONTENT = (
+    (0, b"GIF8", "a GIF"),
+    (0, b"%!PS", "an EPS or PostScript file"),
+    (0, b"\xc5\xd0\xd3\xc6", "an EPS file"),
+    (0, b"%PDF", "a PDF"),
+    (4, b"ftypavif", "an AVIF"),
+    (4, b"ftyphei", "a HEIC"),
+    (4, b"ftyphev", "a HEIC"),
+    (4, b"ftypmif1", "a HEIC"),
+    (4, b"ftypmsf1", "a HEIC"),
+    (4, b"jP  ", "a JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "a JPEG 2000"),
+    (4, b"JXL ", "a JPEG XL"),
+    (0, b"\xff\x0a", "a JPEG XL"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"DDS ", "a DDS texture"),
+    (0, b"\x00\x00\x01\x00", "an icon"),
+    (0, b"<svg", "an SVG"),
+    (0, b"P5", "a PGM"),
+    (0, b"P6", "a PPM"),
+    (0, b"\x93NUMPY", "a NumPy array"),
+    (0, b"PK\x03\x04", "a zip archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"<!DOCTYPE", "a web page"),
+    (0, b"<html", "a web page"),
+)
+_POINTERS = (
+    (b"version https://git-lfs", "git lfs pull"),
+    (b"/annex/objects", "git annex get"),
+)
+HIGHEST_SCORE = float(np.finfo(np.float32).max)
+# Replaced by `max_megapixels`, which people can set, and which refuses where Pillow warns.
+Image.MAX_IMAGE_PIXELS = None
 
-def read_image(path: Path) -> NDArray[np.uint8]:
+
+class Header(NamedTuple):
+    """What a file says of its content before anything is decoded."""
+
+    width: int
+    height: int
+    pages: int  # more than one in some TIFFs; only the first is ever read
+
+
+def read_header(
+    path: Path, what: str = "image", max_megapixels: int = HIGHEST_MAX_MEGAPIXELS
+) -> Header:
+    """Check without decoding that a file is of a format that is read, and small enough.
+
+    Args:
+        path: the file.
+        what: it should hold, for messages.
+        max_megapixels: the most that may be decoded.
+
+    Raises:
+        InputError: unreadable, of another format, or with more pixels.
+    """
+    with _opened(path, what, max_megapixels) as image:
+        # Some phones append a preview to their JPEGs ("MPO"), which is no page.
+        pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+        return Header(*image.size, pages)
+
+
+def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Read a photograph as (h, w, 3) RGB.
 
     16-bit grey is scaled to 8 bits, a palette is applied, an alpha channel is dropped. Orientation
     tags are ignored, as the detectors that made the maps ignore them.
 
     Raises:
-        InputError: unreadable, truncated, or of a pixel type without a known range.
+        InputError: unreadable, truncated, too large, or of a pixel type without a known range.
     """
-    with _readable(path, "image"), Image.open(path) as image:
+    with _opened(path, "image", max_megapixels) as image:
         if image.mode.startswith("I"):
             grey = np.asarray(image)
             if grey.min() < 0 or grey.max() > 65535:
@@ -58,13 +135,13 @@ def _warn_of_few_bits(path: Path, highest: int) -> None:
         )
 
 
-def read_mask(path: Path) -> NDArray[np.bool_]:
+def read_mask(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArray[np.bool_]:
     """Read a truth mask as (h, w), True = defect. In-between greys count from 128 (MTD has some).
 
     Raises:
-        InputError: unreadable, truncated, or marked with values that are too dark to count.
+        InputError: unreadable, truncated, too large, or marked with values too dark to count.
     """
-    with _readable(path, "mask"), Image.open(path) as image:
+    with _opened(path, "mask", max_megapixels) as image:
         if image.mode.startswith("I"):
             return np.asarray(image) > 0
         levels = np.asarray(image.convert("L"))
@@ -75,15 +152,18 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return levels > 127
 
 
-def read_map(path: Path) -> NDArray:
+def read_map(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArray:
     """Read one anomaly map as a finite (h, w) array of its own dtype.
 
     Raises:
-        InputError: unreadable, more than one channel, NaN or infinite values.
+        InputError: unreadable, too many pixels, more than one channel, or not `valid_scores`.
     """
-    with _readable(path, "anomaly map"):
+    what = "anomaly map"
+    with _readable(path, what):
         match path.suffix.lower():
             case ".npy":
+                with path.open("rb") as file:
+                    _require_plain_array(path, file, max_megapixels)
                 scores = np.load(path, allow_pickle=False)
             case ".npz":
                 with np.load(path, allow_pickle=False) as archive:
@@ -91,23 +171,72 @@ def read_map(path: Path) -> NDArray:
                         raise InputError(
                             f"{path}: holds {len(archive.files)} arrays; expected one anomaly map"
                         )
+                    with zipfile.ZipFile(path) as packed, packed.open(packed.namelist()[0]) as file:
+                        _require_plain_array(path, file, max_megapixels)
                     scores = archive[archive.files[0]]
             case ".tif" | ".tiff":
-                scores = tifffile.imread(path)
+                with tifffile.TiffFile(path) as tiff:
+                    _require_bounded(path, tiff.series[0].shape, max_megapixels)
+                    scores = tiff.asarray()
             case _:
-                with Image.open(path) as image:
+                with _opened(path, what, max_megapixels) as image:
                     # A palette's indices are no scores; its colours may be.
                     scores = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     scores = _single_channel(scores, path)
     if scores.dtype == bool:
         scores = scores.astype(np.uint8)
+    return valid_scores(scores, str(path))
+
+
+def valid_scores(scores: NDArray, name: str) -> NDArray:
+    """The same (h, w) scores, if they can be normalised together with others.
+
+    Args:
+        scores: of one image, from wherever.
+        name: of the file, or whatever else they come from, for the message.
+
+    Raises:
+        InputError: another shape, not numbers, not finite, or beyond what a float32 can hold (the
+            difference of two such numbers may not be finite).
+    """
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise InputError(f"{name}: an array of shape {scores.shape}; expected (height, width)")
     if scores.dtype.kind not in "iuf":
-        raise InputError(f"{path}: an anomaly map of type {scores.dtype}; expected numbers")
-    if not np.isfinite(scores).all():
-        raise InputError(
-            f"{path}: the anomaly map holds NaN or infinite values; expected finite scores"
-        )
+        raise InputError(f"{name}: an anomaly map of type {scores.dtype}; expected numbers")
+    if scores.dtype.kind == "f":
+        if not np.isfinite(scores).all():
+            raise InputError(
+                f"{name}: the anomaly map holds NaN or infinite values; expected finite scores"
+            )
+        if scores.dtype.itemsize > 4 and (highest := np.abs(scores).max()) > HIGHEST_SCORE:
+            raise InputError(
+                f"{name}: the anomaly map holds values up to {highest:.3g}; expected at most "
+                f"{HIGHEST_SCORE:.3g}, which a float32 can hold; scale the scores down"
+            )
     return scores
+
+
+def _require_plain_array(path: Path, file: IO[bytes], max_megapixels: int) -> None:
+    """Check a NumPy file by its header, before memory is taken for what it claims to hold."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0
+    if version != (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    _require_bounded(path, shape, max_megapixels)
+    if dtype.kind not in "biuf":  # "O" would be a pickle
+        raise InputError(f"{path}: an anomaly map of type {dtype}; expected numbers")
+
+
+def _require_bounded(path: Path, shape: tuple[int, ...], max_megapixels: int) -> None:
+    megapixels = math.ceil(math.prod(shape) / 1e6)
+    if megapixels > max_megapixels:
+        found = " × ".join(f"{length:,}" for length in shape)
+        raised = f" or set max_megapixels={megapixels}" * (megapixels <= HIGHEST_MAX_MEGAPIXELS)
+        raise InputError(
+            f"{path}: {found} pixels, {megapixels:,} megapixels; expected at most "
+            f"{max_megapixels}; make it smaller{raised}"
+        )
 
 
 def _single_channel(scores: NDArray, path: Path) -> NDArray:
@@ -121,9 +250,41 @@ def _single_channel(scores: NDArray, path: Path) -> NDArray:
             f"{path}: a colour picture; expected anomaly scores in one channel "
             "(save the scores, not a heat map drawn from them)"
         )
-    if scores.ndim != 2 or 0 in scores.shape:
-        raise InputError(f"{path}: an array of shape {scores.shape}; expected (height, width)")
     return scores
+
+
+@contextmanager
+def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]:
+    """An image file whose header alone has been read, of a known format and bounded size."""
+    with _readable(path, what):
+        try:
+            image = Image.open(path, formats=_FORMATS)
+        except Image.UnidentifiedImageError:
+            raise InputError(_not_an_image(path, what)) from None
+        with image:
+            _require_bounded(path, image.size, max_megapixels)
+            yield image
+
+
+def _not_an_image(path: Path, what: str) -> str:
+    """The message for a file that is none of the formats that are read."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return f"{path}: cannot read this {what} (the file is empty); replace it or take it out"
+    for begin, command in _POINTERS:
+        if begin in start:
+            return (
+                f"{path}: a pointer to the {what}, whose content is missing; fetch it ({command})"
+            )
+    for offset, begin, kind in _OTHER_CONTENT:
+        if start[offset:].startswith(begin):
+            under = f" under the name {path.suffix}" if path.suffix else ""
+            return f"{path}: {kind}{under}; convert it to PNG, JPEG, BMP, TIFF or WebP"
+    return (
+        f"{path}: cannot read this {what} (no PNG, JPEG, BMP, TIFF or WebP); replace the file or "
+        "take it out"
+    )
 
 
 @contextmanager
@@ -134,6 +295,8 @@ def _readable(path: Path, what: str) -> Iterator[None]:
         raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such {what}") from None
+    except PermissionError as error:
+        raise InputError(f"{path}: {error.strerror}; make this {what} readable") from error
     except Exception as error:  # whatever the libraries make of a broken file
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if "pickle" in reason:

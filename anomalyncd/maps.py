@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from anomalyncd.cache import Cache, digest_files
+from anomalyncd.cache import Cache, digest, digest_files
 from anomalyncd.detectors import Detector
 from anomalyncd.detectors.files import MAPS_NOTE
 from anomalyncd.errors import InputError
-from anomalyncd.images import read_map
+from anomalyncd.images import read_map, valid_scores
 from anomalyncd.types import Dataset
 from anomalyncd.versions import versions
 
@@ -77,7 +78,8 @@ def collect(
             what lies beyond saturates.
 
     Raises:
-        InputError: as the detector says, and for maps of mixed types.
+        InputError: as the detector says, for maps that are not as `Detector` promises them (not
+            one for each image, not two-dimensional, not finite numbers), and for mixed types.
     """
     ids = [sample.id for sample in dataset.samples]
     unlabelled = replace(dataset, labels=None)
@@ -85,7 +87,7 @@ def collect(
     def build(folder: Path) -> None:
         start = time.perf_counter()
         raw = folder / "raw"
-        shapes, dtype, used = _write_raw(raw, detector.maps(unlabelled), ids)
+        shapes, dtype, used = _write_raw(raw, _checked(detector, unlabelled))
         if dtype == np.uint8:
             used = None
         elif raw_range is not None:
@@ -109,7 +111,7 @@ def collect(
         (folder / MAPS_NOTE).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
     kind = type(detector)
-    made_by = [VERSION, kind.__module__, kind.__qualname__, settings, detector.key(unlabelled)]
+    made_by = [VERSION, kind.__module__, kind.__qualname__, settings, _key(detector, unlabelled)]
     made_of = [
         digest_files(sample.image for sample in dataset.samples),
         digest_files(dataset.train),
@@ -118,15 +120,68 @@ def collect(
     return StoredMaps(cache.entry("maps", key, build))
 
 
+def _key(detector: Detector, dataset: Dataset) -> Any:
+    key = detector.key(dataset)
+    try:
+        digest(key)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{_name(detector)}: its key() returns what JSON cannot hold ({error}); expected text, "
+            "numbers, and lists or dictionaries of them"
+        ) from error
+    return key
+
+
+def _checked(detector: Detector, dataset: Dataset) -> Iterator[tuple[str, NDArray]]:
+    """Each image's id with its map, as the detector yields them, if they are what it promises."""
+    n = len(dataset.samples)
+    expected = f"expected one map for each of {n} images"
+    made = detector.maps(dataset)
+    if not isinstance(made, Iterable):
+        raise InputError(
+            f"{_name(detector)}: its maps() returned {type(made).__name__}; {expected}"
+        )
+    maps = iter(made)
+    for number, sample in enumerate(dataset.samples):
+        try:
+            scores = next(maps)
+        except StopIteration:
+            raise InputError(f"{_name(detector)}: {number} maps; {expected}") from None
+        name = f"{_name(detector)}, map of {sample.id}"
+        yield sample.id, valid_scores(_as_array(scores, name), name)
+    for _ in maps:
+        raise InputError(f"{_name(detector)}: more than {n} maps; {expected}")
+
+
+def _as_array(scores: Any, name: str) -> NDArray:
+    if isinstance(scores, torch.Tensor):
+        try:
+            return scores.detach().numpy()
+        except (TypeError, RuntimeError) as error:  # on a GPU, bfloat16, sparse
+            raise InputError(
+                f"{name}: a tensor of {scores.dtype} on {scores.device}, which NumPy cannot take; "
+                "yield it with .float().cpu()"
+            ) from error
+    if not isinstance(scores, np.ndarray):
+        raise InputError(
+            f"{name}: {type(scores).__name__}; expected a NumPy array or a tensor (height, width)"
+        )
+    return scores
+
+
+def _name(detector: Detector) -> str:
+    return f"detector {type(detector).__name__}"
+
+
 def _write_raw(
-    path: Path, scores_of: Iterator[NDArray], ids: Sequence[str]
+    path: Path, maps: Iterable[tuple[str, NDArray]]
 ) -> tuple[list[tuple[int, ...]], np.dtype, tuple[float, float] | None]:
     """Append maps to a file of raw numbers; their shapes, type and range."""
     shapes: list[tuple[int, ...]] = []
     dtype = np.dtype(np.uint8)
     lowest, highest = np.inf, -np.inf
     with path.open("wb") as file:
-        for name, scores in zip(ids, scores_of, strict=True):
+        for name, scores in maps:
             dtype = dtype if shapes else scores.dtype
             if scores.dtype != dtype:
                 raise InputError(
@@ -147,7 +202,8 @@ def _read_raw(path: Path, shapes: Sequence[tuple[int, ...]], dtype: np.dtype) ->
 
 
 def _levels(scores: NDArray, lowest: float, highest: float) -> NDArray[np.uint8]:
-    scale = 255 / (highest - lowest) if highest > lowest else 0.0
+    # A range so small that its reciprocal overflows is none.
+    scale = 255 / (highest - lowest) if highest - lowest > 255 * np.finfo(float).tiny else 0.0
     # The epsilon keeps the highest score at 255 where the product falls a hair short of it.
     levels = (scores.astype(float) - lowest) * scale + 1e-9
     return levels.clip(0, 255).astype(np.uint8)

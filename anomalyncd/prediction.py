@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from anomalyncd import catalog, checkpoint, cutting, detectors, devices, maps, tables
+from anomalyncd import catalog, checkpoint, console, cutting, detectors, devices, maps, tables
 from anomalyncd.cache import Cache
 from anomalyncd.classify import assign, classify
 from anomalyncd.config import FolderConfig, PredictConfig
@@ -38,8 +38,11 @@ def predict(config: PredictConfig) -> Path:
     network.vit.precision = devices.precision(recipe.fit.precision, device)
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
-        dataset = catalog.load(FolderConfig(path=config.path), config.category, cache, "path")
-        detector = detectors.create(config.detector, config.category, device, cache.root)
+        images, most = FolderConfig(path=config.path), config.max_megapixels
+        dataset = catalog.load(images, config.category, cache, "path", most)
+        for warning in dataset.warnings:
+            console.say(f"warning: {warning}")
+        detector = detectors.create(config.detector, config.category, device, cache.root, most)
         anomaly_maps = maps.collect(
             detector,
             dataset,

@@ -22,7 +22,10 @@ from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 
 # What a run computes does not depend on these.
-PRESENTATION = ("tracker", "device", "output_root", "cache_root", "rerun", "quiet", "debug")
+PRESENTATION = (
+    *("tracker", "device", "output_root", "cache_root", "max_megapixels"),
+    *("rerun", "quiet", "debug"),
+)
 
 _PROGRESS = "progress.json"
 

@@ -52,6 +52,7 @@ class Dataset:
     samples: tuple[Sample, ...]
     labels: Labels | None  # None: a folder of images without class folders
     train: tuple[Path, ...] = ()  # defect-free training images, for detectors that learn
+    warnings: tuple[str, ...] = ()  # what was found and is not used
 
 
 class Box(NamedTuple):

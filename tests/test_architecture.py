@@ -20,6 +20,7 @@ TIERS = [
     {
         *(
             "catalog",
+            "folders",
             "demo",
             "detectors",
             "images",

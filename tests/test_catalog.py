@@ -19,6 +19,7 @@ from anomalyncd.config import (
     MvtecConfig,
 )
 from anomalyncd.errors import InputError
+from anomalyncd.folders import subfolders
 from anomalyncd.types import UNLABELLED, Dataset
 
 
@@ -160,3 +161,125 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "a.jpg")
     with pytest.raises(InputError, match=r"a\.jpg and a\.png have one name"):
         load(FolderConfig(path=str(tmp_path)))
+
+
+def unfetched(*paths: Path) -> None:
+    """Make links to content that is not there, as git-annex and DVC do."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(path.parent / "store" / path.name)
+
+
+def test_links_to_missing_files_are_reported_not_dropped(tmp_path: Path) -> None:
+    touch(tmp_path, "0.png")
+    unfetched(*(tmp_path / f"{i}.png" for i in range(1, 8)))
+    found = r"1\.png \(and 6 more links\): a link to a file that is missing; fetch .*git annex get"
+    with pytest.raises(InputError, match=found):
+        load(FolderConfig(path=str(tmp_path)))
+
+
+def test_a_link_to_itself_is_reported(tmp_path: Path) -> None:
+    touch(tmp_path, "good/0.png", "good/2.png")
+    (tmp_path / "good/1.png").symlink_to(tmp_path / "good/1.png")
+    with pytest.raises(InputError, match=r"good/1\.png: a link to a file that is missing"):
+        load(FolderConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        *("c", "c/test", "c/test/cut", "c/test/cut/1.png", "c/train", "c/train/good"),
+        *("c/train/good/7.png", "c/ground_truth", "c/ground_truth/cut"),
+        "c/ground_truth/cut/1_mask.png",
+    ],
+)
+def test_a_missing_target_anywhere_in_mvtec_is_reported(tmp_path: Path, missing: str) -> None:
+    there = ("c/test/cut/0.png", "c/test/good/0.png", "c/train/good/8.png")
+    touch(tmp_path, *(name for name in there if not name.startswith(f"{missing}/")))
+    unfetched(tmp_path / missing)
+    with pytest.raises(InputError, match=rf"{missing}: a link to a file that is missing"):
+        load(MvtecConfig(path=str(tmp_path)))
+
+
+@pytest.mark.parametrize("missing", ["masks", "masks/cut", "masks/cut/0.png", "images/dent"])
+def test_a_missing_target_in_a_base_set_is_reported(tmp_path: Path, missing: str) -> None:
+    touch(tmp_path, "images/cut/0.png")
+    unfetched(tmp_path / missing)
+    with pytest.raises(InputError, match=rf"{missing}: a link to a file that is missing"):
+        catalog.load_base(FolderBaseConfig(path=str(tmp_path)), Cache(tmp_path / "cache"))
+
+
+def test_links_that_lead_somewhere_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path, "store/0.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "good").symlink_to(tmp_path / "store")
+    (tmp_path / "set" / "1.png").symlink_to(tmp_path / "store" / "0.png")
+    (tmp_path / "set" / ".#0.png").symlink_to("an editor's lock")
+    assert by_id(load(FolderConfig(path=str(tmp_path / "set")))) == {"1": None, "good/0": "good"}
+
+
+def test_an_unreadable_folder_is_to_be_made_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's own words would be taken for a folder that cannot be written."""
+
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    touch(tmp_path, "c/test/good/0.png")
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    found = r"cannot be read \(Permission denied\); make it readable$"
+    with pytest.raises(InputError, match=rf"{tmp_path}: {found}"):
+        load(FolderConfig(path=str(tmp_path)))
+    with pytest.raises(InputError, match=rf"test: {found}"):
+        load(MvtecConfig(path=str(tmp_path)))
+    with pytest.raises(InputError, match=found):
+        subfolders(tmp_path)
+    cache = Cache(tmp_path / "cache")
+    monkeypatch.setattr(Path, "is_dir", refuse)  # a folder above it is closed
+    with pytest.raises(InputError, match=rf"{tmp_path}: {found}"):
+        catalog.load(FolderConfig(path=str(tmp_path)), "c", cache)
+
+
+def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
+    for i in range(12):
+        (tmp_path / f"{i}.HEIC").touch()
+    (tmp_path / "notes.txt").touch()
+    instead = r"no images; .*; found 12 \.heic files, 1 \.txt file$"
+    with pytest.raises(InputError, match=instead):
+        load(FolderConfig(path=str(tmp_path)))
+    touch(tmp_path, "a.png")
+    (tmp_path / "dent").mkdir()
+    (tmp_path / "dent" / "x.gif").touch()
+    (warning,) = load(FolderConfig(path=str(tmp_path))).warnings
+    assert warning.startswith(f"{tmp_path}: 12 .heic files, 1 .gif file not read; convert them")
+    touch(tmp_path, "c/test/good/0.png")
+    (tmp_path / "c/test/good/1.gif").touch()
+    assert "1 .gif file not read" in load(MvtecConfig(path=str(tmp_path))).warnings[0]
+
+
+def test_pages_beyond_the_first_are_told_once_a_folder(tmp_path: Path) -> None:
+    page = Image.fromarray(np.zeros((2, 2), np.uint8))
+    for name in ("good/0.tif", "good/1.tif", "dent/0.tif"):
+        touch(tmp_path, name)
+        page.save(tmp_path / name, save_all=True, append_images=[page])
+    touch(tmp_path, "good/2.tif")
+    dent, good = load(FolderConfig(path=str(tmp_path))).warnings
+    assert "dent/0.tif: more than one page in a file; only the first is used" in dent
+    assert "good/0.tif (and 1 more file): more than one page" in good
+
+
+def test_files_are_checked_before_anything_starts(tmp_path: Path) -> None:
+    """By their headers: images, training images and masks."""
+    names = ("c/test/cut/0.png", "c/train/good/7.png", "c/ground_truth/cut/0_mask.png")
+    for name in names:
+        touch(tmp_path, *names)
+        assert not load(MvtecConfig(path=str(tmp_path))).warnings
+        Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / name, "GIF")
+        with pytest.raises(InputError, match=rf"{name}: a GIF under the name \.png; convert it"):
+            load(MvtecConfig(path=str(tmp_path)))
+        Image.fromarray(np.zeros((2000, 1001), np.uint8)).save(tmp_path / name)
+        with pytest.raises(InputError, match=rf"{name}: .* 3 megapixels; expected at most 2;"):
+            catalog.load(
+                MvtecConfig(path=str(tmp_path)), "c", Cache(Path("unused")), max_megapixels=2
+            )

@@ -216,7 +216,9 @@ def test_unreadable_maps_are_named(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=rf"{name}: cannot read this anomaly map"):
             read_map(tmp_path / name)
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object))
-    with pytest.raises(InputError, match=r"o\.npy: cannot read"):  # a pickle, never opened
+    with pytest.raises(
+        InputError, match=r"o\.npy: an anomaly map of type object"
+    ):  # a pickle, never opened
         read_map(tmp_path / "o.npy")
 
 
@@ -282,3 +284,93 @@ def test_ground_truth_is_the_mask_or_nothing(tmp_path: Path) -> None:
     assert not b.any()
     with pytest.raises(InputError, match="no truth mask for any of 1 images"):
         GroundTruthDetector().key(Dataset(dataset.samples[1:], None))
+
+
+NOT_OURS = ["[]", "[1, 2]", '"text"', "null", "7", "{}", '{"name": "another program"}']
+DAMAGED = [
+    *("", "{", "nonsense", "[" * 100_000, '{"raw_range": [0, 1' + "0" * 5000 + "]}"),
+    *('{"files": []}', '{"raw_range": "0 1"}', '{"raw_range": [0]}', '{"raw_range": [0, 1, 2]}'),
+    *('{"raw_range": [1, 0]}', '{"raw_range": [NaN, 1]}', '{"raw_range": [0, Infinity]}'),
+    *('{"raw_range": [0, 1e400]}', '{"raw_range": [0, 1e300]}', '{"raw_range": [false, true]}'),
+    *('{"raw_range": [0, "1"]}', '{"raw_range": [[0], [1]]}', '{"raw_range": {"0": 1}}'),
+    '{"raw_range": ' + "[" * 500 + "]" * 500 + "}",
+]
+
+
+@pytest.mark.parametrize("text", NOT_OURS)
+def test_a_note_of_another_program_does_not_stop_plain_maps(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scores = np.arange(4, dtype=np.uint8).reshape(2, 2)
+    write(tmp_path / "maps" / "t" / "a.png", scores)
+    (tmp_path / "maps" / "maps.json").write_text(text)
+    np.testing.assert_array_equal(collect(tmp_path, dataset_of("t/a"))[0], scores)
+    assert "maps.json: not written by this program, so it is not used" in caplog.text
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:28])
+@pytest.mark.parametrize("place", ["maps.json", "screw/maps.json"])
+def test_a_damaged_note_is_told_in_one_line(text: str, place: str, tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "screw" / "t" / "a.png", np.zeros((2, 2), np.uint8))
+    (tmp_path / "maps" / place).write_text(text)
+    with pytest.raises(InputError, match=rf"^.*{place}: expected what .*; make the maps again.*$"):
+        collect(tmp_path, dataset_of("t/a"))
+
+
+def test_a_note_that_is_no_text_or_too_large_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "maps" / "t" / "a.png", np.zeros((2, 2), np.uint8))
+    note = tmp_path / "maps" / "maps.json"
+    note.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"maps\.json: expected .*; found no readable JSON"):
+        collect(tmp_path, dataset_of("t/a"))
+    with note.open("wb") as file:
+        file.truncate(200_000_000)
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(InputError, match=r"maps\.json: expected .*; found more than 100,000,000"):
+        collect(tmp_path, dataset_of("t/a"))
+
+
+def test_a_note_is_for_8_bit_maps_only(tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "t" / "a.npy", np.zeros((2, 2), np.float32))
+    (tmp_path / "maps" / "maps.json").write_text('{"raw_range": [0, 9], "files": []}')
+    with pytest.raises(InputError, match=r"a\.npy: an anomaly map of type float32 under a maps"):
+        collect(tmp_path, dataset_of("t/a"))
+
+
+@pytest.mark.parametrize("missing", ["maps", "maps/screw", "maps/screw/t/b.png", "maps/maps.json"])
+def test_links_among_maps_that_lead_nowhere_are_told(missing: str, tmp_path: Path) -> None:
+    if missing in ("maps/maps.json", "maps/screw/t/b.png"):
+        write(tmp_path / "maps" / "screw" / "t" / "a.png", np.zeros((2, 2), np.uint8))
+    (tmp_path / missing).parent.mkdir(exist_ok=True)
+    (tmp_path / missing).symlink_to(tmp_path / "store")
+    with pytest.raises(InputError, match=rf"{missing}: a link to a file that is missing; fetch"):
+        collect(tmp_path, dataset_of("t/a", "t/b"))
+
+
+def test_an_unreadable_folder_of_maps_is_to_be_made_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    with pytest.raises(InputError, match=r"maps: cannot be read \(Permission denied\); make it re"):
+        FilesDetector(str(tmp_path / "maps"), "screw")
+
+
+def test_maps_beyond_float32_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "t" / "a.npy", np.array([[0.0, 1e308]]))
+    with pytest.raises(InputError, match=r"a\.npy: the anomaly map holds values up to 1e\+308"):
+        collect(tmp_path, dataset_of("t/a"))
+    highest = float(np.finfo(np.float32).max)
+    write(tmp_path / "maps" / "t" / "a.npy", np.array([[-highest, 0, highest]]))
+    assert collect(tmp_path, dataset_of("t/a"))[0].tolist() == [[0, 127, 255]]
+
+
+def test_a_map_larger_than_allowed_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "maps" / "t" / "a.npy", np.zeros((2000, 1001), np.uint8))
+    detector = FilesDetector(str(tmp_path / "maps"), "c", max_megapixels=2)
+    with pytest.raises(InputError, match=r"a\.npy: .*expected at most 2; .* max_megapixels=3"):
+        maps.collect(detector, dataset_of("t/a"), "c", Cache(tmp_path / "cache"), settings={})

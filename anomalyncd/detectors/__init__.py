@@ -12,12 +12,13 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from numpy.typing import NDArray
 
 from anomalyncd.config import (
+    MAX_MEGAPIXELS,
     AnomalibDetectorConfig,
     CustomDetectorConfig,
     DetectorConfig,
@@ -45,13 +46,18 @@ class Detector(Protocol):
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         """One (h, w) map per sample, in order; any numeric type and range, larger = more anomalous.
 
+        Arrays, or tensors on the CPU, of finite numbers that a float32 can hold, all of one type.
         Maps of type uint8 count as normalised over the category already and are used as they are.
         """
         ...
 
 
 def create(
-    config: DetectorConfig, category: str, device: torch.device, workspace: Path
+    config: DetectorConfig,
+    category: str,
+    device: torch.device,
+    workspace: Path,
+    max_megapixels: int = MAX_MEGAPIXELS,
 ) -> Detector:
     """The detector that a configuration names.
 
@@ -60,6 +66,7 @@ def create(
         category: name of the product.
         device: where to compute.
         workspace: folder for what does not fit in memory; left as it was found.
+        max_megapixels: of the largest map that is read from a file.
     """
     match config:
         case MuscDetectorConfig():
@@ -67,7 +74,7 @@ def create(
         case AnomalibDetectorConfig():
             return AnomalibDetector(config, device)
         case FilesDetectorConfig():
-            return FilesDetector(config.path, category)
+            return FilesDetector(config.path, category, max_megapixels)
         case GroundTruthConfig():
             return GroundTruthDetector()
         case SimulatedDetectorConfig():
@@ -82,9 +89,16 @@ def _custom(config: CustomDetectorConfig) -> Detector:
     if (here := os.getcwd()) not in sys.path:  # a script's own folder is there, not the user's
         sys.path.append(here)
     try:
-        return getattr(import_module(module), name)(**config.options)
+        detector = getattr(import_module(module), name)(**config.options)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(
             f"detector.target={config.target}: {error}; expected module:ClassName, whose "
             "constructor takes detector.options"
         ) from error
+    for method in ("key", "maps"):
+        if not callable(getattr(detector, method, None)):
+            raise InputError(
+                f"detector.target={config.target}: it has no method {method}(dataset); expected "
+                "key(dataset) and maps(dataset), as anomalyncd.detectors.Detector describes them"
+            )
+    return cast(Detector, detector)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.cache import digest_files
+from anomalyncd.config import MAX_MEGAPIXELS
 from anomalyncd.errors import InputError
-from anomalyncd.images import MAP_SUFFIXES, read_map
+from anomalyncd.folders import readable_inputs, require_targets
+from anomalyncd.images import HIGHEST_SCORE, MAP_SUFFIXES, read_map
 from anomalyncd.types import Dataset
 
+log = logging.getLogger(__name__)
+
 MAPS_NOTE = "maps.json"  # written beside maps that were made here, see maps.py
+_LARGEST_NOTE = 100_000_000  # bytes; it lists the maps, so that a million of them take 50 MB
 
 
 class FilesDetector:
@@ -22,43 +29,47 @@ class FilesDetector:
 
     Images and maps pair by type and stem, never by position. A folder that holds the maps of one
     category alone may leave the category's folder out.
+
+    Raises:
+        InputError: no such folder, or its `maps.json` is damaged.
     """
 
-    def __init__(self, path: str, category: str) -> None:
+    def __init__(self, path: str, category: str, max_megapixels: int = MAX_MEGAPIXELS) -> None:
         root = Path(path)
-        if not root.is_dir():
-            raise InputError(f"{root}: no such folder; set detector.path=… to the anomaly maps")
-        self.root = root / category if (root / category).is_dir() else root
+        with readable_inputs():
+            require_targets((root, root / category))
+            if not root.is_dir():
+                raise InputError(f"{root}: no such folder; set detector.path=… to the anomaly maps")
+            self.root = root / category if (root / category).is_dir() else root
+            notes = [folder / MAPS_NOTE for folder in (self.root, self.root.parent)]
+            require_targets(notes)
+            note = next((path for path in notes if path.is_file()), None)
+            self.raw_range = None if note is None else raw_range_in(note)
+        self.max_megapixels = max_megapixels
 
     def key(self, dataset: Dataset) -> Any:
-        return self._raw_range(), digest_files(self._paths_of(dataset))
+        return self.raw_range, digest_files(self._paths_of(dataset))
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
-        raw_range = self._raw_range()
         for path in self._paths_of(dataset):
-            scores = read_map(path)
-            if raw_range is None:
+            scores = read_map(path, self.max_megapixels)
+            if self.raw_range is None:
                 yield scores
-            else:
-                lowest, highest = raw_range
+            elif scores.dtype == np.uint8:
+                lowest, highest = self.raw_range
                 yield lowest + scores * ((highest - lowest) / 255)
-
-    def _raw_range(self) -> tuple[float, float] | None:
-        """What 0 and 255 stand for in maps that were made here; None for others."""
-        for folder in (self.root, self.root.parent):
-            if (folder / MAPS_NOTE).is_file():
-                raw_range = json.loads((folder / MAPS_NOTE).read_text(encoding="utf-8"))[
-                    "raw_range"
-                ]
-                return None if raw_range is None else (raw_range[0], raw_range[1])
-        return None
+            else:
+                raise InputError(
+                    f"{path}: an anomaly map of type {scores.dtype} under a {MAPS_NOTE} that is of "
+                    f"8-bit maps; expected those that were made with it, or no {MAPS_NOTE}"
+                )
 
     def _paths_of(self, dataset: Dataset) -> list[Path]:
         # Suffixes are appended: with_suffix would eat a stem's own dots.
-        found = [
-            [path for suffix in MAP_SUFFIXES if (path := self.root / (s.id + suffix)).is_file()]
-            for s in dataset.samples
-        ]
+        named = [[self.root / (s.id + suffix) for suffix in MAP_SUFFIXES] for s in dataset.samples]
+        with readable_inputs():
+            require_targets(path for paths in named for path in paths)
+            found = [[path for path in paths if path.is_file()] for paths in named]
         missing = [s for s, paths in zip(dataset.samples, found, strict=True) if not paths]
         if missing:
             kinds = ",".join(suffix[1:] for suffix in MAP_SUFFIXES)
@@ -72,3 +83,40 @@ class FilesDetector:
             if len(paths) > 1:
                 raise InputError(f"{paths[0]} and {paths[1].name}: two maps of one image; keep one")
         return [paths[0] for paths in found]
+
+
+def raw_range_in(note: Path) -> tuple[float, float] | None:
+    """What 0 and 255 stand for in maps that were made here; None for 8-bit maps as they came.
+
+    Another program's file of this name is none of ours: it is reported and not used.
+
+    Raises:
+        InputError: no JSON, or damaged where it is one of ours.
+    """
+    where = f"{note}: expected what scripts/anomaly_maps.py writes beside its maps"
+    remedy = "make the maps again, or take the file away if they are from another program"
+    try:
+        if note.stat().st_size > _LARGEST_NOTE:
+            raise InputError(f"{where}; found more than {_LARGEST_NOTE:,} bytes; {remedy}")
+        content = json.loads(note.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}; found no readable JSON; {remedy}") from None
+    if not isinstance(content, dict) or not {"raw_range", "files"} & content.keys():
+        log.warning("%s: not written by this program, so it is not used", note)
+        return None
+    raw_range = content.get("raw_range", "nothing")
+    if raw_range is None:
+        return None
+    if isinstance(raw_range, list) and len(raw_range) == 2:
+        lowest, highest = raw_range
+        if _is_score(lowest) and _is_score(highest) and lowest <= highest:
+            return float(lowest), float(highest)
+    raise InputError(
+        f"{where}, in it raw_range=[lowest, highest] of finite numbers, or null; found something "
+        f"else; {remedy}"
+    )
+
+
+def _is_score(value: Any) -> bool:
+    """A finite number, as `valid_scores` lets pass; JSON has NaN, and integers of any length."""
+    return type(value) in (int, float) and abs(value) <= HIGHEST_SCORE

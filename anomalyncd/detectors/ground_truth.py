@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from anomalyncd.cache import digest_files
 from anomalyncd.errors import InputError
-from anomalyncd.images import read_mask
+from anomalyncd.images import read_header, read_mask
 from anomalyncd.types import Dataset
 
 
@@ -22,14 +21,14 @@ class GroundTruthDetector:
     def key(self, dataset: Dataset) -> Any:
         masks = self._masks(dataset)
         digests = iter(digest_files(mask for mask in masks if mask is not None))
-        sizes = [_size(sample.image) for sample in dataset.samples]
+        sizes = [read_header(sample.image)[:2] for sample in dataset.samples]
         return [None if mask is None else next(digests) for mask in masks], sizes
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         for sample, mask in zip(dataset.samples, self._masks(dataset), strict=True):
             if mask is None:
-                width, height = _size(sample.image)
-                yield np.zeros((height, width), np.uint8)
+                header = read_header(sample.image)
+                yield np.zeros((header.height, header.width), np.uint8)
             else:
                 yield read_mask(mask) * np.uint8(255)
 
@@ -42,11 +41,3 @@ class GroundTruthDetector:
                 f"{dataset.samples[0].image}; add the masks or use another detector"
             )
         return masks
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise InputError(f"{path}: cannot read this image ({error})") from error

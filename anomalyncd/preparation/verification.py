@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalyncd.config import MAX_MEGAPIXELS
 from anomalyncd.console import progress
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_image, read_mask
@@ -47,12 +48,12 @@ def find_problems(groups: list[Group], source: Source, *, quiet: bool) -> list[s
 def _problem_of(pair: tuple[Path, Path | None]) -> str | None:
     path, mask = pair
     try:
-        image = read_image(path)
+        image = read_image(path, MAX_MEGAPIXELS)
         if mask is None:
             return None
         if not mask.exists():
             return f"{path}: no mask; expected {mask}"
-        truth = read_mask(mask)
+        truth = read_mask(mask, MAX_MEGAPIXELS)
     except InputError as error:
         return str(error)
     if truth.shape != image.shape[:2]:
@@ -67,7 +68,7 @@ def _size(picture: NDArray) -> str:
 def _count_regions(mask: Path) -> int | None:
     """As a run cuts a base image; 0 where nothing is marked, None for an unreadable mask."""
     try:
-        truth = read_mask(mask)
+        truth = read_mask(mask, MAX_MEGAPIXELS)
     except InputError:
         return None
     return len(find_boxes(truth * np.uint8(255), 1)) if truth.any() else 0
