@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
 import hashlib
 import io
+import lzma
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -242,6 +248,116 @@ def test_a_damaged_archive_says_so(tmp_path: Path) -> None:
     packed.write_text("no archive")
     with pytest.raises(InputError, match="no zip or tar"):
         extract(packed, tmp_path / "other", quiet=True)
+
+
+def tar_bytes(count: int = 3) -> bytes:
+    """A tar of files `f0`, `f1`, …: each a block of header and a block of content."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as packed:
+        for i in range(count):
+            member = tarfile.TarInfo(f"f{i}")
+            member.size = tarfile.BLOCKSIZE
+            packed.addfile(member, io.BytesIO(bytes([65 + i]) * member.size))
+    return out.getvalue()
+
+
+COMPRESSORS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "tar": bytes}
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+def test_a_whole_tar_of_any_compression_is_unpacked(compressor: str, tmp_path: Path) -> None:
+    (tmp_path / "set").write_bytes(COMPRESSORS[compressor](tar_bytes()))
+    extract(tmp_path / "set", tmp_path / "out", quiet=True)
+    for i in range(3):
+        assert (tmp_path / "out" / f"f{i}").read_bytes() == bytes([65 + i]) * tarfile.BLOCKSIZE
+
+
+@pytest.mark.parametrize("compressor", COMPRESSORS)
+@pytest.mark.parametrize("blocks", [2, 3, 4, 5, 6])
+def test_a_tar_cut_anywhere_is_damaged(compressor: str, blocks: int, tmp_path: Path) -> None:
+    """Also at a member's end, which tarfile takes for the end of the archive."""
+    cut = tar_bytes()[: blocks * tarfile.BLOCKSIZE]
+    (tmp_path / "set").write_bytes(COMPRESSORS[compressor](cut))
+    with pytest.raises(InputError, match="set: damaged or incomplete"):
+        extract(tmp_path / "set", tmp_path / "out", quiet=True)
+
+
+def test_a_tar_with_a_damaged_header_is_damaged(tmp_path: Path) -> None:
+    packed = bytearray(tar_bytes())
+    packed[4 * tarfile.BLOCKSIZE + 150] ^= 1  # in the third member's checksum
+    (tmp_path / "set").write_bytes(packed)
+    with pytest.raises(InputError, match="set: damaged or incomplete"):
+        extract(tmp_path / "set", tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize("compressor", ["gz", "bz2", "xz"])
+def test_a_wrong_checksum_at_the_end_is_damage(compressor: str, tmp_path: Path) -> None:
+    """The last bytes hold it: CRC and length in gzip, where tarfile never gets to."""
+    packed = COMPRESSORS[compressor](tar_bytes() + bytes(100_000))
+    flipped = bytearray(packed)
+    flipped[-6 if compressor == "gz" else -5] ^= 0xFF
+    for broken in (bytes(flipped), packed[:-4]):
+        (tmp_path / "set").write_bytes(broken)
+        with pytest.raises(InputError, match="set: damaged or incomplete"):
+            extract(tmp_path / "set", tmp_path / "out", quiet=True)
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_a_wrong_byte_in_a_zip_is_damage(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as packed:
+        packed.writestr("f", bytes(1000))
+    raw = bytearray((tmp_path / "set.zip").read_bytes())
+    raw[60] ^= 0xFF  # of the content
+    (tmp_path / "set.zip").write_bytes(raw)
+    with pytest.raises(InputError, match=r"set\.zip: damaged or incomplete"):
+        extract(tmp_path / "set.zip", tmp_path / "out", quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("code", "name", "message"),
+    [
+        (errno.ENOSPC, None, "{to}: cannot be filled (No space left on device); free space there"),
+        (
+            errno.EACCES,
+            "{to}",
+            "{to}: cannot be filled (Permission denied); make its place writable",
+        ),
+        (errno.EACCES, "{given}", "{given}: cannot be read (Permission denied); make it readable"),
+    ],
+)
+def test_what_the_disk_refuses_is_told_of_what_the_user_knows(
+    code: int, name: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of the temporary folder, which is gone when the message is read."""
+    names = {"given": tmp_path / "set.tar", "to": tmp_path / "data" / "mvtec"}
+    names["given"].write_bytes(tar_bytes())
+
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code), name and name.format(**names))
+
+    monkeypatch.setattr(archive, "_write", refuse)
+    with pytest.raises(InputError) as told:
+        prepare("mvtec", names["given"], names["to"])
+    assert str(told.value).startswith(message.format(**names))
+    assert "unpacked" not in str(told.value)
+
+
+def test_a_given_folder_with_links_that_lead_nowhere_is_refused(tmp_path: Path) -> None:
+    category = draw_category(tmp_path / "theirs" / "a")
+    image = next((category / "test" / "good").iterdir())
+    image.unlink()
+    image.symlink_to(tmp_path / "store" / image.name)
+    with pytest.raises(InputError, match=rf"{image}: a link to a file that is missing; fetch"):
+        prepare("mvtec", category, tmp_path / "mvtec")
+    assert not (tmp_path / "mvtec").exists()
+
+
+@pytest.mark.parametrize("name", ["mvtec", "mtd", "aebad"])
+def test_an_archive_of_something_else_is_named_itself(name: str, tmp_path: Path) -> None:
+    (tmp_path / "set.tar").write_bytes(tar_bytes())
+    with pytest.raises(InputError, match=rf"^{tmp_path}/set\.tar: .*; expected") as told:
+        prepare(name, tmp_path / "set.tar", tmp_path / "data" / name)
+    assert "unpacked" not in str(told.value)
 
 
 def draw(path: Path, *, mask: bool = False) -> None:

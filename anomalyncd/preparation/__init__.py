@@ -6,9 +6,12 @@ the user's archive or folder, or a download
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from anomalyncd.atomic import written_whole
 from anomalyncd.cache import digest
 from anomalyncd.console import say
 from anomalyncd.errors import InputError
+from anomalyncd.folders import require_targets
 from anomalyncd.preparation import layouts, sources
 from anomalyncd.preparation.archive import extract
 from anomalyncd.preparation.download import fetch
@@ -58,27 +62,49 @@ def prepare(name: str, given: Path | None, target: Path, *, quiet: bool = False)
         quiet: show no progress.
 
     Raises:
-        InputError: nothing usable was given, or nothing can be downloaded.
+        InputError: nothing usable was given, nothing can be downloaded, something given cannot be
+            read, or the target not be written.
     """
     source, layout = DATASETS[name]
     if given is not None and not given.exists():
         raise InputError(f"{given}: no such archive or folder; set --from")
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: not a folder; set --to")
-    target.parent.mkdir(parents=True, exist_ok=True)
     given = given and given.resolve()  # a category's folder may be the working folder
-    with FileLock(target.parent / f".{target.name}.lock"):
-        known = _read_record(target)
-        whole = known["fingerprint"] == _fingerprint(target)
-        archives = known["archives"]
-        if given is None and not target.exists():
-            given = _download(source, target, quiet)
-        if given is not None and given.is_dir():
-            _fill(target, layout.find(given), quiet)
-        elif given is not None and not (whole and _mark(given) in archives):
-            _fill_from_archive(target, given, source, layout, quiet)
-            archives = [*archives, _mark(given)]
-        return _verify(target, source, layout, known, archives, quiet)
+    with _disk_explained(target, given):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.parent / f".{target.name}.lock"):
+            known = _read_record(target)
+            whole = known["fingerprint"] == _fingerprint(target)
+            archives = known["archives"]
+            if given is None and not target.exists():
+                given = _download(source, target, quiet)
+            if given is not None and given.is_dir():
+                _fill(target, layout.find(given, given), quiet)
+            elif given is not None and not (whole and _mark(given) in archives):
+                _fill_from_archive(target, given, source, layout, quiet)
+                archives = [*archives, _mark(given)]
+            return _verify(target, source, layout, known, archives, quiet)
+
+
+@contextmanager
+def _disk_explained(target: Path, given: Path | None) -> Iterator[None]:
+    """What the system refuses, told of what the user knows: not of the folders in between, which
+    are gone by then."""
+    try:
+        yield
+    except OSError as error:
+        of_given = given is not None and str(error.filename).startswith(str(given))
+        if of_given and error.errno in (errno.EACCES, errno.EPERM):
+            raise InputError(
+                f"{error.filename}: cannot be read ({error.strerror}); make it readable"
+            ) from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise InputError(
+            f"{target}: cannot be filled ({error.strerror or error}); "
+            f"{'free space there' if full else 'make its place writable'}, or choose another place "
+            "with --to"
+        ) from error
 
 
 def _download(source: Source, target: Path, quiet: bool) -> Path:
@@ -109,7 +135,7 @@ def _fill_from_archive(
     inside.mkdir(parents=True)
     try:
         extract(archive, inside, quiet=quiet)
-        found = layout.find(inside)
+        found = layout.find(inside, archive)
         for file in source.beside:
             path = archive.with_name(file.name)
             if path.is_file():
@@ -147,7 +173,9 @@ def _files(path: Path) -> list[Path]:
     """The file itself, or all files in the folder but hidden ones."""
     if path.is_file():
         return [path]
-    return [file for file in sorted(path.rglob("*")) if file.is_file() and file.name[0] != "."]
+    found = [file for file in sorted(path.rglob("*")) if file.name[0] != "."]
+    require_targets(found)
+    return [file for file in found if file.is_file()]
 
 
 def _link(file: Path, place: Path) -> None:

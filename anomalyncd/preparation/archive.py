@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import lzma
 import stat
 import tarfile
@@ -10,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from anomalyncd.console import progress
 from anomalyncd.errors import InputError
@@ -19,6 +21,11 @@ _CHUNK = 1 << 20
 # Images hardly shrink in an archive: one that grows by more is made to fill the disk.
 _MOST_GROWTH = 20
 _ALWAYS_ALLOWED = 1 << 30
+_DECOMPRESSORS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile),
+    *(lzma.LZMAError, zlib.error, EOFError),
+)
 
 Opener = Callable[[], IO[bytes] | None]
 
@@ -26,9 +33,12 @@ Opener = Callable[[], IO[bytes] | None]
 def extract(archive: Path, folder: Path, *, quiet: bool) -> None:
     """Unpack a zip or a tar of any compression; hidden files (macOS adds many) are left out.
 
+    The archive is read to its very end, where a cut one shows and where checksums are.
+
     Raises:
         InputError: the file is no archive, is damaged, or holds anything but plain files in
             folders: absolute paths, `..`, links, devices, a name twice, or far too much.
+        OSError: the archive cannot be read, or its content not be written.
     """
     limit = max(archive.stat().st_size * _MOST_GROWTH, _ALWAYS_ALLOWED)
     title = f"unpacking {archive.name}"
@@ -49,7 +59,11 @@ def extract(archive: Path, folder: Path, *, quiet: bool) -> None:
                 tell(file.tell() // 10**6, "MB")
     except FileExistsError as error:
         raise _refused(archive, Path(error.filename).name, "a name that occurs twice") from error
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError) as error:
+    except _DAMAGED as error:
+        raise InputError(f"{archive}: damaged or incomplete ({error}); get it again") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise  # of the disk, not of the archive
         raise InputError(f"{archive}: damaged or incomplete ({error}); get it again") from error
     except (RuntimeError, NotImplementedError) as error:  # zipfile's: a password, a rare method
         raise InputError(f"{archive}: {error}; unpack it yourself and give the folder") from error
@@ -65,8 +79,9 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, bool, Opener]]:
                     yield info.filename, kind in (0, stat.S_IFREG), partial(packed.open, info)
         return
     file.seek(0)
+    content = _LastRead(_decompressed(file))
     try:
-        tar = tarfile.open(fileobj=file, mode="r:*")  # noqa: SIM115 - closed below
+        tar = tarfile.open(fileobj=cast(IO[bytes], content), mode="r:")  # noqa: SIM115 - closed below
     except tarfile.ReadError as error:
         raise InputError(
             f"{file.name}: no zip or tar archive; expected one, or a folder"
@@ -75,6 +90,36 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, bool, Opener]]:
         for member in tar:
             if not member.isdir():
                 yield member.name, member.isreg(), partial(tar.extractfile, member)
+    # tarfile takes the file's end, or a header it cannot read, for the archive's end.
+    if content.last != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it ends, or cannot be read further, after a whole member")
+    padding = 0
+    while chunk := content.read(_CHUNK):  # a decompressor compares checksums at the end of its data
+        padding += len(chunk)
+        if padding > _ALWAYS_ALLOWED:
+            raise tarfile.ReadError(f"more than {_ALWAYS_ALLOWED:,} bytes after its end")
+
+
+def _decompressed(file: BinaryIO) -> IO[bytes]:
+    start = file.read(6)
+    file.seek(0)
+    for begin, decompress in _DECOMPRESSORS:
+        if start.startswith(begin):
+            return cast(IO[bytes], decompress(file))
+    return file
+
+
+class _LastRead:
+    """A stream that remembers what was last read from it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.last = b""
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self.last = self._stream.read(size)
+        return self.last
 
 
 def _place(name: str, archive: Path) -> PurePosixPath:

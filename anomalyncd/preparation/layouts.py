@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anomalyncd.errors import InputError
+from anomalyncd.folders import entries, subfolders
 from anomalyncd.images import SUFFIXES
 
 _DEPTH = 3  # folders that may lie around a dataset in an archive
@@ -23,15 +24,17 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    find: Callable[[Path], dict[str, Path]]  # place in the prepared folder → file or folder
+    # Root, and what the user gave (an archive, where the root is what was unpacked of it), for
+    # messages → by place in the prepared folder: file or folder.
+    find: Callable[[Path, Path], dict[str, Path]]
     groups: Callable[[Path], list[Group]]  # of the prepared folder
 
 
-def _find_mvtec(root: Path) -> dict[str, Path]:
+def _find_mvtec(root: Path, given: Path) -> dict[str, Path]:
     categories = _search(root, _is_category)
     if not categories:
         raise InputError(
-            f"{root}: no MVTec AD category; expected <category>/test and <category>/ground_truth"
+            f"{given}: no MVTec AD category; expected <category>/test and <category>/ground_truth"
         )
     return {folder.name: folder for folder in categories}
 
@@ -58,10 +61,10 @@ def _is_category(folder: Path) -> bool:
     return (folder / "test").is_dir() and (folder / "ground_truth").is_dir()
 
 
-def _find_mtd(root: Path) -> dict[str, Path]:
+def _find_mtd(root: Path, given: Path) -> dict[str, Path]:
     holders = _search(root, lambda folder: (folder / "MT_Free" / "Imgs").is_dir())
     if len(holders) != 1:
-        raise InputError(f"{root}: {len(holders)} folders that hold MT_Free/Imgs; expected one")
+        raise InputError(f"{given}: {len(holders)} folders that hold MT_Free/Imgs; expected one")
     found = {path.name: path for path in holders[0].glob("MT_*") if (path / "Imgs").is_dir()}
     return found | {path.name: path for path in holders[0].glob("mtd_train_filenames.txt")}
 
@@ -76,7 +79,7 @@ def _mtd_groups(root: Path) -> list[Group]:
     return groups
 
 
-def _find_aebad(root: Path) -> dict[str, Path]:
+def _find_aebad(root: Path, given: Path) -> dict[str, Path]:
     """AeBAD-S's defective test images, whole: its regions are cut by the run itself.
 
     The domains (`same`, `view`, …) lie in folders of their own, and become a part of the name.
@@ -84,7 +87,7 @@ def _find_aebad(root: Path) -> dict[str, Path]:
     holders = _search(root, lambda folder: _is_category(folder) and _has_base_classes(folder))
     if len(holders) != 1:
         raise InputError(
-            f"{root}: {len(holders)} copies of AeBAD-S; expected one folder that holds "
+            f"{given}: {len(holders)} copies of AeBAD-S; expected one folder that holds "
             f"test/<class> and ground_truth/<class> for {', '.join(BASE_CLASSES)}"
         )
     found = {}
@@ -130,16 +133,13 @@ def _search(root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    return subfolders(folder) if folder.is_dir() else []
 
 
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    files = (path for path in folder.iterdir() if path.name[0] != ".")
-    return sorted(path for path in files if path.suffix.lower() in SUFFIXES)
+    return [path for path in entries(folder) if path.suffix.lower() in SUFFIXES]
 
 
 def _unmasked(name: str, folder: Path) -> Group:
