@@ -20,8 +20,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     draft = path.with_name(f".{path.name}.part")
     try:
         yield draft
-        with draft.open("rb+") as file:  # else a power cut may leave the name without the content
-            os.fsync(file.fileno())
+        sync(draft)  # else a power cut may leave the name without the content
         os.replace(draft, path)
     except OSError as error:
         raise InputError(
@@ -29,3 +28,14 @@ def written_whole(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on the disk before anything else is done."""
+    if path.is_dir() and os.name == "nt":  # which has no way to do it
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
