@@ -7,18 +7,19 @@ beside it that says how it was made; the release, and `detector=files`, read the
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import IO, Any, overload
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalyncd.cache import Cache, digest, digest_files
+from anomalyncd.cache import SEAL, Cache, digest, digest_files
 from anomalyncd.detectors import Detector
 from anomalyncd.detectors.files import MAPS_NOTE
 from anomalyncd.errors import InputError
@@ -79,28 +80,33 @@ def collect(
 
     Raises:
         InputError: as the detector says, for maps that are not as `Detector` promises them (not
-            one for each image, not two-dimensional, not finite numbers), and for mixed types.
+            one for each image, not two-dimensional, not finite numbers), for mixed types, and for
+            a category whose folder would take the place of a file of the cache.
     """
+    if category in (MAPS_NOTE, SEAL):
+        raise InputError(
+            f"category={category}: its folder of maps would lie where a file of this name is kept; "
+            "choose another name"
+        )
     ids = [sample.id for sample in dataset.samples]
     unlabelled = replace(dataset, labels=None)
 
     def build(folder: Path) -> None:
         start = time.perf_counter()
-        raw = folder / "raw"
-        shapes, dtype, used = _write_raw(raw, _checked(detector, unlabelled))
-        if dtype == np.uint8:
-            used = None
-        elif raw_range is not None:
-            used = raw_range
         files = [f"{category}/{name}.png" for name in ids]
-        for name, scores in zip(files, _read_raw(raw, shapes, dtype), strict=True):
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            levels = scores if used is None else _levels(scores, *used)
-            # Level 1 writes a 1024² map in a few milliseconds and packs noise nearly as well.
-            png = cv2.imencode(".png", levels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-            path.write_bytes(png.tobytes())
-        raw.unlink()
+        with tempfile.TemporaryFile(dir=cache.root) as raw:
+            shapes, dtype, used = _write_raw(raw, _checked(detector, unlabelled))
+            if dtype == np.uint8:
+                used = None
+            elif raw_range is not None:
+                used = raw_range
+            for name, scores in zip(files, _read_raw(raw, shapes, dtype), strict=True):
+                path = folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                levels = scores if used is None else _levels(scores, *used)
+                # Level 1 writes a 1024² map in a few milliseconds and packs noise nearly as well.
+                png = cv2.imencode(".png", levels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+                path.write_bytes(png.tobytes())
         index = {
             "settings": settings,
             "versions": versions(),
@@ -174,31 +180,32 @@ def _name(detector: Detector) -> str:
 
 
 def _write_raw(
-    path: Path, maps: Iterable[tuple[str, NDArray]]
+    file: IO[bytes], maps: Iterable[tuple[str, NDArray]]
 ) -> tuple[list[tuple[int, ...]], np.dtype, tuple[float, float] | None]:
     """Append maps to a file of raw numbers; their shapes, type and range."""
     shapes: list[tuple[int, ...]] = []
     dtype = np.dtype(np.uint8)
     lowest, highest = np.inf, -np.inf
-    with path.open("wb") as file:
-        for name, scores in maps:
-            dtype = dtype if shapes else scores.dtype
-            if scores.dtype != dtype:
-                raise InputError(
-                    f"the anomaly map of {name} is {scores.dtype} and others are {dtype}; "
-                    "expected one type, since maps are normalised together"
-                )
-            shapes.append(scores.shape)
-            lowest, highest = min(lowest, scores.min()), max(highest, scores.max())
-            file.write(np.ascontiguousarray(scores).tobytes())
+    for name, scores in maps:
+        dtype = dtype if shapes else scores.dtype
+        if scores.dtype != dtype:
+            raise InputError(
+                f"the anomaly map of {name} is {scores.dtype} and others are {dtype}; "
+                "expected one type, since maps are normalised together"
+            )
+        shapes.append(scores.shape)
+        lowest, highest = min(lowest, scores.min()), max(highest, scores.max())
+        file.write(np.ascontiguousarray(scores).tobytes())
     return shapes, dtype, (float(lowest), float(highest))
 
 
-def _read_raw(path: Path, shapes: Sequence[tuple[int, ...]], dtype: np.dtype) -> Iterator[NDArray]:
-    with path.open("rb") as file:
-        for shape in shapes:
-            size = int(np.prod(shape)) * dtype.itemsize
-            yield np.frombuffer(file.read(size), dtype).reshape(shape)
+def _read_raw(
+    file: IO[bytes], shapes: Sequence[tuple[int, ...]], dtype: np.dtype
+) -> Iterator[NDArray]:
+    file.seek(0)
+    for shape in shapes:
+        size = int(np.prod(shape)) * dtype.itemsize
+        yield np.frombuffer(file.read(size), dtype).reshape(shape)
 
 
 def _levels(scores: NDArray, lowest: float, highest: float) -> NDArray[np.uint8]:

@@ -193,6 +193,27 @@ def test_other_images_or_options_are_other_maps(tmp_path: Path) -> None:
     assert maps.collect(Constant(1), trained, "c", cache, settings=settings).folder != folder(1)
 
 
+@pytest.mark.parametrize("category", ["raw", "seal", "c.png"])
+def test_a_category_of_any_name_has_its_maps(tmp_path: Path, category: str) -> None:
+    write(tmp_path / "maps" / "t" / "a.npy", np.array([[0.0, 1.0]]))
+    detector, dataset = FilesDetector(str(tmp_path / "maps"), category), dataset_of("t/a")
+    cache = Cache(tmp_path / "cache")
+    stored = maps.collect(detector, dataset, category, cache, settings={})
+    assert stored[0].tolist() == [[0, 255]]
+    assert (stored.folder / category / "t" / "a.png").is_file()
+    assert {p.name for p in (tmp_path / "cache").iterdir() if p.is_dir()} == {stored.folder.name}
+
+
+@pytest.mark.parametrize("category", ["maps.json", "entry.json"])
+def test_a_category_with_the_name_of_a_file_of_the_cache_is_refused(
+    tmp_path: Path, category: str
+) -> None:
+    write(tmp_path / "maps" / "t" / "a.npy", np.array([[0.0, 1.0]]))
+    detector = FilesDetector(str(tmp_path / "maps"), category)
+    with pytest.raises(InputError, match=f"category={category}: .* choose another name"):
+        maps.collect(detector, dataset_of("t/a"), category, Cache(tmp_path / "cache"), settings={})
+
+
 def test_a_detector_never_sees_labels(tmp_path: Path) -> None:
     seen = []
 
