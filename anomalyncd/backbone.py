@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
@@ -16,8 +17,10 @@ import torch
 from huggingface_hub import constants as hub
 from timm.models import load_state_dict
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
 
 from anomalyncd import embedded
+from anomalyncd.cache import digest
 from anomalyncd.config import BackboneConfig
 from anomalyncd.errors import InputError
 
@@ -29,7 +32,10 @@ _RANDOM_SEED = 0  # an untrained backbone is the same in every run
 @dataclass(frozen=True)
 class Backbone:
     vit: VisionTransformer
-    source: Source  # where the frozen weights come from
+    source: Source  # where the weights come from
+    # Of the weights as they are stored, which every CPU reads alike. In the network, position
+    # embeddings are resampled to its image size, and their last bits depend on the CPU's kernels.
+    weights_hash: str
     mean: tuple[float, ...]  # per channel, of images in [0, 1], as the weights were trained
     std: tuple[float, ...]
 
@@ -48,18 +54,41 @@ def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
     source: Source
     if config.checkpoint is not None:
         vit, source = _create(config, key, pretrained=False), "file"
-        _load_file(vit, Path(config.checkpoint), config.name, key)
+        weights_hash = _load_file(vit, Path(config.checkpoint), config.name, key)
     elif config.pretrained and config.name == embedded.NAME:
         vit, source = _create(config, key, pretrained=False), "package"
-        embedded.load_weights(vit)
+        weights_hash = embedded.load_weights(vit)
     elif config.pretrained:
         vit, source = _create(config, key, pretrained=True), "hub"
+        # At the image size that they were trained at, weights are loaded as they are stored.
+        native = cast(dict[str, Any], vit.pretrained_cfg)["input_size"][-1]
+        if native == config.side:
+            weights_hash = _hash_of(vit.state_dict())
+        else:
+            native_vit = _create(replace(config, side=native), key, pretrained=True)
+            weights_hash = _hash_of(native_vit.state_dict())
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_RANDOM_SEED)
             vit, source = _create(config, key, pretrained=False), "random"
+        # Random numbers differ in their last bits between CPUs as well.
+        made_by = torch.__version__, timm.__version__
+        weights_hash = digest("random", config.name, _RANDOM_SEED, made_by)
     trained_with = cast(dict[str, Any], vit.pretrained_cfg)
-    return Backbone(vit.eval(), source, tuple(trained_with["mean"]), tuple(trained_with["std"]))
+    mean, std = tuple(trained_with["mean"]), tuple(trained_with["std"])
+    return Backbone(vit.eval(), source, weights_hash, mean, std)
+
+
+def _hash_of(weights: Mapping[str, Any]) -> str:
+    """Hash names, shapes, types and values of all tensors; a file may hold other things too."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights.items()):
+        if not isinstance(tensor, Tensor):
+            continue
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(values.view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTransformer:
@@ -125,11 +154,14 @@ def _no_waiting_for_the_hub() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = was_offline
 
 
-def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> None:
+def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
+    """Load a weights file; the hash of what it holds."""
     if not path.is_file():
         raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
     try:
-        weights = checkpoint_filter_fn(load_state_dict(str(path), weights_only=True), vit)
+        stored = load_state_dict(str(path), weights_only=True)
+        weights_hash = _hash_of(stored)
+        weights = checkpoint_filter_fn(stored, vit)
         # Heads and other surplus of the file are fine; what the network lacks is not.
         missing = vit.load_state_dict(weights, strict=False).missing_keys
     except Exception as error:  # whatever safetensors, torch or timm make of a wrong file
@@ -140,3 +172,4 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> None:
             f"{path}: these weights do not fit {name} ({missing[0]}); set {key}.name to the "
             "network that they belong to"
         )
+    return weights_hash

@@ -6,7 +6,6 @@ where they come from and checked by their hash, unless they are random, when nob
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -22,6 +21,8 @@ from torch import Tensor, nn
 from anomalyncd import backbone as backbones
 from anomalyncd import model as models
 from anomalyncd.atomic import written_whole
+from anomalyncd.backbone import Backbone
+from anomalyncd.cache import digest
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
@@ -35,7 +36,7 @@ from anomalyncd.model import Model
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2  # 2: frozen weights are known by the hash of their file
 _KEY = "anomalyncd"
 _APART = 19  # times what keeping an epoch took, until the next is kept
 
@@ -91,8 +92,11 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
         class_names=tuple(stored["class_names"]),
         frozen_hash=stored["frozen_hash"],
     )
+    backbone = backbones.build(
+        replace(recipe.backbone, checkpoint=weights or recipe.backbone.checkpoint)
+    )
     model = models.build(
-        backbones.build(replace(recipe.backbone, checkpoint=weights or recipe.backbone.checkpoint)),
+        backbone,
         recipe.attention,
         recipe.fit,
         n_base=len(recipe.base_classes),
@@ -104,7 +108,8 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
         odd = sorted(expected ^ tensors.keys())[:3]
         raise InputError(f"{path}: weights missing or left over: {', '.join(odd)} …")
     _copy(tensors, own, path)
-    if frozen_hash(model) != recipe.frozen_hash:
+    stored_here = recipe.backbone_source == "random"
+    if not stored_here and frozen_hash(backbone) != recipe.frozen_hash:
         raise InputError(
             f"{recipe.backbone.checkpoint or recipe.backbone.name}: its weights are not those that "
             f"{path} was trained on; restore them, or train again"
@@ -112,13 +117,9 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
     return model, recipe
 
 
-def frozen_hash(model: Model) -> str:
-    """Hash of the weights that were not trained."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, p in sorted(model.frozen()):
-        digest.update(name.encode())
-        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def frozen_hash(backbone: Backbone) -> str:
+    """Hash of where all training starts: the stored weights, and the image size."""
+    return digest(backbone.weights_hash, backbone.vit.patch_embed.img_size)
 
 
 class TrainingState:

@@ -143,8 +143,11 @@ def create(side: int = _SIDE, *, norm: bool = False, dynamic: bool = False) -> V
     return vit
 
 
-def load_weights(vit: VisionTransformer) -> None:
+def load_weights(vit: VisionTransformer) -> str:
     """Put the package's weights in; position embeddings are resampled to the network's grid.
+
+    Returns:
+        The hash of the stored weights.
 
     Raises:
         InputError: the file is not the one that was shipped.
@@ -157,6 +160,7 @@ def load_weights(vit: VisionTransformer) -> None:
         weights["pos_embed"], list(vit.patch_embed.grid_size)
     )
     vit.load_state_dict(weights)
+    return _SHA256
 
 
 def as_shipped(vit: VisionTransformer) -> dict[str, Tensor]:

@@ -147,7 +147,7 @@ class Prepared:
     base_classes: tuple[str, ...]
     source: backbone.Source  # of the frozen weights
     network: model.Model
-    frozen: str  # hash of its frozen weights
+    frozen: str  # hash of the weights that its frozen blocks have
     cut: cutting.Cut
     data: training_set.TrainingSet
 
@@ -220,7 +220,7 @@ def _prepare(
             data = training_set.TrainingSet(cut.regions, base_regions, targets)
         _require_usable_masks(dataset, cut.regions)
         _require_enough(cut, n_novel)
-    frozen = checkpoint.frozen_hash(network)
+    frozen = checkpoint.frozen_hash(stock)
     return Prepared(
         dataset, n_novel, anomaly_maps, base_classes, stock.source, network, frozen, cut, data
     )

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from timm.models.vision_transformer import checkpoint_filter_fn
+from torch import Tensor, nn
 
 from anomalyncd import backbone, checkpoint, model
 from anomalyncd.config import (
@@ -43,7 +45,7 @@ def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Reci
         head=1,
         base_classes=("dent",),
         class_names=("good", "scratch", "class 3"),
-        frozen_hash=checkpoint.frozen_hash(network),
+        frozen_hash=checkpoint.frozen_hash(stock),
     )
     return network, recipe
 
@@ -82,6 +84,55 @@ def test_frozen_weights_of_a_file_stay_there_and_are_checked(tmp_path: Path) -> 
     saved_weights(tmp_path / "w.safetensors", 2)
     with pytest.raises(InputError, match=r"w\.safetensors: its weights are not those"):
         checkpoint.load_model(path)
+
+
+def test_the_hash_is_that_of_the_stored_weights_and_the_image_size(tmp_path: Path) -> None:
+    path = saved_weights(tmp_path / "w.safetensors", 1)
+
+    def hashes(side: int = 64) -> tuple[str, str]:
+        stock = backbone.build(replace(TINY, checkpoint=str(path), side=side))
+        return stock.weights_hash, checkpoint.frozen_hash(stock)
+
+    first = hashes()
+    assert hashes() == first
+    assert hashes(side=32)[0] == first[0], "not of resampled embeddings"
+    assert hashes(side=32)[1] != first[1]
+    weights = load_file(path)
+    weights["pos_embed"][0, 0, 0] += 1
+    save_file(weights, path)
+    assert hashes()[0] != first[0]
+
+
+def test_the_hash_of_hub_weights_is_not_of_resampled_embeddings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, seed = timm.create_model, 1
+
+    def from_hub(name: str, *, pretrained: bool, **settings: Any) -> nn.Module:
+        assert pretrained
+        vit = create(name, pretrained=False, **settings)
+        torch.manual_seed(seed)
+        stored = create(name, pretrained=False, num_classes=0).state_dict()
+        vit.load_state_dict(checkpoint_filter_fn(stored, vit))
+        return vit
+
+    monkeypatch.setattr(timm, "create_model", from_hub)
+    config = replace(TINY, pretrained=True)
+    hashes = {side: backbone.build(replace(config, side=side)).weights_hash for side in (32, 224)}
+    assert hashes[32] == hashes[224]
+    seed = 2
+    assert backbone.build(config).weights_hash != hashes[32]
+
+
+def test_a_random_backbone_of_another_cpu_comes_from_the_model_file(tmp_path: Path) -> None:
+    """Its last bits depend on the CPU, so that no hash of it would hold elsewhere."""
+    network, recipe = trained()
+    with torch.no_grad():
+        next(p for _, p in network.frozen()).add_(1e-7)
+    path = tmp_path / "m.safetensors"
+    checkpoint.save_model(path, network, replace(recipe, frozen_hash="of another CPU"))
+    loaded, _ = checkpoint.load_model(path)
+    torch.testing.assert_close(loaded.eval()(*views()), network(*views()), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("change", ["missing", "extra", "shape", "format", "nonsense", "foreign"])

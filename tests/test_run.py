@@ -304,6 +304,45 @@ def test_other_data_is_not_gone_on_with(photographs: Path, broken_off: list[str]
     assert "training anew" in (outcome.folder / "log.txt").read_text(encoding="utf-8")
 
 
+ON_ANOTHER_CPU = """
+import os, sys
+from anomalyncd import checkpoint
+from tests.test_run import run
+
+finished, killed = ([*sys.argv[2:], f"seed={seed}"] for seed in (1, 2))
+with open(sys.argv[1], "w") as file:
+    file.write(str(run(finished).folder))
+save = checkpoint.TrainingState.save
+checkpoint.TrainingState.save = lambda *given: (save(*given), os._exit(9))
+run(killed)
+"""
+
+
+def test_another_cpu_predicts_with_a_model_and_resumes_a_training(
+    photographs: Path, overrides: list[str]
+) -> None:
+    """Position embeddings are resampled to 96 pixels: their last bits depend on the CPU."""
+    plain = [o for o in folder_overrides(photographs, overrides) if not o.startswith("backbone")]
+    settings = [*plain, "backbone=embedded", "backbone.side=96", "novel_classes=2"]
+    arguments = ["-c", ON_ANOTHER_CPU, str(photographs / "folder"), *settings]
+    elsewhere = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ATEN_CPU_CAPABILITY": "default"},
+        capture_output=True,
+        text=True,
+    )
+    assert elsewhere.returncode == 9, elsewhere.stderr
+    folder = (photographs / "folder").read_text()
+    predict = [f"run={folder}", f"path={photographs / 'photos'}"]
+    predict.append(f"detector.path={photographs / 'maps'}")
+    rows = table(prediction.predict(composed(predict, "predict")) / "predictions.csv")
+    trained = table(Path(folder) / "predictions.csv")
+    for row, known in zip(rows, trained, strict=True):
+        assert float(row["confidence"]) == pytest.approx(float(known["confidence"]), abs=1e-3)
+    assert run([*settings, "seed=2"]).metrics["resumed_after_epochs"] == 1
+
+
 def test_a_damaged_training_state_is_told_and_rerun_helps(
     photographs: Path, broken_off: list[str]
 ) -> None:
