@@ -7,12 +7,12 @@ costs the last block and the heads, and the trunk's cost no longer depends on th
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,12 @@ from anomalyncd.views import draw_parameters, training_views
 from anomalyncd.vit import padded
 
 log = logging.getLogger(__name__)
+
+# Views that are drawn together and kept or lost together. It is no setting: another number draws
+# other views. How many pass the network together, and so its memory, is `Model.forward_batch`.
+GROUP = 64
+
+_DIGEST = 16  # bytes
 
 
 class Bank:
@@ -61,7 +67,6 @@ class Bank:
         folder: Path,
         *,
         fingerprint: str,
-        at_once: int = 64,
         on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
     ) -> Bank:
         """Make all views and run the trunk on them, or go on where a killed process has ended.
@@ -73,8 +78,7 @@ class Bank:
             seed: of the views.
             folder: of the bank's files, which is the caller's to remove.
             fingerprint: of regions and frozen weights. What was made of others, or with other
-                settings, is made anew.
-            at_once: views that go through the trunk together.
+                settings, is made from scratch.
             on_views: told how many views are done, of how many, and how many of them an earlier
                 process had done.
 
@@ -84,10 +88,10 @@ class Bank:
         device = next(model.parameters()).device
         pixels = Pixels(data, device)
         stream = torch.Generator().manual_seed(seed)
-        groups = torch.arange(len(data) * views).split(at_once)
+        groups = torch.arange(len(data) * views).split(GROUP)
         total, done = len(data) * views, 0
         try:
-            made_of = _made_of(model, fingerprint, views, seed, at_once)
+            made_of = _made_of(model, fingerprint, views, seed)
             files = _Files(folder, made_of, model.vit.width)
             kept = files.keep([len(group) for group in groups])
             going_on = f", {kept} of them before" if kept else ""
@@ -100,7 +104,8 @@ class Bank:
                     x, mask = training_views(
                         images, masks, model.side, model.mean, model.std, drawn
                     )
-                    files.append(*_seen(model, x, mask))
+                    seen = [_seen(model, *part) for part in model.in_parts(x, mask)]
+                    files.append(*(torch.cat(part) for part in zip(*seen, strict=True)))
                     on_views(done, total, kept)
             tokens, counts = (torch.from_numpy(array) for array in files.mapped())
         except OSError as error:
@@ -147,7 +152,11 @@ def _label(folder: Path) -> Path:
 
 
 class _Files:
-    """A bank on disk, which grows by whole groups of views, whenever its process is killed."""
+    """A bank on disk, which grows by whole groups of views, whenever its process is killed.
+
+    Each group's digest is written after its tokens and counts. After a power cut a file may have
+    its full length and zeros in it: what its digest does not prove is made again.
+    """
 
     def __init__(self, folder: Path, made_of: str, width: int) -> None:
         """
@@ -157,11 +166,12 @@ class _Files:
             width: of a token.
         """
         self.tokens, self.counts = folder / "tokens.f16", folder / "counts.i64"
+        self.digests = folder / "digests"
         self.width = width
         label = _label(folder)
-        files = (self.tokens, self.counts)
+        files = (self.tokens, self.counts, self.digests)
         whole = all(path.is_file() for path in (label, *files))
-        if not whole or label.read_text(encoding="utf-8") != made_of:
+        if not whole or label.read_bytes() != made_of.encode():
             Bank.remove(folder)
             folder.mkdir(exist_ok=True)
             for file in files:
@@ -174,19 +184,33 @@ class _Files:
         Args:
             groups: how many views are written at a time.
         """
-        counts = np.fromfile(self.counts, np.int64)
-        bytes_until = np.concatenate([[0], counts.cumsum()]) * 2 * self.width
-        there = int(np.searchsorted(bytes_until, self.tokens.stat().st_size, side="right")) - 1
-        kept = max((n for n in accumulate(groups) if n <= there), default=0)
-        os.truncate(self.counts, counts[:kept].nbytes)
-        os.truncate(self.tokens, int(bytes_until[kept]))
-        return kept
+        counts, digests = self.counts.read_bytes(), self.digests.read_bytes()
+        there = self.tokens.stat().st_size
+        tokens = np.memmap(self.tokens, np.uint8, mode="r") if there else np.empty(0, np.uint8)
+        views = size = number = 0
+        for group in groups:
+            of_views = counts[8 * views : 8 * (views + group)]
+            if len(of_views) < 8 * group:
+                break
+            end = size + 2 * self.width * int(np.frombuffer(of_views, np.int64).sum())
+            known = digests[_DIGEST * number : _DIGEST * (number + 1)]
+            if not size < end <= there or _digest(tokens[size:end].data, of_views) != known:
+                break
+            views, size, number = views + group, end, number + 1
+        del tokens  # some systems cut no file that is mapped
+        os.truncate(self.digests, _DIGEST * number)
+        os.truncate(self.counts, 8 * views)
+        os.truncate(self.tokens, size)
+        return views
 
     def append(self, tokens: Tensor, counts: Tensor) -> None:
         """Add a group: (total, width) tokens of views of (b,) counts each."""
-        for path, values in ((self.tokens, tokens.half()), (self.counts, counts)):
+        parts = [values.cpu().numpy().tobytes() for values in (tokens.half(), counts)]
+        for path, content in zip(
+            (self.tokens, self.counts, self.digests), (*parts, _digest(*parts)), strict=True
+        ):
             with path.open("ab") as file:
-                file.write(values.cpu().numpy().data)
+                file.write(content)
 
     def mapped(self) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
         """All tokens, (total, width), on disk, and all counts."""
@@ -194,6 +218,12 @@ class _Files:
         shape = (int(counts.sum()), self.width)
         # "r+", because a private map counts as memory that must be there, though nothing is written
         return np.memmap(self.tokens, np.float16, mode="r+", shape=shape), counts
+
+
+def _digest(tokens: bytes | memoryview, counts: bytes) -> bytes:
+    found = hashlib.blake2b(tokens, digest_size=_DIGEST)
+    found.update(counts)
+    return found.digest()
 
 
 def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,7 +241,7 @@ def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     return tokens, counts
 
 
-def _made_of(model: Model, fingerprint: str, views: int, seed: int, at_once: int) -> str:
+def _made_of(model: Model, fingerprint: str, views: int, seed: int) -> str:
     vit = model.vit
     masking = [vit.first_masked, vit.mask_on, vit.keep_pool, vit.keep_threshold]
-    return digest(fingerprint, views, seed, at_once, masking, str(vit.precision), versions())
+    return digest(fingerprint, views, seed, GROUP, masking, str(vit.precision), versions())

@@ -14,8 +14,6 @@ from anomalyncd.config import FusionConfig
 from anomalyncd.model import Model
 from anomalyncd.types import Regions
 
-_BATCH = 64
-
 
 @dataclass(frozen=True)
 class Assignment:
@@ -41,8 +39,8 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
     """
     device = next(model.parameters()).device
     logits = []
-    for start in range(0, len(regions), _BATCH):
-        part = slice(start, start + _BATCH)
+    for start in range(0, len(regions), model.forward_batch):
+        part = slice(start, start + model.forward_batch)
         images = torch.from_numpy(np.array(regions.images[part])).to(device)
         masks = torch.from_numpy(np.array(regions.masks[part])).to(device)
         x, mask = views.evaluation_view(images, masks, model.side, model.mean, model.std)

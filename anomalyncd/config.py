@@ -60,6 +60,11 @@ def _one_of(key: str, value: str, choices: Any) -> None:
     _require(value in names, f"{key}={value}: expected one of {', '.join(names)}")
 
 
+def _require_batch(forward_batch: int) -> None:
+    holds = 1 <= forward_batch <= 65536
+    _require(holds, f"forward_batch={forward_batch}: expected 1 to 65536")
+
+
 def _not_negative(owner: Any, group: str, *keys: str) -> None:
     for key in keys:
         value = getattr(owner, key)
@@ -444,6 +449,8 @@ class Config:
     compat: str = "none"
     seed: int = 3407
     device: str = "auto"  # auto: a GPU where there is one
+    # Views that go through the frozen blocks together: fewer take less of the device's memory
+    forward_batch: int = 64
     output_root: str = "outputs"
     cache_root: str = "${output_root}/cache"  # maps and regions, shared by all runs
     max_megapixels: int = MAX_MEGAPIXELS  # the largest image or map that is opened
@@ -456,6 +463,7 @@ class Config:
         _require(bool(self.cache_root), "cache_root is empty; expected a folder")
         _require_max_megapixels(self.max_megapixels)
         _require(0 <= self.seed < 2**63, f"seed={self.seed}: expected 0 to 2⁶³ − 1")
+        _require_batch(self.forward_batch)
         _one_of("compat", self.compat, Compat)
         if self.compat == "release":
             for key, value in RELEASE.items():
@@ -496,10 +504,12 @@ class PredictConfig:
     checkpoint: str | None = None  # the backbone's weights file, if it has been moved
     device: str = "auto"
     max_megapixels: int = MAX_MEGAPIXELS
+    forward_batch: int = 64  # regions that go through the network together
     debug: bool = False
 
     def __post_init__(self) -> None:
         _require_max_megapixels(self.max_megapixels)
+        _require_batch(self.forward_batch)
         _require(
             isinstance(self.detector, FilesDetectorConfig),
             "predict.py takes the maps of new images from files: make them with "

@@ -113,26 +113,23 @@ def _banked(
     fingerprint: str,
     on_views: Callable[[int, int, int], None],
 ) -> Iterator[Bank]:
-    """A bank that goes when training ends; who was interrupted finds it again."""
-    bank, goes_on = None, False
+    """A bank that is removed when training ends; whatever stops it earlier, a resume reuses it."""
+    bank, is_kept = None, False
     try:
         bank = Bank.fill(
-            *(model, data, config.views, seed, folder),
-            fingerprint=fingerprint,
-            at_once=2 * config.batch_size,
-            on_views=on_views,
+            *(model, data, config.views, seed, folder), fingerprint=fingerprint, on_views=on_views
         )
         yield bank
-    except (KeyboardInterrupt, SystemExit):
-        goes_on = True
+    except InputError as error:  # of no use to another try, unless it was a disk that was full
+        is_kept = isinstance(error.__cause__, OSError)
         raise
-    except InputError as error:
-        goes_on = isinstance(error.__cause__, OSError)  # a disk that was full
+    except BaseException:
+        is_kept = True
         raise
     finally:
         if bank:
             bank.close()
-        if not goes_on:
+        if not is_kept:
             Bank.remove(folder)
 
 

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from anomalyncd.config import DetectorConfig, schemas
 from anomalyncd.errors import InputError
-from anomalyncd.run_folder import PRESENTATION, RunFolder, is_locked
+from anomalyncd.run_folder import NON_RESULT_KEYS, RunFolder, is_locked
 
 # stopped: killed or interrupted, goes on if run again; not started: its sweep has ended without it
 State = Literal["running", "failed", "stopped", "done", "queued", "not started"]
@@ -111,7 +111,7 @@ def outcome(sweep: Path) -> tuple[list[dict[str, Any]], list[str]]:
 
 def computed_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """All that a run's figures follow from, but its category and seed: {"fit.epochs": 50, …}."""
-    apart = (*PRESENTATION, "category", "seed")
+    apart = (*NON_RESULT_KEYS, "category", "seed")
     return _flat({key: value for key, value in settings.items() if key not in apart})
 
 

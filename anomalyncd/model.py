@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from anomalyncd.backbone import Backbone
@@ -16,6 +17,15 @@ from anomalyncd.vit import MaskGuidedViT
 
 
 class Model(nn.Module):
+    """The network of one run.
+
+    Attributes:
+        forward_batch: views that go through the frozen blocks together. Fewer take less memory on
+            the device, and change no more than last digits.
+    """
+
+    forward_batch = 64
+
     def __init__(
         self,
         vit: MaskGuidedViT,
@@ -38,7 +48,11 @@ class Model(nn.Module):
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         """(b, 3, h, w) views and their (b, 1, h, w) masks → (b, width) class tokens."""
-        return self.vit(images, masks)
+        return torch.cat([self.vit(x, mask) for x, mask in self.in_parts(images, masks)])
+
+    def in_parts(self, images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views and their masks, as many together as `forward_batch` allows."""
+        return zip(images.split(self.forward_batch), masks.split(self.forward_batch), strict=True)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         return ((name, p) for name, p in self.named_parameters() if p.requires_grad)

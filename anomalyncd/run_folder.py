@@ -21,9 +21,9 @@ from anomalyncd.cache import digest
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 
-# What a run computes does not depend on these.
-PRESENTATION = (
-    *("tracker", "device", "output_root", "cache_root", "max_megapixels"),
+# What a run computes does not depend on these: where, how it is shown, with how much memory.
+NON_RESULT_KEYS = (
+    *("tracker", "device", "forward_batch", "output_root", "cache_root", "max_megapixels"),
     *("rerun", "quiet", "debug"),
 )
 
@@ -37,7 +37,7 @@ class RunFolder:
     @classmethod
     def of(cls, config: Config) -> RunFolder:
         """<output_root>/<dataset>/<category>/<detector>/<backbone>-<base>-<hash>/seed-<n>"""
-        settings = {k: v for k, v in asdict(config).items() if k not in PRESENTATION}
+        settings = {k: v for k, v in asdict(config).items() if k not in NON_RESULT_KEYS}
         seed = settings.pop("seed")
         variant = f"{config.backbone.name}-{config.base.kind}-{digest(settings)[:8]}"
         parts = [config.dataset.kind, config.category, config.detector.label, variant]

@@ -12,15 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from anomalyncd import bank as bank_module
 from anomalyncd import fit
 from anomalyncd.bank import Bank, _Files
 from anomalyncd.checkpoint import TrainingState
+from anomalyncd.classify import classify
 from anomalyncd.config import FitConfig
+from anomalyncd.distributed import ALONE
 from anomalyncd.errors import InputError
+from anomalyncd.exact import FreshViews
 from anomalyncd.model import Model
 from anomalyncd.training_set import Pixels
 from anomalyncd.types import MaskOn
 from anomalyncd.views import draw_parameters, training_views
+from anomalyncd.vit import MaskGuidedViT
 from tests.test_fit import CPU, small_model, training_set
 
 VIEWS = 3
@@ -33,14 +38,12 @@ def fill(
     views: int = VIEWS,
     seed: int = 5,
     fingerprint: str = "data",
-    at_once: int = 2 * VIEWS,
     on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
 ) -> Bank:
     model = model or small_model()
     return Bank.fill(
         *(model, training_set(), views, seed, folder),
         fingerprint=fingerprint,
-        at_once=at_once,
         on_views=on_views,
     )
 
@@ -57,7 +60,7 @@ def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_path: Path) -> None:
     model = small_model()
     model.vit.mask_on = mask_on
-    bank = fill(tmp_path / "bank", model, at_once=16 * VIEWS)
+    bank = fill(tmp_path / "bank", model)
     x, masks = banked_views(model)
     every_view = model(x, masks).unflatten(0, (-1, VIEWS))  # (16, 3, width)
     order = torch.tensor([2, 2, 9, 15])
@@ -70,7 +73,7 @@ def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_p
 
 def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
     model = small_model()
-    bank = fill(tmp_path / "bank", model, at_once=16 * VIEWS)
+    bank = fill(tmp_path / "bank", model)
     _, masks = banked_views(model)
     assert bank.counts.tolist() == model.vit.visible_keys(masks).sum((1, 2, 3)).tolist()
     size = (tmp_path / "bank" / "tokens.f16").stat().st_size
@@ -93,23 +96,29 @@ def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
         fill(tmp_path / "bank", model)
 
 
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two regions' views each, so that a small bank has eight groups."""
+    monkeypatch.setattr(bank_module, "GROUP", 2 * VIEWS)
+
+
 def interrupt(done: int, total: int, kept: int) -> None:
     if done > total // 2:
         raise KeyboardInterrupt
 
 
 @pytest.fixture
-def half_filled(tmp_path: Path) -> Path:
+def half_filled(tmp_path: Path, small_groups: None) -> Path:
     """A bank of 16 regions, 3 views each, filled by two regions at a time until the tenth."""
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path / "half", on_views=interrupt)
     return tmp_path / "half"
 
 
-@pytest.mark.parametrize("torn", ["nothing", "counts", "tokens"])
+@pytest.mark.parametrize("torn", ["nothing", "counts", "tokens", "digests"])
 def test_filling_goes_on_where_it_was_killed(half_filled: Path, torn: str) -> None:
     whole = fill(half_filled.with_name("whole"))
-    for name in ("counts.i64", "tokens.f16"):
+    for name in ("counts.i64", "tokens.f16", "digests"):
         with (half_filled / name).open("rb+") as file:
             if name.startswith(torn):
                 file.truncate((half_filled / name).stat().st_size - 3)
@@ -121,6 +130,55 @@ def test_filling_goes_on_where_it_was_killed(half_filled: Path, torn: str) -> No
     assert told == [(done, 48, kept) for done in range(kept + 6, 49, 6)]
 
 
+@pytest.mark.parametrize("name", ["counts.i64", "tokens.f16", "digests"])
+@pytest.mark.parametrize("lost", [b"\0", b"\xff"])
+def test_what_a_power_cut_has_left_is_not_taken_for_tokens(
+    half_filled: Path, name: str, lost: bytes
+) -> None:
+    """A file may have its length and not its content."""
+    whole = fill(half_filled.with_name("whole"))
+    path = half_filled / name
+    kept = path.stat().st_size // 2
+    path.write_bytes(path.read_bytes()[:kept] + lost * (path.stat().st_size - kept))
+    told = []
+    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures))
+    assert torch.equal(resumed.tokens, whole.tokens)
+    assert torch.equal(resumed.counts, whole.counts)
+    assert told[0][2] == 12, "two of five groups lie before the loss"
+
+
+def test_any_number_of_views_at_once_fills_one_bank(half_filled: Path) -> None:
+    whole = fill(half_filled.with_name("whole"))
+    fewer = small_model()
+    fewer.forward_batch = 4
+    told = []
+    resumed = fill(half_filled, fewer, on_views=lambda *figures: told.append(figures))
+    assert told[0] == (36, 48, 30), "what was kept is not made again"
+    assert torch.equal(resumed.counts, whole.counts)
+    torch.testing.assert_close(resumed.tokens, whole.tokens, rtol=0.01, atol=0.01)
+
+
+def test_no_more_views_at_once_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    seen_tokens = MaskGuidedViT.seen_tokens
+
+    def note(vit: MaskGuidedViT, images: torch.Tensor, visible: torch.Tensor) -> Any:
+        sizes.append(len(images))
+        return seen_tokens(vit, images, visible)
+
+    monkeypatch.setattr(MaskGuidedViT, "seen_tokens", note)
+    model = small_model()
+    fill(tmp_path / "default", model)
+    assert sizes == [48]
+    sizes.clear()
+    model.forward_batch = 5
+    fill(tmp_path / "bank", model)
+    views = FreshViews(model, Pixels(training_set(), CPU), ALONE)
+    views.class_tokens(torch.arange(6), torch.Generator().manual_seed(0))
+    classify(model, training_set().novel)
+    assert sizes == [*([5] * 9), 3, 5, 5, 2, 5, 4]
+
+
 def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Path) -> None:
     whole = fill(half_filled.with_name("whole"))
     with (half_filled / "tokens.f16").open("ab") as file:
@@ -129,7 +187,7 @@ def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Pat
 
 
 @pytest.mark.parametrize(
-    "other", [{"seed": 6}, {"fingerprint": "other data"}, {"views": 6, "seed": 5}, {"at_once": 8}]
+    "other", [{"seed": 6}, {"fingerprint": "other data"}, {"views": 6, "seed": 5}]
 )
 def test_a_bank_of_something_else_is_not_gone_on_with(
     half_filled: Path, other: dict[str, Any]
@@ -175,32 +233,64 @@ def test_a_bank_may_be_larger_than_memory(tmp_path: Path) -> None:
     assert files.mapped()[0].shape == (tokens, files.width)
 
 
-def test_a_full_disk_is_told_and_what_is_done_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def train(state: Path, told: list, forward_batch: int = 64) -> None:
+    model = small_model()
+    model.forward_batch = forward_batch
+    fit.fit(
+        model,
+        training_set(),
+        FitConfig(trunk="bank", views=3, epochs=1, batch_size=4),
+        seed=5,
+        state=TrainingState(state, "data"),
+        on_epoch=lambda *_: None,
+        on_views=lambda *figures: told.append(figures),
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), (InputError, "No space left on device")),
+        (torch.OutOfMemoryError("CUDA out of memory"), (torch.OutOfMemoryError, "CUDA")),
+        (KeyboardInterrupt("now"), (KeyboardInterrupt, "now")),
+        (RuntimeError("a broken GPU"), (RuntimeError, "broken")),
+    ],
+)
+def test_whatever_stops_the_filling_what_is_done_is_kept(
+    error: BaseException,
+    told: tuple[type[BaseException], str],
+    small_groups: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     append = _Files.append
 
-    def fills_up(files: _Files, tokens: torch.Tensor, counts: torch.Tensor) -> None:
+    def stops(files: _Files, tokens: torch.Tensor, counts: torch.Tensor) -> None:
         if np.fromfile(files.counts, np.int64).size == 24:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise error
         append(files, tokens, counts)
 
-    def train(told: list) -> None:
-        fit.fit(
-            small_model(),
-            training_set(),
-            FitConfig(trunk="bank", views=3, epochs=1, batch_size=4),
-            seed=5,
-            state=TrainingState(tmp_path / "state", "data"),
-            on_epoch=lambda *_: None,
-            on_views=lambda *figures: told.append(figures),
-        )
-
-    monkeypatch.setattr(_Files, "append", fills_up)
-    with pytest.raises(InputError, match="No space left on device"):
-        train([])
+    monkeypatch.setattr(_Files, "append", stops)
+    with pytest.raises(told[0], match=told[1]):
+        train(tmp_path / "state", [])
     monkeypatch.undo()
-    told: list = []
-    train(told)
-    assert told[0] == (32, 48, 24)
+    monkeypatch.setattr(bank_module, "GROUP", 2 * VIEWS)
+    figures: list = []
+    train(tmp_path / "state", figures, forward_batch=2)
+    assert figures[0] == (30, 48, 24)
     assert not (tmp_path / "state.bank").exists()
+
+
+def test_running_out_of_memory_in_training_keeps_the_filled_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(fit, "step", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        train(tmp_path / "state", [])
+    monkeypatch.undo()
+    figures: list = []
+    train(tmp_path / "state", figures)
+    assert not figures, "no view is made again"
