@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -55,6 +57,19 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+@contextmanager
+def memory_explained(advice: str) -> Iterator[None]:
+    """Turn a device that runs out of memory into one line with what to do.
+
+    Raises:
+        InputError: in place of `torch.OutOfMemoryError`.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"out of memory on the device: {advice}") from error
 
 
 def describe(device: torch.device) -> str:

@@ -38,9 +38,12 @@ from anomalyncd.bank import Bank
 from anomalyncd.cache import Cache, digest
 from anomalyncd.classify import Assignment, assign, classify
 from anomalyncd.config import (
+    AnomalibDetectorConfig,
     BackboneConfig,
     Config,
+    DetectorConfig,
     GroundTruthConfig,
+    MuscDetectorConfig,
     SimulatedDetectorConfig,
 )
 from anomalyncd.detection import judge_binarization, judge_maps
@@ -104,7 +107,8 @@ def run(config: Config, *, in_a_sweep: bool = False) -> Outcome:
         )
     if not world.is_first:
         if config.rerun or not folder.finished:
-            _help(config, folder, world)
+            with devices.memory_explained(_less_memory_for_views(config)):
+                _help(config, folder, world)
         return Outcome(folder.root, {}, was_finished=False)
     with folder.held():
         if folder.finished and not config.rerun:
@@ -124,7 +128,7 @@ def run(config: Config, *, in_a_sweep: bool = False) -> Outcome:
             name = "/".join(folder.root.parts[-5:])
             tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
             try:
-                with _memory_explained(config):
+                with devices.memory_explained(_less_memory_for_views(config)):
                     metrics = _compute(config, given, folder, tracker, world)
                 return Outcome(folder.root, metrics, was_finished=False)
             except BaseException as error:
@@ -194,7 +198,7 @@ def _prepare(
     counted = ", as many as label folders" if config.novel_classes == "auto" else ""
     log.info("%d images, %d classes to find%s", len(dataset.samples), n_novel, counted)
 
-    with timed("maps"):
+    with timed("maps"), devices.memory_explained(_less_memory_for_maps(config.detector)):
         anomaly_maps = maps.collect(
             given.detector, dataset, config.category, cache, settings=asdict(config.detector)
         )
@@ -207,6 +211,7 @@ def _prepare(
             network = model.build(
                 stock, config.attention, config.fit, n_base=len(base_classes), n_novel=n_novel
             ).to(given.device)
+        network.forward_batch = config.forward_batch
 
     with timed("regions"):
         side = config.backbone.side
@@ -409,7 +414,8 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
     device = devices.choose(config.device)
     detector = detectors.create(config.detector, config.category, device, cache.root, most)
     _require_masks(config, dataset)
-    with console.logging_to(None, quiet=config.quiet), _memory_explained(config):
+    explained = devices.memory_explained(_less_memory_for_maps(config.detector))
+    with console.logging_to(None, quiet=config.quiet), explained:
         for warning in dataset.warnings:
             log.warning(warning)
         anomaly_maps = maps.collect(
@@ -577,16 +583,32 @@ def _class_names(labels: Labels | None, matching: NDArray[np.int64]) -> tuple[st
     )
 
 
-@contextmanager
-def _memory_explained(config: Config) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"out of memory on the device: lower fit.batch_size={config.fit.batch_size} or "
-            f"backbone.side={config.backbone.side}; while maps are made detector.memory_gb, "
-            "detector.batch_size or the side of the detector's images"
-        ) from error
+def _less_memory_for_maps(detector: DetectorConfig) -> str:
+    match detector:
+        case MuscDetectorConfig():
+            network = detector.backbone
+            smaller = f" or detector.backbone.side={network.side}" if network else ""
+            return f"lower detector.memory_gb={detector.memory_gb:g}{smaller}"
+        case AnomalibDetectorConfig():
+            return (
+                f"lower detector.batch_size={detector.batch_size}, or set a smaller "
+                "detector.image_size"
+            )
+    return f"it was the detector ({detector.label}); give it smaller images"
+
+
+def _less_memory_for_views(config: Config) -> str:
+    at_once = config.forward_batch
+    other_runs = (
+        f"fit.batch_size={config.fit.batch_size} and backbone.side={config.backbone.side} can be "
+        "lowered too, which is another run"
+    )
+    if at_once == 1:
+        return f"forward_batch is 1 already; {other_runs}"
+    return (
+        f"run the same command with forward_batch={at_once // 2}, which resumes this run; "
+        f"{other_runs}"
+    )
 
 
 def _reason(error: Exception) -> str:

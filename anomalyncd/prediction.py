@@ -35,6 +35,7 @@ def predict(config: PredictConfig) -> Path:
     network, recipe = checkpoint.load_model(weights, config.checkpoint)
     device = devices.choose(config.device)
     network.to(device)
+    network.forward_batch = config.forward_batch
     network.vit.precision = devices.precision(recipe.fit.precision, device)
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
@@ -66,7 +67,11 @@ def predict(config: PredictConfig) -> Path:
             recipe.backbone.side,
             cache,
         )
-        probabilities = classify(network, cut.regions, temperature=recipe.fit.student_temperature)
+        fewer = max(1, config.forward_batch // 2)
+        with devices.memory_explained(f"set forward_batch={fewer}, or use device=cpu"):
+            probabilities = classify(
+                network, cut.regions, temperature=recipe.fit.student_temperature
+            )
         found_classes = assign(probabilities[recipe.head], cut.regions, recipe.fusion)
 
     output.mkdir(parents=True, exist_ok=True)

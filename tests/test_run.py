@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from anomalyncd import catalog, cutting, distributed, entry, experiment, prediction
+from anomalyncd import catalog, cutting, distributed, entry, experiment, fit, prediction
 from anomalyncd.cache import Cache
 from anomalyncd.config import Config, FolderConfig
 from anomalyncd.errors import InputError
@@ -525,6 +526,52 @@ def test_errors_are_one_line_and_leave_no_half_result(
     left = {path.name for path in (photographs / "out").rglob("*") if path.is_file()}
     locks = {name for name in left if name.endswith(".lock")}
     assert left - locks <= {"config.yaml", "log.txt", "maps.json", "progress.json", *MAP_NAMES}
+
+
+def test_the_advice_on_memory_resumes_the_run(
+    photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.trunk=bank"]
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(fit, "step", full)
+    with pytest.raises(InputError, match=r"^out of memory on the device: .* forward_batch=32"):
+        run(settings)
+    with pytest.raises(InputError, match=r"forward_batch is 1 already; fit\.batch_size=32"):
+        run([*settings, "forward_batch=1"])
+    monkeypatch.undo()
+    (failed,) = (photographs / "out").rglob("seed-3407")
+    outcome = run([*settings, "forward_batch=32"])
+    assert outcome.folder == failed
+    views = 4 * outcome.metrics["counts"]["regions"]
+    assert f"{views} views go through the frozen blocks, {views} of them before" in (
+        (failed / "log.txt").read_text(encoding="utf-8")
+    )
+
+
+@pytest.mark.parametrize(
+    ("detector", "advice"),
+    [
+        ("detector=musc_embedded", "lower detector.memory_gb=4 or detector.backbone.side="),
+        ("detector=musc_descriptors", r"lower detector\.memory_gb=4$"),
+        ("detector=padim", r"lower detector\.batch_size=\d+, or set a smaller detector.image_size"),
+        ("detector=ground_truth", "it was the detector"),
+    ],
+)
+def test_the_advice_on_memory_is_that_of_the_stage(
+    detector: str, advice: str, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(experiment.maps, "collect", full)
+    config = composed([*overrides[1:], detector])
+    with pytest.raises(InputError, match=f"out of memory on the device: {advice}"):
+        experiment.run(config)
+    with pytest.raises(InputError, match=f"out of memory on the device: {advice}"):
+        experiment.make_maps(config)
 
 
 def test_a_full_disk_is_one_message(
