@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from anomalyncd import entry
 from anomalyncd.config import Config
+from anomalyncd.run_record import metrics_of
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
@@ -19,7 +20,7 @@ def main(composed: DictConfig) -> None:
 
         outcome = experiment.run(config, in_a_sweep=entry.in_a_sweep())
         if outcome.metrics:  # none in a helper under torchrun; the first process tells
-            console.show_result(outcome.folder, outcome.metrics)
+            console.show_result(outcome.folder, metrics_of(outcome.metrics))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -19,9 +19,27 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
+
+from anomalyncd.jobs import Job
+from anomalyncd.run_record import Metrics
 
 log = logging.getLogger("anomalyncd")
 terminal = Console(stderr=True)
+
+
+def printable(text: str) -> str:
+    r"""What others named, for a terminal: it would obey control characters, so `\x1b` is shown.
+
+    Escaped is what Unicode calls control, format (also those that turn the direction of writing),
+    surrogate, private or unassigned, and all that ends a line.
+    """
+    return "".join(
+        sign
+        if sign.isprintable() or unicodedata.category(sign) == "Zs"
+        else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )
 
 
 class _TerminalHandler(logging.Handler):
@@ -29,9 +47,7 @@ class _TerminalHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "bold yellow" if record.levelno >= logging.WARNING else ""
-        terminal.print(
-            record.getMessage(), style=style, markup=False, highlight=False, soft_wrap=True
-        )
+        terminal.print(Text(printable(record.getMessage()), style), soft_wrap=True)
 
 
 @contextmanager
@@ -58,7 +74,7 @@ def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
 
 def say(message: str) -> None:
     """Tell the person at the terminal something that no log needs."""
-    terminal.print(message, markup=False, highlight=False, soft_wrap=True)
+    terminal.print(Text(printable(message)), soft_wrap=True)
 
 
 @contextmanager
@@ -92,21 +108,20 @@ class Fifths:
         return self._told > before
 
 
-def show_sweep(results: list[dict[str, Any]], failures: list[str]) -> None:
+def show_sweep(results: list[Job], failures: list[str]) -> None:
     """Print the finished jobs of a sweep as one table, and why others failed."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("product", "detector"):
         table.add_column(name, overflow="fold")
     for name in ("seed", "NMI", "ARI", "F1", "I-AUROC", "P-AUROC", "AUPRO"):
         table.add_column(name, justify="right", no_wrap=True)
-    for figures in results:
-        scores, quality = figures["scores"]["image"] or {}, figures["detection"]
-        numbers = [scores.get(key) for key in ("nmi", "ari", "f1")]
-        numbers += [quality[key] for key in ("image_auroc", "pixel_auroc", "aupro")]
+    for job in results:
+        shown = ("nmi", "ari", "f1", "image_auroc", "pixel_auroc", "aupro")
+        numbers = [job.scores.get(key) for key in shown]
         table.add_row(
-            f"{figures['dataset']}/{figures['category']}",
-            figures["detector"],
-            str(figures["seed"]),
+            Text(printable(f"{job.settings['dataset']['kind']}/{job.settings['category']}")),
+            Text(printable(job.detector)),
+            str(job.settings["seed"]),
             *("–" if number is None else f"{number:.3f}" for number in numbers),
         )
     out = Console(highlight=False)
@@ -114,35 +129,37 @@ def show_sweep(results: list[dict[str, Any]], failures: list[str]) -> None:
         out.width = 120
     out.print(table)
     for failure in failures:
-        out.print(f"failed: {failure}", markup=False, soft_wrap=True)
+        out.print(Text(f"failed: {printable(failure)}"), soft_wrap=True)
 
 
-def show_detection(quality: dict[str, float | None]) -> None:
+def show_detection(quality: Mapping[str, float | None]) -> None:
     """Print how good the anomaly maps and their masks are, as far as it is known."""
     names = {
         **{"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"},
         **{"fpr": "image FPR", "fnr": "image FNR"},
     }
-    told = [f"{names[key]} {value:.3f}" for key, value in quality.items() if value is not None]
+    known = {key: quality.get(key) for key in names}
+    told = [f"{names[key]} {value:.3f}" for key, value in known.items() if value is not None]
     if told:
         Console(highlight=False).print(f"Anomaly maps: {', '.join(told)}")
 
 
-def show_result(folder: Path, figures: dict[str, Any]) -> None:
+def show_result(folder: Path, metrics: Metrics) -> None:
     """Print a finished run's scores and where to look next, to stdout, also in quiet mode."""
     out = Console(highlight=False)
     table = Table()
-    table.add_column(f"{figures['dataset']} / {figures['category']}")
+    table.add_column(Text(printable(f"{metrics.dataset} / {metrics.category}")))
     for name in ("NMI", "ARI", "F1"):
         table.add_column(name, justify="right")
-    for level, scores in figures["scores"].items():
-        if scores:
-            by_image = level == "region" and figures.get("region_labels") == "image"
-            name = "region (its image's class)" if by_image else level
-            table.add_row(name, *(f"{scores[name]:.3f}" for name in ("nmi", "ari", "f1")))
+    by_image = metrics.region_labels == "image"
+    region = "region (its image's class)" if by_image else "region"
+    for name, prefix in (("image", ""), (region, "region_")):
+        of_level = [metrics.scores.get(prefix + key) for key in ("nmi", "ari", "f1")]
+        if None not in of_level:
+            table.add_row(name, *(f"{score:.3f}" for score in of_level))
     if table.row_count:
         out.print(table)
     else:
         out.print("No labels, so no scores; the report shows the classes that were found.")
-    show_detection(figures["detection"])
-    out.print(f"Report: {folder / 'report.html'}", soft_wrap=True, markup=False)
+    show_detection(metrics.scores)
+    out.print(Text(f"Report: {printable(str(folder / 'report.html'))}"), soft_wrap=True)

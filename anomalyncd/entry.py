@@ -29,8 +29,9 @@ from anomalyncd import local_gpus, mistakes, published
 from anomalyncd.atomic import written_whole
 from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
-from anomalyncd.jobs import JOBS, SWEEP_LOCK
+from anomalyncd.jobs import SWEEP_LOCK
 from anomalyncd.run_folder import RunFolder
+from anomalyncd.run_record import JOBS
 
 FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever process
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed

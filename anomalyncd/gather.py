@@ -15,7 +15,7 @@ from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
-from anomalyncd.config import RELEASE, Config
+from anomalyncd.config import RELEASE, BackboneConfig, Config
 from anomalyncd.jobs import STATES, Job, computed_settings, differing
 from anomalyncd.published import (
     CATEGORY_TOLERANCE,
@@ -121,7 +121,7 @@ def _variant(job: Job) -> dict[str, Any]:
     """What runs of a block have in common; products in folders of their own may be among them."""
     settings = computed_settings(job.settings)
     if _dataset(job) == "folder":
-        del settings["dataset.path"]
+        settings.pop("dataset.path", None)
     return settings
 
 
@@ -141,7 +141,7 @@ def _block(jobs: list[Job], expected: Sequence[str], settings: dict[str, Any]) -
             kept = done.setdefault(_unit(job), job)
             if kept is not job:
                 notes.append(f"found twice, the first is counted: {kept.name} and {job.name}")
-    scored = {unit: figures for unit, job in done.items() if (figures := job.scores)}
+    scored = {unit: job.scores for unit, job in done.items() if "nmi" in job.scores}
     notes += _missing(jobs, expected, done, scored)
     return Block(
         dataset=_SET_NAMES.get(_dataset(first), _dataset(first)),
@@ -303,10 +303,11 @@ def _sortable(settings: dict[str, Any]) -> list[tuple[str, bool, float, str]]:
 
 
 def _backbone(settings: dict[str, Any]) -> str:
-    name = f"{settings['name']} at {settings['side']} px"
-    if settings["checkpoint"]:
-        return f"{name} ({PurePath(settings['checkpoint']).name})"
-    return name if settings["pretrained"] else f"{name} (untrained)"
+    backbone = BackboneConfig(**settings)
+    name = f"{backbone.name} at {backbone.side} px"
+    if backbone.checkpoint:
+        return f"{name} ({PurePath(backbone.checkpoint).name})"
+    return name if backbone.pretrained else f"{name} (untrained)"
 
 
 def _base(settings: dict[str, Any]) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from anomalyncd.console import printable
 from anomalyncd.gather import FIGURES, SCORES, Block, Figure, Row
 from anomalyncd.jobs import differing, short_keys
 from anomalyncd.published import CATEGORY_TOLERANCE, MEAN_TOLERANCE
@@ -64,20 +65,31 @@ def grids(blocks: Sequence[Block], others: list[str]) -> list[Grid]:
             made.append(_overview(dataset, together))
     if others:
         made.append(Grid("In no table", [], [], [], others))
-    return made
+    return [_printable(grid) for grid in made]
+
+
+def _printable(grid: Grid) -> Grid:
+    """Names in it are those of folders that anybody may have made."""
+    return Grid(
+        printable(grid.title),
+        [printable(caption) for caption in grid.captions],
+        [printable(name) for name in grid.header],
+        [[printable(cell) for cell in row] for row in grid.rows],
+        [printable(note) for note in grid.notes],
+    )
 
 
 def show(made: Sequence[Grid], out: Console) -> None:
     """Print, where there is no room without the published figures and what stands beside scores."""
     for grid in made:
         out.print()
-        out.print(f"[bold]{escape(grid.title)}")
+        out.print(Text(grid.title, "bold"))
         for caption in grid.captions:
-            out.print(caption, markup=False)
+            out.print(Text(caption))
         if grid.rows:
             out.print(_rich(grid, narrow=out.width < _WIDE))
         for note in grid.notes:
-            out.print(f"• {note}", markup=False)
+            out.print(Text(f"• {note}"))
 
 
 def markdown(made: Sequence[Grid]) -> str:
@@ -296,7 +308,6 @@ def _rich(grid: Grid, narrow: bool) -> Table:
             grid.header[i], justify="right" if i else "left", no_wrap=i > 0, overflow="fold"
         )
     for row in grid.rows:
-        cells = (escape(row[i]) for i in kept)
-        styled = [f"[bold yellow]{cell}[/]" if cell.endswith("*") else cell for cell in cells]
-        table.add_row(*styled, style="bold" if row[0].startswith("mean") else "")
+        cells = (Text(row[i], "bold yellow" if row[i].endswith("*") else "") for i in kept)
+        table.add_row(*cells, style="bold" if row[0].startswith("mean") else "")
     return table

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,14 +21,13 @@ from anomalyncd.atomic import written_whole
 from anomalyncd.cache import digest
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
+from anomalyncd.run_record import METRICS, PROGRESS, read_metrics
 
 # What a run computes does not depend on these: where, how it is shown, with how much memory.
 NON_RESULT_KEYS = (
     *("tracker", "device", "forward_batch", "output_root", "cache_root", "max_megapixels"),
     *("rerun", "quiet", "debug"),
 )
-
-_PROGRESS = "progress.json"
 
 
 class RunFolder:
@@ -45,11 +45,21 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        return (self.root / "metrics.json").exists()  # written last
+        return (self.root / METRICS).exists()  # written last
 
     @property
     def metrics(self) -> dict[str, Any]:
-        return json.loads((self.root / "metrics.json").read_text(encoding="utf-8"))
+        """All figures of a finished run.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            return read_metrics(self.root / METRICS)[1]
+        except InputError as error:
+            raise InputError(
+                f"{error}; rerun=true sets this folder aside and computes it again"
+            ) from error
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -91,27 +101,14 @@ class RunFolder:
         """Make the folder, if an earlier try has not."""
         self.root.mkdir(exist_ok=True)
 
-    @property
-    def progress(self) -> dict[str, Any]:
-        """The run's last word while it was not finished; empty if there is none.
-
-        `at` is the time it was noted, in seconds since 1970; `stage` what was begun, in training
-        with `done` of `total` of a `unit` (view, epoch) and `seconds_left` of that; `failed` why
-        the run has ended.
-        """
-        try:
-            return json.loads((self.root / _PROGRESS).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-
     def note_progress(self, **progress: Any) -> None:
-        """Say how far the run is, for `progress` in another process."""
-        self.write_json(_PROGRESS, {**progress, "at": time.time()})
+        """Say how far the run is, for other processes: the fields of `run_record.Progress`."""
+        self.write_json(PROGRESS, {**progress, "at": time.time()})
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write what makes the run finished."""
-        self.write_json("metrics.json", metrics)
-        (self.root / _PROGRESS).unlink(missing_ok=True)
+        self.write_json(METRICS, metrics)
+        (self.root / PROGRESS).unlink(missing_ok=True)
 
     def set_aside(self) -> None:
         """Rename the folder, if there is one, so that computing again loses nothing."""
@@ -131,29 +128,33 @@ class RunFolder:
 
 
 def is_locked(path: Path) -> bool:
-    """Another process holds this lock; its kernel lets go of it, however the process ends."""
-    if not path.exists():
-        return False
+    """Another process holds this lock; its kernel lets go of it, however the process ends.
+
+    It is only looked at: taking it would empty a file that happens to have its name.
+    """
     try:
-        with FileLock(path, timeout=0):
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
             return False
-    except Timeout:
-        return True
-    except OSError:  # of another user, who alone may lock it so
-        return _is_locked_of_another_user(path)
-
-
-def _is_locked_of_another_user(path: Path) -> bool:
+    except (OSError, ValueError):
+        return False
     try:
         import fcntl  # not on Windows
     except ImportError:
-        return True
+        return _is_locked_on_windows(path)
     try:
-        with path.open("rb") as file:  # what may be read can be asked
+        with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError:
         return True
     return False
+
+
+def _is_locked_on_windows(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
 
 
 def _folder_name(name: str) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from anomalyncd.atomic import written_whole
 from anomalyncd.classify import Assignment
 from anomalyncd.cutting import Cut
+from anomalyncd.jobs import Job
 from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
 
 
@@ -87,18 +88,24 @@ def write_regions(
     _write(path, columns.split(), rows)
 
 
-def write_sweep(path: Path, runs: Sequence[dict[str, Any]]) -> None:
-    """One row per finished run of a sweep, from its metrics.json and its `folder`."""
-    columns = ["folder", "dataset", "category", "detector", "seed", "region_labels"]
-    scores = [(level, name) for level in ("image", "region") for name in ("nmi", "ari", "f1")]
-    detection = ["image_auroc", "pixel_auroc", "aupro"]
+def write_sweep(path: Path, runs: Sequence[Job]) -> None:
+    """One row per finished run of a sweep."""
+    scores = {f"image_{name}": name for name in ("nmi", "ari", "f1")}
+    others = ("region_nmi", "region_ari", "region_f1", "image_auroc", "pixel_auroc", "aupro")
+    scores |= {name: name for name in others}
     rows = (
-        [run.get(column, "") for column in columns]
-        + [(run["scores"][level] or {}).get(name, "") for level, name in scores]
-        + ["" if run["detection"][name] is None else run["detection"][name] for name in detection]
+        [
+            run.name,
+            run.settings["dataset"]["kind"],
+            run.settings["category"],
+            run.detector,
+            run.settings["seed"],
+            run.settings.get("evaluation", {}).get("region_labels", "mask"),
+            *(run.scores.get(name, "") for name in scores.values()),
+        ]
         for run in runs
     )
-    _write(path, [*columns, *(f"{level}_{name}" for level, name in scores), *detection], rows)
+    _write(path, [*"folder dataset category detector seed region_labels".split(), *scores], rows)
 
 
 def _name(labels: Labels | None, target: int) -> str:

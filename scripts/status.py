@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from anomalyncd import entry
+from anomalyncd.console import printable
 from anomalyncd.jobs import STATES, Job, computed_settings, differing, find, short_keys
 
 STYLES = {"running": "bold cyan", "failed": "bold red", "stopped": "yellow", "done": "green"}
@@ -61,7 +62,8 @@ def view(jobs: list[Job], now: float, room: int | None = None) -> Group:
     table.add_column("NMI ARI F1, time left or reason", overflow="fold")
     for job, variant in zip(shown, variants(ordered), strict=False):
         state = Text(job.state, style=STYLES.get(job.state, ""))
-        table.add_row(*map(Text, (*whose(job), variant, seed(job))), state, Text(word(job, now)))
+        told = (printable(text) for text in (*whose(job), variant, seed(job)))
+        table.add_row(*map(Text, told), state, Text(printable(word(job, now))))
     counts = Counter(job.state for job in jobs)
     sums = " · ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     left_out = f" (the first {len(shown)} are shown)" if len(shown) < len(ordered) else ""
@@ -96,7 +98,8 @@ def word(job: Job, now: float) -> str:
     """How good a job was, how far it is, or why it failed."""
     match job.state:
         case "done":
-            figures = [f"{job.scores[key]:.3f}" for key in ("nmi", "ari", "f1") if job.scores]
+            scores = job.scores if "nmi" in job.scores else {}
+            figures = [f"{scores[key]:.3f}" for key in ("nmi", "ari", "f1") if scores]
             return " ".join(figures) or "no labels, so no scores"
         case "failed":
             return job.reason if job.settings else f"{job.name}: {job.reason}"
@@ -106,20 +109,20 @@ def word(job: Job, now: float) -> str:
             return job.reason
         case "queued":
             return ""
-    silent = max(now - job.progress.get("at", now), 0)
+    silent = max(now - job.progress.at, 0) if job.progress.at else 0.0
     told = [stage(job)]
-    if "seconds_left" in job.progress:
-        left = duration(max(job.progress["seconds_left"] - silent, 0))
-        told.append(f"{left} left" + " before training" * (job.progress.get("unit") == "view"))
+    if job.progress.seconds_left is not None:
+        left = duration(max(job.progress.seconds_left - silent, 0))
+        told.append(f"{left} left" + " before training" * (job.progress.unit == "view"))
     if silent > SILENCE:
         told.append(f"last word {duration(silent)} ago")
     return ", ".join(told)
 
 
 def stage(job: Job) -> str:
-    if "unit" in job.progress:
-        return "{unit} {done} of {total}".format_map(job.progress)
-    return job.progress.get("stage", "begun")
+    if job.progress.unit:
+        return f"{job.progress.unit} {job.progress.done} of {job.progress.total}"
+    return job.progress.stage or "begun"
 
 
 def duration(seconds: float) -> str:

@@ -35,6 +35,7 @@ TIERS = [
         "training_progress",
         *("overlay", "report", "devices", "atomic", "anomalib", "receptive_field", "versions"),
         *("embedded", "training_set", "distributed", "preparation", "jobs", "published"),
+        *("foreign", "run_record"),
     },
     {"exact", "bank", "fit", "classify", "tables", "detection", "gather", "result_tables"},
     {"experiment", "prediction"},

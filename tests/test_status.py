@@ -15,11 +15,12 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomalyncd import entry, experiment, run_folder, tracking
+from anomalyncd import entry, experiment, tracking
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 from anomalyncd.jobs import Job, find
-from anomalyncd.run_folder import RunFolder
+from anomalyncd.run_folder import RunFolder, is_locked
+from anomalyncd.run_record import Progress
 from scripts import status
 
 ROOT = Path(__file__).parent.parent
@@ -84,12 +85,12 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
     with pytest.raises(KeyboardInterrupt):
         experiment.run(composed(overrides))
     assert [job.state for job in seen] == ["running"] * 3
-    assert seen[0].progress["stage"] == "fit"
-    told = [(job.progress["unit"], job.progress["done"]) for job in seen]
+    assert seen[0].progress.stage == "fit"
+    told = [(job.progress.unit, job.progress.done) for job in seen]
     assert told[0][0] == "view" and told[1:] == [("epoch", 1), ("epoch", 2)]
-    assert seen[0].progress["done"] == seen[0].progress["total"]
-    assert seen[2].progress["total"] == 3
-    assert seen[2].progress["seconds_left"] > 0
+    assert seen[0].progress.done == seen[0].progress.total
+    assert seen[2].progress.total == 3
+    assert seen[2].progress.seconds_left
     job = the_job(tmp_path)
     assert job.state == "stopped"
     assert "epoch 2 of 3; run it again to go on" in shown([job])
@@ -154,11 +155,14 @@ def test_a_sweep_on_slurm_may_go_on_without_its_command(
     assert "squeue" in shown(jobs)
 
 
-def test_who_may_not_write_a_lock_can_still_ask_it(tmp_path: Path) -> None:
-    lock = FileLock(tmp_path / "lock")
-    with lock:
-        assert run_folder._is_locked_of_another_user(tmp_path / "lock")
-    assert not run_folder._is_locked_of_another_user(tmp_path / "lock")
+def test_a_lock_is_looked_at_and_never_written(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with FileLock(path):
+        assert is_locked(path)
+    path.write_text("somebody's file of that name")
+    path.chmod(0o444)
+    assert not is_locked(path)
+    assert path.read_text() == "somebody's file of that name"
 
 
 def test_a_newer_sweep_speaks_for_the_same_jobs(overrides: list[str], tmp_path: Path) -> None:
@@ -219,7 +223,7 @@ def job(state: str, **known: object) -> Job:
 def test_time_left_runs_down_between_words_and_silence_is_told() -> None:
     running = job(
         "running",
-        progress={"unit": "epoch", "done": 12, "total": 50, "seconds_left": 3900.0, "at": 1000.0},
+        progress=Progress(unit="epoch", done=12, total=50, seconds_left=3900.0, at=1000.0),
     )
     assert status.word(running, 1000.0) == "epoch 12 of 50, 1:05:00 left"
     assert status.word(running, 1060.0) == "epoch 12 of 50, 1:04:00 left"

@@ -78,6 +78,8 @@ def fabricate(
     folder.write_text("config.yaml", text)
     if done:
         metrics = {
+            "dataset": "mvtec",
+            "category": category,
             "scores": {"image": image_scores},
             "detection": {"aupro": aupro, "fpr": fpr, "fnr": fnr},
             "normal_recall": {"image": recall},
