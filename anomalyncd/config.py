@@ -26,6 +26,9 @@ from anomalyncd.types import (
     Weighting,
 )
 
+MAX_SIDE = 4096  # pixels of a view, an image in a detector, or a map
+MAX_CLASSES = 10_000
+
 Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu"]
 FullMask = Literal["keep", "empty"]
@@ -71,6 +74,19 @@ def _not_negative(owner: Any, group: str, *keys: str) -> None:
         _require(0 <= value < 2**63, f"{group}.{key}={value}: expected a number ≥ 0")
 
 
+def _within(owner: Any, group: str, low: int, **most: int) -> None:
+    """Bounds that no sensible value meets: beyond them lies a slip, or memory that nobody has."""
+    for key, high in most.items():
+        value = getattr(owner, key)
+        _require(low <= value <= high, f"{group}.{key}={value}: expected {low} to {high}")
+
+
+def _positive(owner: Any, group: str, *keys: str) -> None:
+    for key in keys:
+        value = getattr(owner, key)
+        _require(0 < value < math.inf, f"{group}.{key}={value}: expected a number > 0")
+
+
 @dataclass
 class _Choice:
     """One option of a group. `kind` is its name: it tells, and setting it chooses nothing."""
@@ -107,7 +123,9 @@ class DemoConfig(DatasetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _not_negative(self, "dataset", "seed", "train", "good", "per_class", "combined")
+        _not_negative(self, "dataset", "seed")
+        images = dict.fromkeys(("train", "good", "per_class", "combined"), 100_000)
+        _within(self, "dataset", 0, **images)
 
 
 @dataclass
@@ -153,7 +171,7 @@ class DrawnBaseConfig(BaseConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         _not_negative(self, "base", "seed")
-        _require(self.per_class >= 1, "base.per_class must be at least 1; base=none leaves it out")
+        _within(self, "base", 1, per_class=100_000)  # base=none leaves it out
 
 
 @dataclass
@@ -204,10 +222,9 @@ class AnomalibDetectorConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("epochs", "steps", "image_size", "batch_size"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise InputError(f"detector.{key}={value}: expected at least 1")
+        most = {"epochs": 10**6, "steps": 10**9, "image_size": MAX_SIDE, "batch_size": 10**5}
+        given = {key: high for key, high in most.items() if getattr(self, key) is not None}
+        _within(self, "detector", 1, **given)
 
     @property
     def label(self) -> str:
@@ -236,7 +253,7 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         # The widest blur reflects 16 pixels at the border.
-        _require(self.side > 16, f"backbone.side={self.side}: expected more than 16 pixels")
+        _within(self, "backbone", 17, side=MAX_SIDE)
 
 
 @dataclass
@@ -258,20 +275,17 @@ class MuscDetectorConfig(DetectorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        odd = bool(self.degrees) and all(degree % 2 and degree > 0 for degree in self.degrees)
+        odd = bool(self.degrees) and all(degree % 2 and 0 < degree < 100 for degree in self.degrees)
         if not odd:
             raise InputError(
                 f"detector.degrees={self.degrees}: expected odd numbers, such as [1,3,5]"
             )
         if not 0 < self.lowest <= 1:
             raise InputError(f"detector.lowest={self.lowest}: expected in (0, 1]")
-        if not self.windows or min(self.windows) < 1:
-            raise InputError(f"detector.windows={self.windows}: expected numbers ≥ 1")
-        for key in ("stages", "map_side"):
-            if getattr(self, key) < 1:
-                raise InputError(f"detector.{key}={getattr(self, key)}: expected ≥ 1")
-        if self.memory_gb <= 0:
-            raise InputError(f"detector.memory_gb={self.memory_gb}: expected > 0")
+        if not self.windows or min(self.windows) < 1 or max(self.windows) > 10**6:
+            raise InputError(f"detector.windows={self.windows}: expected numbers from 1 to 1000000")
+        _within(self, "detector", 1, stages=1000, map_side=MAX_SIDE)
+        _positive(self, "detector", "memory_gb")
 
     @property
     def label(self) -> str:
@@ -359,14 +373,11 @@ class FitConfig:
     def __post_init__(self) -> None:
         _one_of("fit.trunk", self.trunk, Trunk)
         _one_of("fit.precision", self.precision, Precision)
-        _require(self.views >= 2, f"fit.views={self.views}: expected ≥ 2")
-        for key in ("epochs", "heads", "hidden", "bottleneck", "temperature_steps"):
-            _require(getattr(self, key) >= 1, f"fit.{key}={getattr(self, key)}: expected ≥ 1")
-        _require(self.batch_size >= 2, f"fit.batch_size={self.batch_size}: expected ≥ 2")
-        _require(self.temperature_hold >= 1, "fit.temperature_hold: expected ≥ 1")
-        for key in ("student_temperature", "teacher_temperature", "final_teacher_temperature"):
-            _require(getattr(self, key) > 0, f"fit.{key}={getattr(self, key)}: expected > 0")
-        _require(0 < self.learning_rate < math.inf, "fit.learning_rate: expected > 0")
+        _within(self, "fit", 1, epochs=10**6, heads=1000, hidden=2**16, bottleneck=2**16)
+        _within(self, "fit", 1, temperature_steps=10**6, temperature_hold=10**6)
+        _within(self, "fit", 2, views=1000, batch_size=10**5)
+        temperatures = ("student_temperature", "teacher_temperature", "final_teacher_temperature")
+        _positive(self, "fit", *temperatures, "learning_rate")
         _not_negative(self, "fit", "final_learning_rate", "weight_decay", "entropy_weight")
         _require(0 <= self.momentum < 1, f"fit.momentum={self.momentum}: expected [0, 1)")
         _require(0 <= self.base_weight < 1, f"fit.base_weight={self.base_weight}: expected [0, 1)")
@@ -389,7 +400,7 @@ class FusionConfig:
     def __post_init__(self) -> None:
         _one_of("fusion.weighting", self.weighting, Weighting)
         _one_of("fusion.area_unit", self.area_unit, AreaUnit)
-        _require(self.temperature > 0, f"fusion.temperature={self.temperature}: expected > 0")
+        _positive(self, "fusion", "temperature")
 
 
 @dataclass
@@ -474,8 +485,9 @@ class Config:
                     "single options of configs/compat/release.yaml without compat=release",
                 )
         k = self.novel_classes
-        counts = isinstance(k, int) and not isinstance(k, bool) and k >= 2
-        _require(k == "auto" or counts, f"novel_classes={k}: expected auto or a number ≥ 2")
+        counts = isinstance(k, int) and not isinstance(k, bool) and 2 <= k <= MAX_CLASSES
+        message = f"novel_classes={k}: expected auto or a number from 2 to {MAX_CLASSES}"
+        _require(k == "auto" or counts, message)
         _require(
             not isinstance(self.detector, SimulatedDetectorConfig)
             or isinstance(self.dataset, DemoConfig),
