@@ -161,3 +161,9 @@ def test_modules_are_light_to_validate_with() -> None:
     """A wrong key must be told at once, not after torch has loaded."""
     code = "import sys, anomalyncd.entry; assert not {'torch', 'timm', 'cv2'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_no_test_file_imports_another() -> None:
+    """What several need is in tests/helpers or conftest.py: each file can be run, or go, alone."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert not {n for n in imports_of(path) if n.startswith("tests.test_")}, path

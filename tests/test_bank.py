@@ -26,7 +26,7 @@ from anomalyncd.training_set import Pixels
 from anomalyncd.types import MaskOn
 from anomalyncd.views import draw_parameters, training_views
 from anomalyncd.vit import MaskGuidedViT
-from tests.test_fit import CPU, small_model, training_set
+from tests.helpers.training import CPU, small_model, training_set
 
 VIEWS = 3
 

@@ -6,44 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd import cutting, maps
+from anomalyncd import cutting
 from anomalyncd.cache import Cache
-from anomalyncd.config import MebinConfig, RegionsConfig
-from anomalyncd.detectors.files import FilesDetector
+from anomalyncd.config import RegionsConfig
 from anomalyncd.errors import InputError
-from anomalyncd.types import Dataset, Sample
+from anomalyncd.types import Sample
+from tests.helpers.product import cut, product, save
 
 
-def save(path: Path, pixels: NDArray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def product(root: Path, n: int = 4, size: tuple[int, int] = (120, 160)) -> Dataset:
-    """Grey images with one red square each, and maps that are bright there; the last is clean."""
-    height, width = size
-    samples = []
-    for i in range(n):
-        image = np.full((height, width, 3), 90, np.uint8)
-        scores = np.full((height // 2, width // 2), 20, np.uint8)
-        if i < n - 1:
-            y, x = 20 + 5 * i, 30 + 10 * i
-            image[y : y + 24, x : x + 24] = (220, 0, 0)
-            scores[y // 2 : y // 2 + 12, x // 2 : x // 2 + 12] = 200 + i
-        samples.append(Sample(f"t/{i}", save(root / "images" / f"{i}.png", image)))
-        save(root / "maps" / "t" / f"{i}.png", scores)
-    return Dataset(tuple(samples), None)
-
-
-def cut(root: Path, dataset: Dataset, **regions: object) -> cutting.Cut:
-    cache = Cache(root / "cache")
-    stored = maps.collect(FilesDetector(str(root / "maps"), "c"), dataset, "c", cache, settings={})
-    config = RegionsConfig(**regions)
-    return cutting.cut_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)
+def folders_of_regions(root: Path) -> set[str]:
+    """Names of the cache's folders of regions, finished or not."""
+    return {p.name for p in (root / "cache").iterdir() if p.is_dir() and "regions" in p.name}
 
 
 def test_regions_hold_the_defect_and_its_mask(tmp_path: Path) -> None:
@@ -97,9 +72,11 @@ def test_a_square_map_covers_an_oblong_image_but_another_ratio_is_refused(tmp_pa
     assert len(cut(tmp_path, dataset).regions) == 4
     with Image.open(tmp_path / "maps" / "t" / "2.png") as scores:
         scores.resize((90, 50)).save(tmp_path / "maps" / "t" / "2.png")
+    before = folders_of_regions(tmp_path)
+    assert len(before) == 1
     with pytest.raises(InputError, match=r"2\.png\) is 90 × 50 for an image of 160 × 120"):
         cut(tmp_path, dataset)
-    assert not list((tmp_path / "cache").glob(".building-*"))  # nothing half-written is left
+    assert folders_of_regions(tmp_path) == before, "nothing half-written is left"
 
 
 @pytest.mark.parametrize("level", [0, 77])

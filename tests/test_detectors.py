@@ -18,7 +18,7 @@ from anomalyncd.cache import Cache
 from anomalyncd.config import CustomDetectorConfig
 from anomalyncd.errors import InputError
 from anomalyncd.types import Dataset, Sample
-from tests.test_run import overrides, photographs, run, shared_cache  # noqa: F401
+from tests.helpers.runs import run
 
 OWN_DETECTOR = '''
 """The difference of an image from the median of all."""
@@ -52,8 +52,8 @@ def own_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_detector_of_ones_own_runs(
     own_detector: str,
-    photographs: Path,  # noqa: F811
-    overrides: list[str],  # noqa: F811
+    photographs: Path,
+    overrides: list[str],
 ) -> None:
     general = [o for o in overrides if not o.startswith(("dataset.", "base.", "detector="))]
     outcome = run(

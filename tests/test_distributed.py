@@ -16,7 +16,7 @@ from anomalyncd import fit
 from anomalyncd.checkpoint import TrainingState
 from anomalyncd.config import FitConfig
 from anomalyncd.distributed import ALONE, World, started, together
-from tests.test_fit import CPU, small_model, training_set
+from tests.helpers.training import CPU, small_model, training_set
 
 CONFIG = FitConfig(epochs=2, batch_size=5, learning_rate=0.05)
 

@@ -26,7 +26,7 @@ from anomalyncd.config import FitConfig
 from anomalyncd.distributed import ALONE
 from anomalyncd.exact import FreshViews
 from anomalyncd.training_set import Pixels, Targets
-from tests.test_fit import small_model, training_set
+from tests.helpers.training import small_model, training_set
 
 GPU = torch.device("cuda")
 

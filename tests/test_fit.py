@@ -22,11 +22,10 @@ from anomalyncd.exact import FreshViews
 from anomalyncd.heads import Heads
 from anomalyncd.model import Model
 from anomalyncd.training_set import Batch, Pixels, Targets, TrainingSet
-from anomalyncd.types import Regions
 from anomalyncd.vit import MaskGuidedViT
+from tests.helpers.training import CPU, drawn_regions, small_model, training_set
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "train.npz")
-CPU = torch.device("cpu")
 PROJECTOR = {"mlp.0": "projector.0", "mlp.2": "projector.2", "mlp.4": "projector.4"}
 
 
@@ -47,33 +46,6 @@ def golden_weights(prefix: str) -> dict[str, torch.Tensor]:
             weights[f"heads.{PROJECTOR[layer]}.{kind}"] = tensor
     weights["heads.prototypes"] = torch.stack([directions[i] for i in sorted(directions)])
     return weights
-
-
-def small_model(n_base: int = 2, n_novel: int = 3) -> Model:
-    torch.manual_seed(0)
-    vit = VisionTransformer(
-        img_size=32, patch_size=8, embed_dim=24, depth=3, num_heads=3, num_classes=0
-    )
-    heads = Heads(24, n_base + n_novel, n_heads=2, hidden=16, bottleneck=8)
-    half = (0.5, 0.5, 0.5)
-    return Model(MaskGuidedViT(vit, 2), heads, n_base=n_base, mean=half, std=half)
-
-
-def drawn_regions(n: int, seed: int, side: int = 37) -> Regions:
-    rng = np.random.default_rng(seed)
-    return Regions(
-        images=rng.integers(0, 256, (n, side, side, 3), np.uint8),
-        masks=rng.integers(0, 2, (n, side, side), np.uint8) * np.uint8(255),
-        image_index=np.arange(n),
-        boxes=np.tile([0, 0, side, side], (n, 1)),
-        areas=np.full(n, 9),
-        scores=rng.uniform(0, 1, n),
-        image_sizes=np.tile([side, side], (n, 1)),
-    )
-
-
-def training_set(seed: int = 0) -> TrainingSet:
-    return TrainingSet(drawn_regions(9, seed), drawn_regions(7, seed + 1), np.arange(7) % 2)
 
 
 def features_and_batch(model: Model, data: TrainingSet) -> tuple[torch.Tensor, Batch]:

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from anomalyncd import entry, mistakes
 from anomalyncd.config import Config, PredictConfig
 from anomalyncd.errors import InputError
-from tests.test_run import command
+from tests.helpers.runs import command
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 entry.register_schemas()

@@ -18,11 +18,11 @@ from anomalyncd.images import read_map
 from anomalyncd.model import Model
 from anomalyncd.training_set import TrainingSet
 from anomalyncd.vit import MaskGuidedViT
+from tests.helpers.product import cut, product
+from tests.helpers.training import drawn_regions
 from tests.oracles import fit as plain_fit
 from tests.oracles.cutting import cut as plain_cut
 from tests.oracles.vit import class_tokens
-from tests.test_cutting import cut, product
-from tests.test_fit import drawn_regions
 
 
 def model(masked_blocks: int = 2, side: int = 32, **options: object) -> Model:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import re
@@ -15,59 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from anomalyncd import catalog, cutting, distributed, entry, experiment, fit, prediction
 from anomalyncd.cache import Cache
-from anomalyncd.config import Config, FolderConfig
+from anomalyncd.config import FolderConfig
 from anomalyncd.errors import InputError
 from anomalyncd.jobs import find
-
-ROOT = Path(__file__).parent.parent
-entry.register_schemas()
-
-MAP_NAMES = [f"{name}.png" for name in ("a.b", "c_crop", "d d", "é", "5", "6")]
-SMALL = [
-    "detector=simulated",
-    "dataset.train=1",
-    "dataset.good=4",
-    "dataset.per_class=3",
-    "dataset.combined=2",
-    "base.per_class=3",
-    *("backbone.side=32", "fit.epochs=2", "fit.hidden=16", "fit.bottleneck=8", "fit.heads=2"),
-    *("tracker=none", "quiet=true", "device=cpu"),
-]
-
-
-@pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def overrides(tmp_path: Path, shared_cache: Path) -> list[str]:
-    return [*SMALL, f"output_root={tmp_path / 'out'}", f"cache_root={shared_cache}"]
-
-
-def composed(overrides: list[str], name: str = "train") -> Config:
-    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
-        return entry.validated(compose(name, overrides))
-
-
-def run(overrides: list[str]) -> experiment.Outcome:
-    return experiment.run(composed(overrides))
-
-
-def command(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, str(ROOT / script), *arguments], capture_output=True, text=True
-    )
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+from tests.helpers.runs import ROOT, command, composed, folder_overrides, run, table
+from tests.helpers.settings import MAP_NAMES
 
 
 def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
@@ -217,32 +172,6 @@ def test_a_base_class_of_a_novel_name_changes_nothing(overrides: list[str], tmp_
     ]
     assert results[0].metrics["losses"] == results[1].metrics["losses"]
     assert results[0].metrics["scores"] == results[1].metrics["scores"]
-
-
-@pytest.fixture
-def photographs(tmp_path: Path) -> Path:
-    """A plain folder of images, no labels, with odd names, and maps beside it."""
-    rng = np.random.default_rng(0)
-    for i, name in enumerate(("a.b", "c_crop", "d d", "é", "5", "6")):
-        image = rng.integers(80, 100, (48, 64, 3)).astype(np.uint8)
-        scores = np.full((48, 64), 10, np.uint8)
-        if i:
-            image[10:30, 8 * i : 8 * i + 18] = 250 - 40 * (i % 3)
-            scores[10:30, 8 * i : 8 * i + 18] = 200 + i
-        for kind, pixels in (("photos", image), ("maps", scores)):
-            path = tmp_path / kind / f"{name}.png"
-            path.parent.mkdir(exist_ok=True)
-            Image.fromarray(pixels).save(path)
-    return tmp_path
-
-
-def folder_overrides(root: Path, overrides: list[str]) -> list[str]:
-    general = [o for o in overrides if not o.startswith(("dataset.", "base.", "detector="))]
-    return [
-        *("dataset=folder", "backbone=vit_tiny_untrained", f"dataset.path={root / 'photos'}"),
-        f"detector.path={root / 'maps'}",
-        *general,
-    ]
 
 
 def test_without_labels_everything_but_scores(photographs: Path, overrides: list[str]) -> None:
