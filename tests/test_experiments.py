@@ -56,7 +56,6 @@ def test_an_experiment_runs_what_its_head_says(path: Path) -> None:
     dataset, _, maps = path.stem.partition("_")
     told = head(path)
     assert f"experiment={path.stem}" in told
-    assert "not measured here" in told.lower() or "nor measured here" in told
     config = composed(f"experiment={path.stem}", *(["category=screw"] * (dataset == "mvtec")))
     assert config.dataset.kind == dataset
     assert config.detector.label.startswith((maps, f"files-{maps.replace('pp', '++')}"))
@@ -83,7 +82,6 @@ def test_every_published_map_has_its_experiment() -> None:
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_an_ablation_runs_each_variant_in_its_own_folder(path: Path, tmp_path: Path) -> None:
     told = head(path)
-    assert "not measured here" in told
     begun(
         *("experiment=mtd_musc", f"ablation={path.stem}"),
         f"output_root='{tmp_path}'",
