@@ -237,7 +237,7 @@ def test_other_data_is_not_gone_on_with(photographs: Path, broken_off: list[str]
 ON_ANOTHER_CPU = """
 import os, sys
 from anomalyncd import checkpoint
-from tests.test_run import run
+from tests.helpers.runs import run
 
 finished, killed = ([*sys.argv[2:], f"seed={seed}"] for seed in (1, 2))
 with open(sys.argv[1], "w") as file:

@@ -113,9 +113,7 @@ class Command:
     arguments: tuple[str, ...]
     folder: Path  # to work in
 
-    def fork(
-        self, report: Path, *, kill_at: int | None = None, changes: Path | None = None
-    ) -> Run:
+    def fork(self, report: Path, *, kill_at: int | None = None, changes: Path | None = None) -> Run:
         """Run it in a fork of this process.
 
         Args:
@@ -130,9 +128,10 @@ class Command:
 
     def spawn(self, report: Path) -> Run:
         """Run it in a process of its own, as a user does."""
-        with report.with_suffix(".out").open("wb") as out, report.with_suffix(".err").open(
-            "wb"
-        ) as err:
+        with (
+            report.with_suffix(".out").open("wb") as out,
+            report.with_suffix(".err").open("wb") as err,
+        ):
             process = subprocess.Popen(
                 [sys.executable, str(ROOT / self.script), *self.arguments],
                 cwd=self.folder,

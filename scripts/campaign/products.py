@@ -74,9 +74,7 @@ def save(path: Path, pixels: NDArray) -> None:
     Image.fromarray(pixels).save(path)
 
 
-def _photograph(
-    kind: str, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _photograph(kind: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     image = rng.integers(80, 100, (HEIGHT, WIDTH, 3)).astype(np.uint8)
     mask = np.zeros((HEIGHT, WIDTH), np.bool_)
     x = int(rng.integers(4, WIDTH - 28))
