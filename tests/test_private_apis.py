@@ -50,7 +50,7 @@ PARTS = [
     Part(
         "anomalib",
         "_checkpoint_config_keys",
-        *("2.6.0", "2.7.0"),
+        *("2.7.0", "2.7.0"),
         "tests/test_anomalib.py",
         "a post-processor has no public way to keep its settings in a checkpoint",
     ),
