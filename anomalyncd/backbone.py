@@ -52,9 +52,10 @@ def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
             no weights file, weights that do not fit, or no way to the hub.
     """
     source: Source
-    if config.checkpoint is not None:
+    path = weights_file(config, key)
+    if path is not None:
         vit, source = _create(config, key, pretrained=False), "file"
-        weights_hash = _load_file(vit, Path(config.checkpoint), config.name, key)
+        weights_hash = _load_file(vit, path, config.name, key)
     elif config.pretrained and config.name == embedded.NAME:
         vit, source = _create(config, key, pretrained=False), "package"
         weights_hash = embedded.load_weights(vit)
@@ -77,6 +78,20 @@ def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
     trained_with = cast(dict[str, Any], vit.pretrained_cfg)
     mean, std = tuple(trained_with["mean"]), tuple(trained_with["std"])
     return Backbone(vit.eval(), source, weights_hash, mean, std)
+
+
+def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
+    """The file that the user gives weights in; None if they come from elsewhere.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if config.checkpoint is None:
+        return None
+    path = Path(config.checkpoint)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
+    return path
 
 
 def _hash_of(weights: Mapping[str, Any]) -> str:
@@ -156,8 +171,6 @@ def _no_waiting_for_the_hub() -> Iterator[None]:
 
 def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
     """Load a weights file; the hash of what it holds."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
     try:
         stored = load_state_dict(str(path), weights_only=True)
         weights_hash = _hash_of(stored)

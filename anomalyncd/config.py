@@ -7,6 +7,7 @@ rejected there, an impossible combination here. Configuration is read, never wri
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import PurePath
@@ -196,7 +197,7 @@ class FilesDetectorConfig(DetectorConfig):
 
     @property
     def label(self) -> str:
-        return f"files-{PurePath(self.path).name}"
+        return f"files-{PurePath(os.path.abspath(self.path)).name}"
 
 
 @dataclass

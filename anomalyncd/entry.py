@@ -261,7 +261,7 @@ def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) 
 
 def _name_of(path: str) -> str:
     """A folder's own name, by which dataset=folder calls the product."""
-    return PurePath(path).name or "images"
+    return PurePath(os.path.abspath(path)).name or "images"
 
 
 # At import: the workers of a launcher import this module, and call no entry point.

@@ -26,6 +26,7 @@ from anomalyncd import (
     devices,
     distributed,
     fit,
+    identity,
     maps,
     metrics,
     model,
@@ -48,6 +49,7 @@ from anomalyncd.config import (
 )
 from anomalyncd.detection import judge_binarization, judge_maps
 from anomalyncd.errors import InputError
+from anomalyncd.identity import Digests
 from anomalyncd.images import read_mask
 from anomalyncd.run_folder import RunFolder
 from anomalyncd.training_progress import TrainingProgress
@@ -106,25 +108,34 @@ def run(config: Config, *, in_a_sweep: bool = False) -> Outcome:
             "start it without torchrun, or use fit.trunk=exact"
         )
     if not world.is_first:
-        if config.rerun or not folder.finished:
+        known = folder.inputs  # before `finished`: the first process may set the folder aside now
+        if config.rerun or not folder.finished or known != _inputs(config).digests:
             with devices.memory_explained(_less_memory_for_views(config)):
                 _help(config, folder, world)
         return Outcome(folder.root, {}, was_finished=False)
     with folder.held():
-        if folder.finished and not config.rerun:
-            folder.path(_STATE).unlink(missing_ok=True)  # killed just before that
-            if not config.quiet:
-                console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
-            return Outcome(folder.root, folder.metrics, was_finished=True)
         try:
-            given = _inputs(config)
+            with console.logging_to(None, quiet=config.quiet):
+                given = _inputs(config)
         except Exception as error:
-            if in_a_sweep or not isinstance(error, InputError):
+            is_noted = in_a_sweep or not isinstance(error, InputError)
+            if is_noted and (config.rerun or not folder.finished):
                 _begin(config, folder)
                 folder.note_progress(failed=_reason(error))
             raise
-        _begin(config, folder)
+        changed = ""
+        if folder.finished and not config.rerun:
+            changed = _change(folder.inputs, given.digests)
+            if not changed:
+                folder.path(_STATE).unlink(missing_ok=True)  # killed just before that
+                if not config.quiet:
+                    console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
+                return Outcome(folder.root, folder.metrics, was_finished=True)
+        aside = _begin(config, folder)
+        folder.note_inputs(given.digests)
         with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
+            if changed:
+                log.warning("%s: it is computed again; what it was is in %s", changed, aside)
             name = "/".join(folder.root.parts[-5:])
             tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
             try:
@@ -156,12 +167,23 @@ class Prepared:
     data: training_set.TrainingSet
 
 
-def _begin(config: Config, folder: RunFolder) -> None:
-    if config.rerun:
+def _begin(config: Config, folder: RunFolder) -> Path | None:
+    """Make the run's folder, or resume in it; where a finished one has been set aside."""
+    aside = None
+    if config.rerun or folder.finished:
         Bank.remove(fit.bank_beside(folder.path(_STATE)))  # large, and of no use any more
-        folder.set_aside()
+        aside = folder.set_aside()
     folder.create()
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+    return aside
+
+
+def _change(before: Digests | None, now: Digests) -> str:
+    """What has changed since a run has finished; empty if nothing has."""
+    if before is None:
+        return "There is no record of what this finished run was computed from"
+    found = identity.difference(before, now)
+    return f"Since this run finished: {found}" if found else ""
 
 
 @dataclass(frozen=True)
@@ -174,6 +196,7 @@ class Inputs:
     base: Dataset | None
     n_novel: int
     detector: detectors.Detector
+    digests: Digests  # of all this
     seconds: float  # that it took; a drawn product is drawn then
 
 
@@ -187,8 +210,21 @@ def _inputs(config: Config) -> Inputs:
     n_novel = _novel_classes(config, dataset)
     detector = detectors.create(config.detector, config.category, device, cache.root, most)
     _require_masks(config, dataset)
+    digests = _digests(dataset, base, detector, backbone.weights_file(config.backbone))
     seconds = time.perf_counter() - start
-    return Inputs(cache, device, dataset, base, n_novel, detector, seconds)
+    return Inputs(cache, device, dataset, base, n_novel, detector, digests, seconds)
+
+
+def _digests(
+    dataset: Dataset, base: Dataset | None, detector: detectors.Detector, weights: Path | None
+) -> Digests:
+    files = identity.files_of(dataset)
+    if base:
+        files |= identity.files_of(base, "base ")
+    if weights:
+        files["weights file"] = {weights.name: weights}
+    of_detector = detectors.inputs(detector, replace(dataset, labels=None))
+    return identity.digests(files) | of_detector
 
 
 def _prepare(

@@ -23,6 +23,7 @@ from anomalyncd.cache import SEAL, Cache, digest, digest_files
 from anomalyncd.detectors import Detector
 from anomalyncd.detectors.files import MAPS_NOTE
 from anomalyncd.errors import InputError
+from anomalyncd.identity import result_settings
 from anomalyncd.images import read_map, valid_scores
 from anomalyncd.types import Dataset
 from anomalyncd.versions import versions
@@ -74,7 +75,8 @@ def collect(
         dataset: the images.
         category: name of the folder that the release looks for.
         cache: where they are kept.
-        settings: of the detector; part of the key, and written beside the maps.
+        settings: of the detector; those that maps follow from are part of the key, and all are
+            written beside the maps.
         raw_range: that of the maps which a model was trained on, to take the place of their own;
             what lies beyond saturates.
 
@@ -117,7 +119,8 @@ def collect(
         (folder / MAPS_NOTE).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
     kind = type(detector)
-    made_by = [VERSION, kind.__module__, kind.__qualname__, settings, _key(detector, unlabelled)]
+    by = [VERSION, kind.__module__, kind.__qualname__]
+    made_by = [*by, result_settings(settings), _key(detector, unlabelled)]
     made_of = [
         digest_files(sample.image for sample in dataset.samples),
         digest_files(dataset.train),

@@ -21,6 +21,7 @@ from anomalyncd.atomic import written_whole
 from anomalyncd.cache import digest
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
+from anomalyncd.identity import Digests, result_settings
 from anomalyncd.run_record import METRICS, PROGRESS, read_metrics
 
 # What a run computes does not depend on these: where, how it is shown, with how much memory.
@@ -28,6 +29,8 @@ NON_RESULT_KEYS = (
     *("tracker", "device", "forward_batch", "output_root", "cache_root", "max_megapixels"),
     *("rerun", "quiet", "debug"),
 )
+
+_INPUTS = "inputs.json"
 
 
 class RunFolder:
@@ -39,7 +42,9 @@ class RunFolder:
         """<output_root>/<dataset>/<category>/<detector>/<backbone>-<base>-<hash>/seed-<n>"""
         settings = {k: v for k, v in asdict(config).items() if k not in NON_RESULT_KEYS}
         seed = settings.pop("seed")
-        variant = f"{config.backbone.name}-{config.base.kind}-{digest(settings)[:8]}"
+        variant = (
+            f"{config.backbone.name}-{config.base.kind}-{digest(result_settings(settings))[:8]}"
+        )
         parts = [config.dataset.kind, config.category, config.detector.label, variant]
         return cls(Path(config.output_root, *map(_folder_name, parts), f"seed-{seed}"))
 
@@ -60,6 +65,20 @@ class RunFolder:
             raise InputError(
                 f"{error}; rerun=true sets this folder aside and computes it again"
             ) from error
+
+    @property
+    def inputs(self) -> Digests | None:
+        """What the run is computed from; None if that is not on record."""
+        try:
+            found = json.loads((self.root / _INPUTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        known = isinstance(found, dict) and all(isinstance(d, dict) for d in found.values())
+        return found if known else None
+
+    def note_inputs(self, inputs: Digests) -> None:
+        """Put on record what the run is computed from."""
+        self.write_text(_INPUTS, json.dumps(inputs, indent=1))  # in ASCII: names may be no Unicode
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -110,14 +129,19 @@ class RunFolder:
         self.write_json(METRICS, metrics)
         (self.root / PROGRESS).unlink(missing_ok=True)
 
-    def set_aside(self) -> None:
-        """Rename the folder, if there is one, so that computing again loses nothing."""
+    def set_aside(self) -> Path | None:
+        """Rename the folder, if there is one, so that computing again loses nothing.
+
+        Returns:
+            Its new path; None if there was none.
+        """
         if not self.root.exists():
-            return
+            return None
         number = 1
         while (aside := self.root.with_name(f"{self.root.name}.old-{number}")).exists():
             number += 1
         self.root.rename(aside)
+        return aside
 
     def write_text(self, name: str, text: str) -> None:
         with written_whole(self.root / name) as draft:

@@ -29,6 +29,7 @@ TIERS = [
             "binarization",
             "views",
             "cache",
+            "identity",
         ),
         "local_gpus",
         *("backbone", "model", "checkpoint", "tracking", "console", "run_folder"),

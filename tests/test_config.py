@@ -145,6 +145,7 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["fusion.temperature=0"], "fusion.temperature=0"),
         (["category=../up"], "category=../up: expected one folder's name"),
         (["tracker.mode=maybe"], "tracker.mode=maybe"),
+        (["forward_batch=0"], "forward_batch=0: expected 1 to 65536"),
     ],
 )
 def test_nonsense_is_rejected(overrides: list[str], message: str) -> None:
@@ -182,13 +183,27 @@ def test_a_run_folder_follows_from_what_is_computed() -> None:
     default = folder()
     assert default.parts[:4] == ("outputs", "demo", "demo", "musc-embedded")
     assert default.name == "seed-3407"
-    for presentation in ("quiet=true", "tracker=none", "device=cpu", "rerun=true", "debug=true"):
-        assert folder(presentation) == default
+    resources = ("detector.memory_gb=1", "forward_batch=8")
+    for other_machine in (
+        *resources,
+        "quiet=true",
+        "tracker=none",
+        "device=cpu",
+        "rerun=true",
+        "debug=true",
+    ):
+        assert folder(other_machine) == default
     for other in ("fit.epochs=3", "seed=1", "base=none", "dataset.seed=3", "mebin.step=2"):
         assert folder(other) != default
     a, b = (folder(*MVTEC, f"detector.path=maps/{name}") for name in ("musc", "patchcore"))
     assert a.parts[3] == "files-musc"
     assert b.parts[3] == "files-patchcore"
+    for spelling in ("./maps/musc", "maps/patchcore/../musc/", str(Path("maps/musc").absolute())):
+        assert folder(*MVTEC, f"detector.path={spelling}") == a
+    weights = [
+        f"backbone.checkpoint={path}" for path in ("w.pth", "./w.pth", Path("w.pth").absolute())
+    ]
+    assert len({folder(*MVTEC, path) for path in weights}) == 1
     assert folder("output_root=elsewhere").parts[0] == "elsewhere"
     for odd in ("backbone.name=../../../evil", "category='a:b '", "dataset.seed=1"):
         root = folder(odd)

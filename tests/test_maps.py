@@ -179,13 +179,14 @@ def test_other_images_or_options_are_other_maps(tmp_path: Path) -> None:
     dataset = Dataset((Sample("t/a", tmp_path / "a.png"),), None)
     cache = Cache(tmp_path / "cache")
 
-    def folder(value: float) -> Path:
-        settings = {"value": value}
+    def folder(value: float, **resources: float) -> Path:
+        settings = {"value": value, **resources}
         return maps.collect(Constant(value), dataset, "c", cache, settings=settings).folder
 
     first = folder(1)
     assert folder(1) == first
     assert folder(2) != first
+    assert folder(1, memory_gb=0.1) == first
     write(tmp_path / "a.png", np.ones((2, 2), np.uint8))
     assert folder(1) != first
     trained = replace(dataset, train=(tmp_path / "a.png",))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
     names = {path.name for path in outcome.folder.iterdir() if path.name[0] != "."}
     assert names == {
         *("config.yaml", "metrics.json", "predictions.csv", "regions.csv"),
-        *("model.safetensors", "log.txt", "report.html"),
+        *("model.safetensors", "log.txt", "report.html", "inputs.json"),
     }
     figures = json.loads((outcome.folder / "metrics.json").read_text())
     assert figures == outcome.metrics
@@ -204,6 +206,97 @@ def test_a_choice_changes_what_it_is_about(photographs: Path, overrides: list[st
     assert unmasked.metrics["losses"] != default.metrics["losses"]
 
 
+def add_an_image(root: Path) -> None:
+    for folder in ("photos", "maps"):
+        shutil.copy(root / folder / "6.png", root / folder / "7.png")
+
+
+def remove_an_image(root: Path) -> None:
+    for folder in ("photos", "maps"):
+        (root / folder / "6.png").unlink()
+
+
+def turn_an_image(root: Path) -> None:
+    path = root / "photos" / "6.png"
+    Image.open(path).rotate(180).save(path)
+
+
+def turn_a_map(root: Path) -> None:
+    path = root / "maps" / "6.png"
+    Image.open(path).rotate(180).save(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (turn_an_image, "1 image changed (6): it"),
+        (turn_a_map, "1 anomaly map changed (6): it"),
+        (add_an_image, "1 image added (7), 1 anomaly map added (7): it"),
+        (remove_an_image, "1 image removed (6), 1 anomaly map removed (6): it"),
+    ],
+)
+def test_a_finished_run_whose_inputs_have_changed_is_computed_again(
+    change: Callable[[Path], None], told: str, photographs: Path, overrides: list[str]
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    first = run(settings)
+    before = (first.folder / "predictions.csv").read_bytes()
+    change(photographs)
+    again = run(settings)
+    assert not again.was_finished
+    aside = first.folder.with_name("seed-3407.old-1")
+    assert (aside / "predictions.csv").read_bytes() == before
+    assert (aside / "metrics.json").exists()
+    log = (again.folder / "log.txt").read_text(encoding="utf-8")
+    assert f"Since this run finished: {told} is computed again; what it was is in {aside}" in log
+    fresh = run([*settings, f"output_root={photographs / 'fresh'}"])
+    for name in ("predictions.csv", "inputs.json"):
+        assert (again.folder / name).read_bytes() == (fresh.folder / name).read_bytes()
+    assert run(settings).was_finished
+
+
+def test_files_that_are_only_touched_or_renamed_elsewhere_are_the_same_inputs(
+    photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    run(settings)
+    for path in (photographs / "photos").iterdir():
+        os.utime(path)
+    assert run(settings).was_finished
+    monkeypatch.chdir(photographs)
+    relative = ["dataset.path=maps/../photos/", "detector.path=./maps"]
+    assert run([*settings, *relative, "forward_batch=3"]).was_finished
+
+
+def test_a_finished_run_without_a_record_of_its_inputs_is_computed_again(
+    photographs: Path, overrides: list[str]
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    folder = run(settings).folder
+    for number, text in enumerate(("", "[1]", '{"image": 3}'), 1):
+        (folder / "inputs.json").write_text(text)
+        assert not run(settings).was_finished
+        assert folder.with_name(f"seed-3407.old-{number}").exists()
+
+
+def test_a_finished_run_outlives_the_loss_of_its_inputs(
+    photographs: Path, overrides: list[str]
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    folder = run(settings).folder
+    os.rename(photographs / "photos", photographs / "away")
+    known = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for in_a_sweep in (False, True):
+        with pytest.raises(InputError, match=r"photos: no such folder"):
+            experiment.run(composed(settings), in_a_sweep=in_a_sweep)
+    assert known == {path.name: path.read_bytes() for path in folder.iterdir()}
+    (job,) = find([photographs / "out"])
+    assert job.state == "done"
+    predict = [f"run={folder}", f"path={photographs / 'away'}"]
+    predict.append(f"detector.path={photographs / 'maps'}")
+    prediction.predict(composed(predict, "predict"))
+
+
 @pytest.fixture
 def broken_off(
     photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
@@ -227,8 +320,7 @@ def test_the_same_data_is_gone_on_with(broken_off: list[str]) -> None:
 
 def test_other_data_is_not_gone_on_with(photographs: Path, broken_off: list[str]) -> None:
     """A killed run resumes on the same data only; on other data it starts anew and says so."""
-    image = photographs / "photos" / "6.png"
-    Image.open(image).rotate(180).save(image)
+    turn_an_image(photographs)
     outcome = run(broken_off)
     assert outcome.metrics["resumed_after_epochs"] == 0
     assert "training anew" in (outcome.folder / "log.txt").read_text(encoding="utf-8")
@@ -236,9 +328,14 @@ def test_other_data_is_not_gone_on_with(photographs: Path, broken_off: list[str]
 
 ON_ANOTHER_CPU = """
 import os, sys
-from anomalyncd import checkpoint
-from tests.helpers.runs import run
+from hydra import compose, initialize_config_dir
+from anomalyncd import checkpoint, entry, experiment
 
+def run(overrides):
+    with initialize_config_dir(os.path.abspath("configs"), version_base="1.3"):
+        return experiment.run(entry.validated(compose("train", overrides)))
+
+entry.register_schemas()
 finished, killed = ([*sys.argv[2:], f"seed={seed}"] for seed in (1, 2))
 with open(sys.argv[1], "w") as file:
     file.write(str(run(finished).folder))
@@ -454,7 +551,15 @@ def test_errors_are_one_line_and_leave_no_half_result(
     assert "Traceback" not in done.stderr
     left = {path.name for path in (photographs / "out").rglob("*") if path.is_file()}
     locks = {name for name in left if name.endswith(".lock")}
-    assert left - locks <= {"config.yaml", "log.txt", "maps.json", "progress.json", *MAP_NAMES}
+    assert left - locks <= {
+        "config.yaml",
+        "log.txt",
+        "maps.json",
+        "progress.json",
+        "inputs.json",
+        "entry.json",
+        *MAP_NAMES,
+    }
 
 
 def test_the_advice_on_memory_resumes_the_run(

@@ -17,6 +17,7 @@ from typing import Any, Protocol, cast
 import torch
 from numpy.typing import NDArray
 
+from anomalyncd.cache import digest
 from anomalyncd.config import (
     MAX_MEGAPIXELS,
     AnomalibDetectorConfig,
@@ -33,6 +34,7 @@ from anomalyncd.detectors.ground_truth import GroundTruthDetector
 from anomalyncd.detectors.musc import MuscDetector
 from anomalyncd.detectors.simulated import SimulatedDetector
 from anomalyncd.errors import InputError
+from anomalyncd.identity import Digests, digests
 from anomalyncd.types import Dataset
 
 
@@ -82,6 +84,21 @@ def create(
         case CustomDetectorConfig():
             return _custom(config)
     raise InputError(f"detector.kind={config.kind}: expected one of configs/detector")
+
+
+def inputs(detector: Detector, dataset: Dataset) -> Digests:
+    """What else than images, truth masks and settings maps are made from, by content.
+
+    Unlike `Detector.key` it does not say where and with which versions they are made: a run is
+    finished, whichever machine has made its maps.
+    """
+    match detector:
+        case FilesDetector() | MuscDetector() | AnomalibDetector():
+            return detector.inputs(dataset)
+        case GroundTruthDetector() | SimulatedDetector():
+            return {}
+    train = digests({"training image": {path.name: path for path in dataset.train}})
+    return {**train, "detector": {"its key": digest(detector.key(dataset))}}
 
 
 def _custom(config: CustomDetectorConfig) -> Detector:

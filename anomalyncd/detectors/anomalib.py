@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from anomalyncd.cache import digest_files
 from anomalyncd.config import AnomalibDetectorConfig
 from anomalyncd.errors import InputError
+from anomalyncd.identity import Digests, digests
 from anomalyncd.types import Dataset
 
 VERSION = 1  # part of the cache key: raise it when maps change
@@ -35,9 +36,22 @@ class AnomalibDetector:
             installed = version("anomalib")
         except PackageNotFoundError as error:
             raise _not_installed(self.config.model) from error
-        folders = [Path(v) for v in self.config.options.values() if isinstance(v, str)]
-        pictures = sorted(p for f in folders if f.is_dir() for p in f.rglob("*") if p.is_file())
-        return VERSION, installed, asdict(self.config), digest_files(pictures)
+        return VERSION, installed, asdict(self.config), digest_files(self._pictures().values())
+
+    def inputs(self, dataset: Dataset) -> Digests:
+        train = {path.name: path for path in dataset.train}
+        return digests({"training image": train, "training picture": self._pictures()})
+
+    def _pictures(self) -> dict[str, Path]:
+        """The files in folders that the model's options name, such as textures to draw defects."""
+        named = {k: Path(v) for k, v in self.config.options.items() if isinstance(v, str)}
+        return {
+            f"{option}/{path.relative_to(folder).as_posix()}": path
+            for option, folder in named.items()
+            if folder.is_dir()
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         try:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.cache import digest_files
+from anomalyncd.cache import digest, digest_files
 from anomalyncd.config import MAX_MEGAPIXELS
 from anomalyncd.errors import InputError
 from anomalyncd.folders import readable_inputs, require_targets
+from anomalyncd.identity import Digests, digests
 from anomalyncd.images import HIGHEST_SCORE, MAP_SUFFIXES, read_map
 from anomalyncd.types import Dataset
 
@@ -49,6 +50,13 @@ class FilesDetector:
 
     def key(self, dataset: Dataset) -> Any:
         return self.raw_range, digest_files(self._paths_of(dataset))
+
+    def inputs(self, dataset: Dataset) -> Digests:
+        names = (sample.id for sample in dataset.samples)
+        found = digests({"anomaly map": dict(zip(names, self._paths_of(dataset), strict=True))})
+        if self.raw_range is not None:
+            found["range of the maps"] = {MAPS_NOTE: digest(self.raw_range)}
+        return found
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         for path in self._paths_of(dataset):

@@ -37,12 +37,14 @@ from anomalyncd.config import BackboneConfig, MuscDetectorConfig
 from anomalyncd.console import Fifths
 from anomalyncd.detectors import descriptors
 from anomalyncd.errors import InputError
+from anomalyncd.identity import Digests, digests
 from anomalyncd.images import read_image
 from anomalyncd.types import Dataset, Sample
 
 log = logging.getLogger(__name__)
 
 VERSION = 1  # part of the cache key: raise it when maps change
+_BACKBONE = "detector.backbone"  # its key
 FEWEST = 5  # images; of four, 30 % of the three others would be none
 _BATCH = 8  # images that pass the network at once
 
@@ -69,10 +71,17 @@ class MuscDetector:
     def key(self, dataset: Dataset) -> Any:
         settings = asdict(self.config)
         del settings["memory_gb"]  # only says how fast
-        network = self.config.backbone
-        if network is not None and network.checkpoint is not None:
-            settings["backbone"]["checkpoint"] = digest_files([Path(network.checkpoint)])
+        if weights := self._weights_file():
+            settings["backbone"]["checkpoint"] = digest_files([weights])
         return VERSION, settings, self.device.type, torch.__version__, PIL.__version__
+
+    def inputs(self, dataset: Dataset) -> Digests:
+        weights = self._weights_file()
+        return digests({"detector's weights file": {weights.name: weights}} if weights else {})
+
+    def _weights_file(self) -> Path | None:
+        network = self.config.backbone
+        return None if network is None else backbone.weights_file(network, _BACKBONE)
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         """One (map_side, map_side) float32 map per image, ≥ 0, comparable between images.
@@ -134,7 +143,7 @@ class MuscDetector:
         self, network: BackboneConfig, samples: Sequence[Sample], folder: Path
     ) -> tuple[list[NDArray[np.float16]], Tensor]:
         """Tokens of each stage (n, h, w, d), and final class tokens (n, d), by the network."""
-        stock = backbone.build(network, key="detector.backbone")
+        stock = backbone.build(network, key=_BACKBONE)
         vit = stock.vit.to(self.device)
         blocks = _blocks(vit, self.config.stages)
         n, d, (h, w) = len(samples), vit.embed_dim, vit.patch_embed.grid_size
