@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
@@ -131,10 +133,9 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
     except Exception as error:
         if not pretrained:
             raise
-        reason = str(error).strip().splitlines()
         raise InputError(
             f"{key}.name={config.name}: its weights could not be fetched from the hub "
-            f"({type(error).__name__}: {reason[0] if reason else 'no reason given'}); give a local "
+            f"({type(error).__name__}: {_first_line(error)}); give a local "
             f"file with {key}.checkpoint=…, go online, or try the software without weights: "
             "backbone=embedded, detector=musc_embedded"
         ) from error
@@ -171,18 +172,44 @@ def _no_waiting_for_the_hub() -> Iterator[None]:
 
 def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
     """Load a weights file; the hash of what it holds."""
+    stored = _read_weights(path)
+    weights_hash = _hash_of(stored)
     try:
-        stored = load_state_dict(str(path), weights_only=True)
-        weights_hash = _hash_of(stored)
         weights = checkpoint_filter_fn(stored, vit)
         # Heads and other surplus of the file are fine; what the network lacks is not.
         missing = vit.load_state_dict(weights, strict=False).missing_keys
-    except Exception as error:  # whatever safetensors, torch or timm make of a wrong file
-        reason = str(error).strip().splitlines()
-        missing = [reason[0] if reason else type(error).__name__]
+    except Exception as error:  # whatever torch or timm make of weights of another network
+        missing = [_first_line(error)]
     if missing:
         raise InputError(
             f"{path}: these weights do not fit {name} ({missing[0]}); set {key}.name to the "
             "network that they belong to"
         )
     return weights_hash
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """The tensors of a weights file by name; nothing else in it is ever loaded."""
+    try:
+        return load_state_dict(str(path), weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"{path}: {error.strerror}; make this weights file readable") from error
+    except Exception as error:  # whatever safetensors, torch or timm make of it
+        # Recent versions of timm wrap torch's error, which names what it did not load.
+        for refusal in (error, error.__cause__):
+            if isinstance(refusal, UnpicklingError) and (
+                found := re.search(r"GLOBAL ([\w.]+)", str(refusal))
+            ):
+                raise InputError(
+                    f"{path}: holds more than tensors ({found[1]}); refused, because loading it "
+                    "could run code; save its state_dict alone, best as .safetensors"
+                ) from error
+        raise InputError(
+            f"{path}: cannot be read as weights ({_first_line(error)}); expected .safetensors or a "
+            "state_dict saved by torch; get the file again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,6 +204,51 @@ def test_weights_of_another_network_are_told(tmp_path: Path) -> None:
     config = replace(TINY, checkpoint=str(tmp_path / "w.safetensors"))
     with pytest.raises(InputError, match=r"w\.safetensors: these weights do not fit"):
         backbone.build(config)
+
+
+class MakesAFolder:
+    """A harmless stand-in for code that runs when a pickle is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.mark.parametrize("saved", ["as a zip", "as old versions do", "as a pickle"])
+def test_a_weights_file_that_would_run_code_is_called_so(saved: str, tmp_path: Path) -> None:
+    path, made = tmp_path / "w.pth", tmp_path / "made by the pickle"
+    content = {"cls_token": torch.zeros(1), "other": MakesAFolder(made)}
+    if saved == "as a pickle":
+        path.write_bytes(pickle.dumps(content["other"], protocol=2))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=saved == "as a zip")
+    wanted = r"w\.pth: holds more than tensors \(\w+\.mkdir\); refused, because .* could run code"
+    with pytest.raises(InputError, match=wanted):
+        backbone.build(replace(TINY, checkpoint=str(path)))
+    assert not made.exists()
+    with suppress(RuntimeError):  # a bare pickle is none of torch's
+        torch.load(path, weights_only=False)  # the pickle is what it is meant to be
+    assert made.exists()
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 cut", b"\xff" * 64])
+def test_a_damaged_weights_file_is_not_said_to_be_of_another_network(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read as weights \(.*\); expected"):
+        backbone.build(replace(TINY, checkpoint=str(tmp_path / name)))
+
+
+def test_plain_weights_in_a_pickle_are_taken(tmp_path: Path) -> None:
+    other = saved_weights(tmp_path / "w.safetensors", 1)
+    torch.save({"state_dict": load_file(other)}, tmp_path / "w.pth")
+    vit = backbone.build(replace(TINY, checkpoint=str(tmp_path / "w.pth"))).vit
+    expected = backbone.build(replace(TINY, checkpoint=str(other))).vit.state_dict()
+    assert all(torch.equal(tensor, expected[k]) for k, tensor in vit.state_dict().items())
 
 
 def test_without_a_network_the_hub_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
