@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from anomalyncd import interrupt  # isort: skip
+
+if __name__ == "__main__":
+    interrupt.end_at_once()  # before the imports that take seconds
+
 import sys
 
 import hydra

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from anomalyncd import interrupt  # isort: skip
+
+if __name__ == "__main__":
+    interrupt.end_at_once()  # before the imports that take seconds
+
 import sys
 
 import hydra
@@ -27,11 +32,12 @@ if __name__ == "__main__":
     entry.register_schemas()
     entry.call(main, Config)
     for sweep in entry.sweeps:  # at most one
-        # From what the run folders say: a launcher's jobs may have run anywhere.
-        from anomalyncd import console, jobs, tables
+        with entry.one_line_errors(debug=False):
+            # From what the run folders say: a launcher's jobs may have run anywhere.
+            from anomalyncd import console, jobs, tables
 
-        results, left = jobs.outcome(sweep)
-        console.show_sweep(results, left)
-        tables.write_sweep(sweep / "table.csv", results)
-        entry.failures += left
+            results, left = jobs.outcome(sweep)
+            console.show_sweep(results, left)
+            tables.write_sweep(sweep / "table.csv", results)
+            entry.failures += left
     sys.exit(1 if entry.failures else 0)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock
 from hydra.core.config_store import ConfigStore
@@ -25,9 +25,10 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalyncd import local_gpus, mistakes, published
+from anomalyncd import interrupt, local_gpus, mistakes, published
 from anomalyncd.atomic import written_whole
 from anomalyncd.config import schemas
+from anomalyncd.console import printable
 from anomalyncd.errors import InputError
 from anomalyncd.jobs import SWEEP_LOCK
 from anomalyncd.run_folder import RunFolder
@@ -115,14 +116,39 @@ def call(main: Callable[[], None], schema: type) -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
         main()
-    except (CompactHydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
+    except KeyboardInterrupt:
+        _end_interrupted()
+    except (
+        *(CompactHydraException, OmegaConfBaseException),
+        *(ValueError, AssertionError, OSError),
+    ) as error:
         known = isinstance(error, CompactHydraException | OmegaConfBaseException)
         # A job of a sweep may have begun in another process, and its faults want a traceback.
         about_command_line = not _jobs_begun and not {"-m", "--multirun"} & set(sys.argv)
         if in_full or not (known or about_command_line):
             raise
-        print(f"error: {mistakes.explained(error, schema)}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _end_without_folder(error)
+        _tell(mistakes.explained(error, schema))
         sys.exit(1)
+
+
+def _end_interrupted() -> NoReturn:
+    print(f"\n{interrupt.MESSAGE}", file=sys.stderr)
+    sys.exit(interrupt.STATUS)
+
+
+def _end_without_folder(error: OSError) -> NoReturn:
+    """Hydra makes a folder for a run, and one for a sweep, before any job begins."""
+    _tell(
+        f"{error.filename}: {error.strerror}; hydra.run.dir and hydra.sweep.dir need folders that "
+        "can be written, or leave them out"
+    )
+    sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    print(f"error: {printable(message)}", file=sys.stderr)
 
 
 @contextmanager
@@ -130,17 +156,16 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     """Print what the user can mend as one line and note the failure; the rest stays a traceback."""
     global _jobs_begun
     _jobs_begun = True
+    interrupt.raise_from_now_on()
     try:
         yield
     except KeyboardInterrupt:
-        told = "Interrupted; run the same command again: stages done and epochs kept are not lost."
-        print(f"\n{told}", file=sys.stderr)
-        sys.exit(130)
+        _end_interrupted()
     except (InputError, OmegaConfBaseException, OSError) as error:
         if debug:
             raise
         message = _explain(error)
-        print(f"error: {message}", file=sys.stderr)
+        _tell(message)
         failures.append(message)
         if in_a_sweep():
             with suppress(OSError):  # the disk may be full, which is just what was told
@@ -166,6 +191,7 @@ class SweepRecord(Callback):
     _lock: FileLock | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        interrupt.raise_from_now_on()  # launchers stop their workers then
         try:
             _spell_out_categories(config)
             if config.hydra.job.name != "train":  # others share the configuration, train nothing
@@ -184,7 +210,10 @@ class SweepRecord(Callback):
             _listed([o for o in overrides if o not in shared], composed, sweep, launcher)
             for overrides, composed in jobs
         ]
-        sweep.mkdir(parents=True, exist_ok=True)
+        try:
+            sweep.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _end_without_folder(error)
         self._lock = FileLock(sweep / SWEEP_LOCK, timeout=0)
         self._lock.acquire()
         with written_whole(sweep / JOBS) as draft:

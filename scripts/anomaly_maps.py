@@ -7,6 +7,11 @@ Takes the settings of train.py; -m sweeps. The maps stay in the cache, in the re
 
 from __future__ import annotations
 
+from anomalyncd import interrupt  # isort: skip
+
+if __name__ == "__main__":
+    interrupt.end_at_once()  # before the imports that take seconds
+
 import sys
 
 import hydra

@@ -7,6 +7,11 @@ Ends by itself when nothing runs or waits any more; give the output_root to see 
 
 from __future__ import annotations
 
+from anomalyncd import interrupt  # isort: skip
+
+if __name__ == "__main__":
+    interrupt.end_at_once()  # before the imports that take seconds
+
 import argparse
 import sys
 import time

@@ -7,6 +7,11 @@ Prints the tables; `--out` writes them there too, as tables.md, tables.csv and t
 
 from __future__ import annotations
 
+from anomalyncd import interrupt  # isort: skip
+
+if __name__ == "__main__":
+    interrupt.end_at_once()  # before the imports that take seconds
+
 import argparse
 import sys
 from pathlib import Path

@@ -36,7 +36,7 @@ TIERS = [
         "training_progress",
         *("overlay", "report", "devices", "atomic", "anomalib", "receptive_field", "versions"),
         *("embedded", "training_set", "distributed", "preparation", "jobs", "published"),
-        *("foreign", "run_record"),
+        *("foreign", "run_record", "interrupt"),
     },
     {"exact", "bank", "fit", "classify", "tables", "detection", "gather", "result_tables"},
     {"experiment", "prediction"},

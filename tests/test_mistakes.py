@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -99,6 +102,79 @@ def test_a_command_with_a_mistyped_key_ends_with_one_line(sweep: list[str]) -> N
     assert done.stderr.splitlines() == [
         "error: fit.epohcs: there is no such setting; did you mean fit.epochs? "
         "anomalyncd/config.py explains all"
+    ]
+
+
+# Sends Ctrl-C to itself at the moment that it is told: in an import, or where a function is called.
+INTERRUPTED = """
+import os, runpy, signal, sys
+script, moment, *arguments = sys.argv[1:]
+
+class AtImport:
+    def find_spec(self, name, *_):
+        if name == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+def at_call(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+
+if ":" in moment:
+    import importlib
+    module, _, path = moment.partition(":")
+    owner, _, function = path.rpartition(".")
+    setattr(getattr(importlib.import_module(module), owner), function, at_call)
+else:
+    sys.meta_path.insert(0, AtImport())
+sys.argv = [script, *arguments]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "moment", "arguments"),
+    [
+        ("train.py", "hydra", []),
+        ("train.py", "omegaconf.errors", []),
+        ("predict.py", "hydra", []),
+        ("scripts/anomaly_maps.py", "hydra", []),
+        ("scripts/status.py", "rich.live", ["outputs"]),
+        ("scripts/table.py", "rich.text", ["outputs"]),
+        ("train.py", "hydra._internal.hydra:Hydra.compose_config", []),
+        ("train.py", "anomalyncd.config", []),
+        ("train.py", "hydra._internal.hydra:Hydra.compose_config", ["-m", "seed=1,2"]),
+        ("train.py", "hydra.core.override_parser.overrides_parser:OverridesParser.create", ["-m"]),
+        ("train.py", "anomalyncd.experiment", []),
+    ],
+)
+def test_an_interrupt_is_one_line_at_any_time(
+    script: str, moment: str, arguments: list[str], tmp_path: Path
+) -> None:
+    root = CONFIGS.parent
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(root / script), moment, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.split("\n") == [
+        "",
+        "Interrupted; run the same command again: stages done and epochs kept are not lost.",
+        "",
+    ]
+    assert done.returncode == 130
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sweep", [["hydra.run.dir={}"], ["-m", "seed=1,2", "hydra.sweep.dir={}"]])
+def test_a_folder_that_cannot_be_made_is_one_line(sweep: list[str], tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    place = tmp_path / "taken" / "below"
+    done = command(*(override.format(place) for override in sweep))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: {place}: Not a directory; hydra.run.dir and hydra.sweep.dir need folders that "
+        "can be written, or leave them out"
     ]
 
 
