@@ -11,7 +11,7 @@ import logging
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,11 +19,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from anomalyncd import backbone as backbones
+from anomalyncd import foreign
 from anomalyncd import model as models
 from anomalyncd.atomic import written_whole
 from anomalyncd.backbone import Backbone
 from anomalyncd.cache import digest
 from anomalyncd.config import (
+    MAX_CLASSES,
     AttentionConfig,
     BackboneConfig,
     FitConfig,
@@ -58,6 +60,18 @@ class Recipe:
     class_names: tuple[str, ...]  # of the K novel classes
     frozen_hash: str
 
+    def __post_init__(self) -> None:
+        if self.backbone_source not in get_args(backbones.Source):
+            raise InputError(f"backbone_source is {self.backbone_source[:60]!r}")
+        if not 0 <= self.head < self.fit.heads:
+            raise InputError(f"head is {self.head}; expected one of {self.fit.heads}")
+        if not 2 <= len(self.class_names) <= MAX_CLASSES:
+            raise InputError(f"{len(self.class_names)} class_names; expected 2 to {MAX_CLASSES}")
+        if self.mebin.search_range is None:
+            raise InputError("mebin.search_range is missing")
+        if self.raw_range and not self.raw_range[0] <= self.raw_range[1]:
+            raise InputError(f"raw_range is {self.raw_range}; expected the lower value first")
+
 
 def save_model(path: Path, model: Model, recipe: Recipe) -> None:
     tensors: dict[str, Tensor] = dict(model.trainable())
@@ -74,24 +88,12 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
         weights: where the backbone's weights file is now, if it has been moved.
 
     Raises:
-        InputError: not such a file, of another version, or its frozen weights have changed.
+        InputError: not such a file, of another version, its header does not go with its weights,
+            these are not finite, or its frozen weights have changed.
     """
     tensors, header = _load(path)
-    stored = header["recipe"]
-    recipe = Recipe(
-        backbone=BackboneConfig(**stored["backbone"]),
-        backbone_source=stored["backbone_source"],
-        attention=AttentionConfig(**stored["attention"]),
-        mebin=MebinConfig(**stored["mebin"]),
-        regions=RegionsConfig(**stored["regions"]),
-        fusion=FusionConfig(**stored["fusion"]),
-        fit=FitConfig(**stored["fit"]),
-        raw_range=tuple(stored["raw_range"]) if stored["raw_range"] else None,
-        head=stored["head"],
-        base_classes=tuple(stored["base_classes"]),
-        class_names=tuple(stored["class_names"]),
-        frozen_hash=stored["frozen_hash"],
-    )
+    recipe = foreign.build(Recipe, header.get("recipe"), f"{path}: its header")
+    _require_sizes(recipe, tensors, path)
     backbone = backbones.build(
         replace(recipe.backbone, checkpoint=weights or recipe.backbone.checkpoint)
     )
@@ -117,9 +119,44 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
     return model, recipe
 
 
+def _require_sizes(recipe: Recipe, tensors: dict[str, Tensor], path: Path) -> None:
+    """The network that the header asks for is as large as the weights; before it is made."""
+    n_classes = len(recipe.base_classes) + len(recipe.class_names)
+    fit = recipe.fit
+    for name, expected in (
+        ("heads.prototypes", (fit.heads, n_classes, None)),
+        ("heads.projector.0.weight", (fit.hidden, None)),
+        ("heads.projector.4.weight", (fit.bottleneck, fit.hidden)),
+    ):
+        shape = tuple(tensors[name].shape) if name in tensors else ()
+        fits = len(shape) == len(expected) and all(
+            size in (found, None) for found, size in zip(shape, expected, strict=True)
+        )
+        if not fits:
+            sizes = " × ".join("any" if size is None else str(size) for size in expected)
+            raise InputError(
+                f"{path}: {name} is {' × '.join(map(str, shape)) or 'missing'}, and its header "
+                f"says {sizes}: damaged, or changed by hand"
+            )
+
+
 def frozen_hash(backbone: Backbone) -> str:
     """Hash of where all training starts: the stored weights, and the image size."""
     return digest(backbone.weights_hash, backbone.vit.patch_embed.img_size)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What stands beside the weights of a kept epoch."""
+
+    fingerprint: str
+    epochs_done: int
+    history: list[list[float]]
+
+    def __post_init__(self) -> None:
+        lengths = {len(figures) for figures in self.history if figures}
+        if not 1 <= self.epochs_done == len(self.history) or len(lengths) > 1:
+            raise InputError(f"a history of {len(self.history)} for {self.epochs_done} epochs")
 
 
 class TrainingState:
@@ -147,16 +184,20 @@ class TrainingState:
             return []
         try:
             tensors, header = _load(self.path)
-            if header["fingerprint"] != self.fingerprint:
+            del header["format"]
+            kept = foreign.build(_Kept, header, str(self.path))
+            if kept.fingerprint != self.fingerprint:
                 log.warning(
                     "The data or weights have changed since epoch %d: training anew",
-                    header["epochs_done"],
+                    kept.epochs_done,
                 )
                 return []
             parameters = dict(model.trainable())
             momenta = {f"momentum:{name}": p for name, p in parameters.items()}
             if tensors.keys() != parameters.keys() | momenta.keys():
                 raise InputError(f"{self.path}: weights missing or left over")
+            for name, p in momenta.items():
+                _require_like(tensors[name], p, name, self.path)
             _copy({name: tensors[name] for name in parameters}, parameters, self.path)
         except InputError as error:
             raise InputError(
@@ -164,9 +205,9 @@ class TrainingState:
             ) from error
         for name, p in momenta.items():
             optimizer.state[p]["momentum_buffer"] = tensors[name].to(p.device)
-        self.epochs_done = self.resumed_after = header["epochs_done"]
+        self.epochs_done = self.resumed_after = kept.epochs_done
         log.info("Going on after epoch %d", self.epochs_done)
-        return header["history"]
+        return kept.history
 
     @property
     def is_due(self) -> bool:
@@ -212,22 +253,28 @@ def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Non
 def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})[_KEY])
+            header = foreign.parse_json((file.metadata() or {})[_KEY], f"{path}: its header")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"{path}: not written by anomalyncd, or damaged ({error})") from error
-    if header.get("format") != _FORMAT:
-        raise InputError(
-            f"{path}: format {header.get('format')}; this version reads format {_FORMAT}"
-        )
+    found = header.get("format") if isinstance(header, dict) else None
+    if found != _FORMAT:
+        raise InputError(f"{path}: format {str(found)[:60]}; this version reads format {_FORMAT}")
     return tensors, header
 
 
 @torch.no_grad()
 def _copy(tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter], path: Path) -> None:
     for name, tensor in tensors.items():
-        if tensor.shape != parameters[name].shape:
-            raise InputError(
-                f"{path}: {name} is {tuple(tensor.shape)}; expected {tuple(parameters[name].shape)}"
-            )
+        _require_like(tensor, parameters[name], name, path)
         parameters[name].copy_(tensor)
+
+
+def _require_like(tensor: Tensor, own: Tensor, name: str, path: Path) -> None:
+    """A stored tensor can stand for one of the network."""
+    if tensor.shape != own.shape:
+        raise InputError(f"{path}: {name} is {tuple(tensor.shape)}; expected {tuple(own.shape)}")
+    if tensor.dtype != own.dtype:
+        raise InputError(f"{path}: {name} is of {tensor.dtype}; expected {own.dtype}")
+    if not tensor.isfinite().all():
+        raise InputError(f"{path}: {name} holds values that are not finite numbers; train again")

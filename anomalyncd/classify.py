@@ -11,6 +11,7 @@ from torch import Tensor
 
 from anomalyncd import fusion, views
 from anomalyncd.config import FusionConfig
+from anomalyncd.errors import InputError
 from anomalyncd.model import Model
 from anomalyncd.types import Regions
 
@@ -36,6 +37,9 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
 
     Returns:
         (n_heads, n, novel classes), each row a distribution.
+
+    Raises:
+        InputError: a probability is not finite.
     """
     device = next(model.parameters()).device
     logits = []
@@ -45,7 +49,14 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
         masks = torch.from_numpy(np.array(regions.masks[part])).to(device)
         x, mask = views.evaluation_view(images, masks, model.side, model.mean, model.std)
         logits.append(model.heads.classify(model(x, mask)))
-    return novel_probabilities(torch.cat(logits, dim=1), model.n_base, temperature).cpu().numpy()
+    found = novel_probabilities(torch.cat(logits, dim=1), model.n_base, temperature)
+    broken = ~found.isfinite().all(dim=-1).all(dim=0)
+    if broken.any():
+        raise InputError(
+            f"{int(broken.sum())} of {len(broken)} regions have no finite probabilities; train "
+            "again with a lower fit.learning_rate, or check the backbone's weights"
+        )
+    return found.cpu().numpy()
 
 
 def novel_probabilities(logits: Tensor, n_base: int, temperature: float = 0.1) -> Tensor:

@@ -58,7 +58,7 @@ def fit(
         empty where the epoch's draws gave no batch of both kinds.
 
     Raises:
-        InputError: a loss is not finite (its step is named), or no batch could be made.
+        InputError: a loss (its step is named) or a weight is not finite, or no batch could be made.
     """
     optimizer = make_optimizer(model, config)
     history = state.load(model, optimizer)
@@ -87,6 +87,7 @@ def fit(
                 steps.append(step(model, optimizer, features, batch, config, epoch, world))
             # a handful of regions may give batches of one kind only
             history.append(_epoch_means(torch.stack(steps).cpu(), epoch) if steps else [])
+            _require_finite_weights(model, optimizer, epoch)
             if world.is_first and (state.is_due or epoch + 1 == config.epochs):
                 state.save(model, optimizer, epoch + 1, history)
             on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
@@ -243,6 +244,21 @@ def best_head(history: list[list[float]]) -> int:
 
 def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
+
+
+def _require_finite_weights(model: Model, optimizer: torch.optim.SGD, epoch: int) -> None:
+    """The last step's loss was that of the weights before it."""
+    trained = [(name, p.detach()) for name, p in model.trainable()]
+    momenta = [(f"the momentum of {n}", optimizer.state[p]) for n, p in model.trainable()]
+    trained += [
+        (n, s["momentum_buffer"]) for n, s in momenta if s.get("momentum_buffer") is not None
+    ]
+    if not torch.stack([tensor.isfinite().all() for _, tensor in trained]).all():
+        name = next(name for name, tensor in trained if not tensor.isfinite().all())
+        raise InputError(
+            f"{name} is not finite after epoch {epoch + 1}; lower fit.learning_rate, or check the "
+            "backbone's weights"
+        )
 
 
 def _epoch_means(steps: Tensor, epoch: int) -> list[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import pickle
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models.vision_transformer import checkpoint_filter_fn
@@ -162,6 +165,178 @@ def test_loading_is_strict(tmp_path: Path, change: str) -> None:
         save_file(tensors, path, metadata={"anomalyncd": json.dumps(header)})
     with pytest.raises(InputError, match=r"m\.safetensors"):
         checkpoint.load_model(path)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Tensor], Any]:
+    """A model's file, its weights and its header; tests write their own beside it."""
+    path = tmp_path_factory.mktemp("models") / "m.safetensors"
+    checkpoint.save_model(path, *trained())
+    with safe_open(path, "pt") as file:
+        return path, load_file(path), json.loads(file.metadata()["anomalyncd"])
+
+
+def tampered(header: Any, key: str, value: Any) -> Any:
+    """A copy of a header with one value replaced, or removed where it is `...`."""
+    header = copy.deepcopy(header)
+    *above, last = key.split(".")
+    group = header
+    for name in above:
+        group = group[name]
+    if value is ...:
+        del group[last]
+    else:
+        group[last] = value
+    return header
+
+
+def fault(path: Path, tensors: dict[str, Tensor], header: Any) -> str:
+    """Why a model of these is not loaded; empty if it is."""
+    odd = path.with_name("odd.safetensors")
+    text = header if isinstance(header, str) else json.dumps(header)
+    save_file(tensors, odd, metadata={"anomalyncd": text})
+    try:
+        checkpoint.load_model(odd)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+HUGE = 10**15
+ODD_HEADERS: list[tuple[str, Any]] = [
+    *(("recipe", value) for value in (..., None, [], "text", {})),
+    *(("recipe.backbone", value) for value in (..., None, [], {"side": 32}, "vit")),
+    *(("recipe.backbone.name", value) for value in (..., 5, None, "no_such", "a/../b", "x" * 9999)),
+    *(("recipe.backbone.side", value) for value in ("32", 32.5, True, -32, 0, HUGE, 33, 64, None)),
+    *(("recipe.backbone.checkpoint", value) for value in (7, "nowhere.safetensors", "/dev/zero")),
+    *(("recipe.backbone.pretrained", value) for value in (1, "yes", None)),
+    ("recipe.backbone.patch", 16),
+    *(("recipe.backbone_source", value) for value in (..., "elsewhere", 5, "hub", "file")),
+    *(("recipe.attention.masked_blocks", value) for value in (-1, HUGE, "9", 9.5)),
+    ("recipe.attention.mask_on", "everything"),
+    ("recipe.attention.keep_threshold", float("nan")),
+    *(("recipe.mebin.search_range", v) for v in (None, [1], [9, 3], "all", [0, float("inf")])),
+    *(("recipe.mebin.step", value) for value in (0, "4", HUGE)),
+    ("recipe.regions.padding", 1e308),
+    ("recipe.fusion.temperature", 0),
+    ("recipe.fusion.weighting", None),
+    *(("recipe.fit.heads", value) for value in (..., 0, 1, 3, HUGE, "2", 2.0)),
+    *(("recipe.fit.hidden", value) for value in (..., 9, 65_536, HUGE)),
+    *(("recipe.fit.bottleneck", value) for value in (5, HUGE, None)),
+    *(("recipe.fit.student_temperature", value) for value in (0, float("inf"), "0.1", 10**400)),
+    ("recipe.fit.warmup", 3),
+    *(("recipe.raw_range", value) for value in (5, [1], [1, 2, 3], [3, 1], ["a", "b"], {})),
+    *(("recipe.head", value) for value in (..., -1, 2, 1.0, True, "1", HUGE)),
+    *(("recipe.base_classes", value) for value in (..., "dent", [1], [], ["a", "b"])),
+    *(("recipe.class_names", value) for value in ("abc", [], ["one"], ["a"] * 20_000, {"a": 1})),
+    *(("recipe.frozen_hash", value) for value in (..., 5, "0" * 32)),
+    ("recipe.from_the_future", 1),
+    *(("format", value) for value in (..., 99, "1", None, [1], {})),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), ODD_HEADERS)
+def test_a_tampered_header_is_one_line(saved: Any, key: str, value: Any) -> None:
+    path, tensors, header = saved
+    told = fault(path, tensors, tampered(header, key, value))
+    assert told and "\n" not in told
+
+
+@pytest.mark.parametrize("text", ["", "5", "[]", "null", '"text"', "{", "[" * 100_000, "{}"])
+def test_a_header_of_another_shape_is_one_line(saved: Any, text: str) -> None:
+    assert "odd.safetensors" in fault(saved[0], saved[1], text)
+
+
+def test_a_setting_that_this_version_does_not_know_is_named(saved: Any) -> None:
+    path, tensors, header = saved
+    told = fault(path, tensors, tampered(header, "recipe.fit.warmup", 3))
+    assert "fit: warmup: this version does not know it; written by a newer version?" in told
+
+
+def test_a_header_cannot_ask_for_more_than_its_weights(
+    saved: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any network is made."""
+    path, tensors, header = saved
+    monkeypatch.setattr(backbone, "build", lambda *_: pytest.fail("made"))
+    header = tampered(header, "recipe.fit.hidden", 65_536)
+    told = fault(path, tensors, header)
+    assert "heads.projector.0.weight is 8 × 192, and its header says 65536 × any" in told
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_any_header_loads_or_is_told(saved: Any, data: st.DataObject) -> None:
+    path, tensors, header = saved
+    recipe = header["recipe"]
+    groups = [key for key, value in recipe.items() if isinstance(value, dict)]
+    below = [f"recipe.{group}.{key}" for group in groups for key in recipe[group]]
+    # A name without junk in it may be one that timm knows, and a large network to make.
+    keys = [f"recipe.{key}" for key in recipe] + [k for k in below if k != "recipe.backbone.name"]
+    odd = tampered(header, data.draw(st.sampled_from(keys)), data.draw(JUNK))
+    assert "\n" not in fault(path, tensors, odd)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.to(torch.int32), "is of torch.int32; expected torch.float32"),
+        (lambda t: t.half(), "is of torch.float16; expected torch.float32"),
+        (lambda t: t.bfloat16(), "is of torch.bfloat16"),
+        (lambda t: t.double(), "is of torch.float64"),
+        (lambda t: t.to(torch.float8_e4m3fn), "is of torch.float8_e4m3fn"),
+        (lambda t: t.to(torch.complex64), "is of torch.complex64"),
+        (lambda t: t > 0, "is of torch.bool"),
+        (lambda t: torch.full_like(t, torch.nan), "values that are not finite"),
+        (lambda t: torch.full_like(t, -torch.inf), "values that are not finite"),
+    ],
+)
+def test_weights_that_cannot_be_are_told(saved: Any, change: Any, message: str) -> None:
+    path, tensors, header = saved
+    odd = {name: change(t) if name == "heads.prototypes" else t for name, t in tensors.items()}
+    assert message in fault(path, odd, header)
+    assert message in fault(path, {name: change(t) for name, t in tensors.items()}, header)
+
+
+def state_of(path: Path) -> tuple[model.Model, torch.optim.SGD, checkpoint.TrainingState]:
+    network = trained()[0]
+    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
+    return network, optimizer, checkpoint.TrainingState(path, "of the same data")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("history", value) for value in (..., 5, [[]] * 9, [["a"]], [[1.0], [1.0, 2.0]], {})),
+        *(("history", value) for value in ([[float("nan")] * 7], [1.0])),
+        *(("epochs_done", value) for value in (..., "1", -1, 0, 1.5, True)),
+        *(("fingerprint", value) for value in (..., 5)),
+        ("from_the_future", 1),
+        *(("weights", v) for v in (torch.int32, torch.float16, torch.float64, "nan", "momentum")),
+    ],
+)
+def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "training.safetensors"
+    network, optimizer, state = state_of(path)
+    state.save(network, optimizer, 1, [[1.0] * 7])
+    with safe_open(path, "pt") as file:
+        header, tensors = json.loads(file.metadata()["anomalyncd"]), load_file(path)
+    if key == "weights":
+        name = "momentum:heads.prototypes" if value == "momentum" else "heads.prototypes"
+        odd = tensors[name] * torch.nan if isinstance(value, str) else tensors[name].to(value)
+        tensors[name] = odd
+    else:
+        header = tampered(header, key, value)
+    save_file(tensors, path, metadata={"anomalyncd": json.dumps(header)})
+    with pytest.raises(InputError, match=r"training\.safetensors: .*; rerun=true sets"):
+        state.load(network, optimizer)
 
 
 def test_an_unwritable_place_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
