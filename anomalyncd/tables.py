@@ -105,7 +105,11 @@ def write_sweep(path: Path, runs: Sequence[Job]) -> None:
         ]
         for run in runs
     )
-    _write(path, [*["folder", "dataset", "category", "detector", "seed", "region_labels"], *scores], rows)
+    _write(
+        path,
+        [*["folder", "dataset", "category", "detector", "seed", "region_labels"], *scores],
+        rows,
+    )
 
 
 def _name(labels: Labels | None, target: int) -> str:

@@ -15,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from anomalyncd import fit
 from anomalyncd.checkpoint import TrainingState
+from anomalyncd.classify import classify
 from anomalyncd.config import FitConfig
 from anomalyncd.distributed import ALONE
 from anomalyncd.errors import InputError
@@ -263,3 +264,49 @@ def test_an_epoch_without_a_batch_of_both_kinds_has_no_figures(
     assert seen == [(0, 5), (1, 0), (2, 5)]
     assert fit.last_means([*history, []]) == history[-1]
     assert fit.best_head([*history, []]) == fit.best_head(history)
+
+
+@pytest.mark.parametrize("learning_rate", [1e20, 1e30, 1e38])
+def test_a_last_step_that_breaks_the_weights_is_told(tmp_path: Path, learning_rate: float) -> None:
+    """The loss of every step is finite: it was computed before the weights broke."""
+    model, data = small_model(), training_set()
+    config = FitConfig(epochs=1, batch_size=64, heads=2, learning_rate=learning_rate)
+    state = TrainingState(tmp_path / "state.safetensors", "of these data")
+
+    def train_and_classify() -> None:
+        fit.fit(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
+        classify(model, data.novel)
+
+    with pytest.raises(InputError, match=r"lower fit\.learning_rate"):
+        train_and_classify()
+
+
+@pytest.mark.parametrize("part", ["weight", "momentum"])
+def test_weights_that_are_not_finite_are_never_kept(
+    part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, data = small_model(), training_set()
+    state = TrainingState(tmp_path / "state.safetensors", "of these data")
+    step = torch.optim.SGD.step
+
+    def broken(optimizer: torch.optim.SGD) -> None:
+        step(optimizer)
+        p = model.heads.prototypes
+        tensor = p.data if part == "weight" else optimizer.state[p]["momentum_buffer"]
+        tensor[0, 0, 0] = torch.inf
+
+    monkeypatch.setattr(torch.optim.SGD, "step", broken)
+    config = FitConfig(epochs=1, batch_size=64, heads=2)
+    with pytest.raises(InputError, match=r"heads\.prototypes is not finite after epoch 1; lower"):
+        fit.fit(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
+    assert not state.path.exists()
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_probabilities_that_are_not_finite_are_told(broken: float) -> None:
+    model, regions = small_model(), drawn_regions(3, 0)
+    assert np.isfinite(classify(model, regions)).all()
+    with torch.no_grad():
+        model.heads.prototypes[1, -1] = broken
+    with pytest.raises(InputError, match="3 of 3 regions have no finite probabilities"):
+        classify(model, regions)
