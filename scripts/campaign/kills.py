@@ -88,14 +88,15 @@ def whole(recipe: Recipe, product: Product, case: Path) -> Whole:
     Raises:
         RuntimeError: it does not end well, so that nothing can be compared with it.
     """
-    case.mkdir(parents=True)
-    changes, seconds = {}, {}
+    case.mkdir(parents=True, exist_ok=True)
+    changes: dict[str, int] = {}
+    seconds: dict[str, float] = {}
     calls = case.with_name(f"{case.name}-calls")
     calls.mkdir()
     done = _counted(train(recipe, case), calls, changes, seconds)
-    (run,) = results.run_folders(case) or [None]
-    if run is None or done.status != 0:
+    if done.status != 0:
         raise RuntimeError(f"{recipe.name}: {done.status}\n{done.err}")
+    (run,) = results.run_folders(case)
     if recipe.predicts:
         done = _counted(predict(product, case, run), calls, changes, seconds)
         if done.status != 0:
@@ -250,7 +251,7 @@ class Plan:
         return "; ".join(filter(None, faults))
 
 
-def start_up(product: Product, recipe: Recipe, folder: Path) -> float:
+def start_up(recipe: Recipe, folder: Path) -> float:
     """Seconds that a run takes as a process of its own, on a cold cache."""
     folder.mkdir(parents=True)
     ended = train(recipe, folder).spawn(folder / "start-up").wait(TIMEOUT)

@@ -172,8 +172,8 @@ def _be_the_command(
         for descriptor, end in ((1, ".out"), (2, ".err")):
             os.dup2(os.open(report.with_suffix(end), os.O_CREAT | os.O_WRONLY), descriptor)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for name, descriptor in (("stdout", 1), ("stderr", 2)):
-            setattr(sys, name, open(descriptor, "w", encoding="utf-8", errors="replace"))
+        sys.stdout = open(1, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="replace")  # noqa: SIM115
         os.chdir(command.folder)
         os.environ["TMPDIR"] = tempfile.tempdir = str(report.parent)
         sys.argv = [str(ROOT / command.script), *command.arguments]

@@ -1,4 +1,4 @@
-"""Tiny products that the campaign works on, and the settings that make a run of them take a second."""
+"""Tiny products that the campaign works on, and the settings for runs of a second."""
 
 from __future__ import annotations
 
