@@ -107,7 +107,7 @@ def write_sweep(path: Path, runs: Sequence[Job]) -> None:
     )
     _write(
         path,
-        [*["folder", "dataset", "category", "detector", "seed", "region_labels"], *scores],
+        ["folder", "dataset", "category", "detector", "seed", "region_labels", *scores],
         rows,
     )
 

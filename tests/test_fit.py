@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +26,10 @@ from anomalyncd.heads import Heads
 from anomalyncd.model import Model
 from anomalyncd.training_set import Batch, Pixels, Targets, TrainingSet
 from anomalyncd.vit import MaskGuidedViT
+from tests.helpers import loss_curve
 from tests.helpers.training import CPU, drawn_regions, small_model, training_set
 
+LOSS_CURVES = json.loads(loss_curve.PLACE.read_text())
 GOLDEN = np.load(Path(__file__).parent / "golden" / "train.npz")
 PROJECTOR = {"mlp.0": "projector.0", "mlp.2": "projector.2", "mlp.4": "projector.4"}
 
@@ -152,6 +156,58 @@ def test_weight_decay_leaves_vectors_alone() -> None:
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.trainable()))
 
 
+@pytest.mark.parametrize("trunk", loss_curve.TRUNKS)
+def test_the_losses_of_a_whole_training_are_those_recorded(trunk: str, tmp_path: Path) -> None:
+    """Other kernels move views by a grey level here and there, and losses by 3e-5 at most."""
+    found = loss_curve.loss_curve(trunk, tmp_path)
+    np.testing.assert_allclose(found, LOSS_CURVES[trunk], rtol=1e-3)
+
+
+def train_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> list[dict]:
+    """What each step of a training of three epochs is given."""
+    given: list[dict] = []
+    step, class_tokens = fit.step, FreshViews.class_tokens
+
+    def watched_views(views: FreshViews, order: torch.Tensor, stream: torch.Generator) -> Any:
+        given.append({"order": order.tolist(), "stream": stream.get_state().tolist()})
+        return class_tokens(views, order, stream)
+
+    def watched_step(*arguments: Any) -> torch.Tensor:
+        _, optimizer, _, _, _, epoch, _ = arguments
+        rates = {group["lr"] for group in optimizer.param_groups}
+        given[-1] |= {"epoch": epoch, "rates": rates}
+        return step(*arguments)
+
+    monkeypatch.setattr(FreshViews, "class_tokens", watched_views)
+    monkeypatch.setattr(fit, "step", watched_step)
+    fit.fit(
+        *(small_model(), training_set(), FitConfig(epochs=3, batch_size=8)),
+        seed=seed,
+        state=TrainingState(tmp_path / f"state-{seed}", "data"),
+        on_epoch=lambda *_: None,
+    )
+    monkeypatch.undo()
+    return given
+
+
+def test_every_epoch_has_its_own_rate_batches_and_views(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = train_watched(tmp_path, monkeypatch, seed=1)
+    assert {step["epoch"] for step in given} == {0, 1, 2}
+    for step in given:
+        assert step["rates"] == {fit.learning_rate(FitConfig(epochs=3), step["epoch"])}
+        assert step["order"] == sorted(step["order"])
+    first = [next(step for step in given if step["epoch"] == epoch) for epoch in range(3)]
+    other = train_watched(tmp_path, monkeypatch, seed=2)[0]
+    for a, b in combinations([*first, other], 2):
+        assert a["order"] != b["order"]
+        assert a["stream"] != b["stream"]
+    for name in ("state-1", "state-2"):
+        (tmp_path / name).unlink()
+    assert train_watched(tmp_path, monkeypatch, seed=1) == given
+
+
 @pytest.mark.parametrize("trunk", ["exact", "bank"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) -> None:
     config = FitConfig(trunk=trunk, views=3, epochs=4, batch_size=8)
@@ -177,6 +233,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         train("broken.safetensors", stop_after=2)
     made.clear()
+    assert (tmp_path / "broken.safetensors").exists(), "an epoch before the last is kept"
     resumed, resumed_history = train("broken.safetensors")
     assert resumed_history == history
     assert not made, "views are not made twice"

@@ -41,6 +41,13 @@ def test_more_found_than_true_classes() -> None:
     assert metrics.match([0, 1], [0, 0], size=3).tolist()[0] in (0, 1)
 
 
+def test_a_table_counts_every_pair_once() -> None:
+    assert metrics.confusion([0, 2, 2], [1, 0, 0]).tolist() == [[0, 1, 0], [0, 0, 0], [2, 0, 0]]
+    assert metrics.confusion([1], [0]).shape == (2, 2)
+    assert metrics.confusion([0], [0]).shape == (1, 1)
+    assert metrics.confusion([0], [0], size=4).shape == (4, 4)
+
+
 def test_nothing_to_compare_is_an_error() -> None:
     with pytest.raises(ValueError, match="not none"):
         metrics.score([], [])
@@ -98,9 +105,8 @@ def test_detection_rates_are_shares_of_their_own_kind() -> None:
     assert metrics.detection_rates([True], [True]) == (None, 0)
 
 
-def test_a_region_beside_the_defect_is_normal() -> None:
-    labels = Labels(("good", "hole"), np.array([1, 0, UNLABELLED, 1]), normal=0)
-    regions = Regions(
+def regions_of_four_images() -> Regions:
+    return Regions(
         images=np.zeros((5, 1, 1, 3), np.uint8),
         masks=np.zeros((5, 1, 1), np.uint8),
         image_index=np.array([0, 0, 1, 2, 3]),
@@ -109,8 +115,35 @@ def test_a_region_beside_the_defect_is_normal() -> None:
         scores=np.ones(5),
         image_sizes=np.full((4, 2), 10),
     )
+
+
+@pytest.mark.parametrize(
+    ("pixel", "first", "second"),
+    [
+        ((3, 3), 1, 0),
+        ((0, 0), 1, 0),
+        ((3, 0), 1, 0),
+        ((4, 3), 0, 0),
+        ((3, 4), 0, 0),
+        ((5, 5), 0, 1),
+    ],
+)
+def test_a_region_beside_the_defect_is_normal(
+    pixel: tuple[int, int], first: int, second: int
+) -> None:
+    labels = Labels(("good", "hole"), np.array([1, 0, UNLABELLED, 1]), normal=0)
+    truth = np.zeros((10, 10), bool)
+    truth[pixel] = True
+    masks = {0: truth, 1: None, 3: None}
+    found = metrics.region_targets(labels, regions_of_four_images(), lambda image: masks[image])
+    assert found.tolist() == [first, second, 0, UNLABELLED, 1]
+    assert labels.targets.tolist() == [1, 0, UNLABELLED, 1], "labels are only read"
+
+
+def test_without_a_normal_class_a_region_beside_the_defect_is_not_scored() -> None:
+    labels = Labels(("dent", "hole"), np.array([1, 0, 0, 1]), normal=None)
     truth = np.zeros((10, 10), bool)
     truth[3, 3] = True
-    masks = {0: truth, 1: None, 3: None}
-    found = metrics.region_targets(labels, regions, lambda image: masks[image])
-    assert found.tolist() == [1, 0, 0, UNLABELLED, 1]
+    masks = {0: truth, 1: None, 2: None, 3: np.zeros((10, 10), bool)}
+    found = metrics.region_targets(labels, regions_of_four_images(), lambda image: masks[image])
+    assert found.tolist() == [1, UNLABELLED, 0, 0, 1]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
+from anomalyncd.types import MaskOn
 from anomalyncd.vit import MaskGuidedViT
 
 GOLDEN = Path(__file__).parent / "golden" / "vit.npz"
@@ -83,6 +84,26 @@ def test_matches_explicit_attention(mode: str, blocks: int, options: dict) -> No
     vit = small_vit(**options)
     x, masks = torch.randn(2, 3, 32, 32), half_mask()
     found = MaskGuidedViT(vit, blocks, mode)(x, masks)
+    torch.testing.assert_close(found, plain_forward(vit, x, masks, blocks, mode))
+
+
+class OnGpu(Tensor):
+    """Says that it lies on a GPU, whose way through the network is another one."""
+
+    is_cuda = True
+
+
+@pytest.mark.parametrize("mode", ["class_token", "patch_tokens", "all_tokens", "none"])
+@pytest.mark.parametrize("blocks", [0, 1, 3, 4])
+@pytest.mark.parametrize("options", [{}, {"qk_norm": True}], ids=["plain", "normed"])
+def test_the_way_on_a_gpu_gives_the_same(
+    mode: MaskOn, blocks: int, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vit = small_vit(**options)
+    x, masks = torch.randn(2, 3, 32, 32), half_mask()
+    model = MaskGuidedViT(vit, blocks, mode)
+    monkeypatch.delattr(MaskGuidedViT, "seen_tokens")  # it would have the host wait
+    found = model(x.as_subclass(OnGpu), masks).as_subclass(Tensor)
     torch.testing.assert_close(found, plain_forward(vit, x, masks, blocks, mode))
 
 

@@ -1,0 +1,54 @@
+"""The losses of a fixed tiny training, epoch by epoch; `tests/golden/loss_curve.json` keeps them.
+
+`python -m tests.helpers.loss_curve` renews that file; do it only for a change that is meant to
+change what is learned, and say so in its commit.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+
+from anomalyncd import fit
+from anomalyncd.checkpoint import TrainingState
+from anomalyncd.config import FitConfig
+from tests.helpers.training import small_model, training_set
+
+PLACE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
+TRUNKS = ("exact", "bank")
+
+
+def loss_curve(trunk: str, folder: Path) -> list[list[float]]:
+    """(epochs, terms): a high learning rate and short holds, so that every schedule shows."""
+    config = FitConfig(
+        trunk=trunk,
+        views=3,
+        precision="float32",
+        epochs=6,
+        batch_size=6,
+        learning_rate=0.1,
+        final_learning_rate=0.02,
+        weight_decay=0.05,
+        temperature_hold=1,
+        temperature_steps=4,
+        teacher_temperature=0.2,
+        final_teacher_temperature=0.05,
+    )
+    return fit.fit(
+        small_model(),
+        training_set(),
+        config,
+        seed=1,
+        state=TrainingState(folder / f"{trunk}.safetensors", "data"),
+        on_epoch=lambda *_: None,
+    )
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        curves = {trunk: loss_curve(trunk, Path(folder)) for trunk in TRUNKS}
+    rounded = {trunk: [[round(x, 6) for x in epoch] for epoch in c] for trunk, c in curves.items()}
+    made_by = "python -m tests.helpers.loss_curve (our own code, on a CPU, in float32)"
+    text = json.dumps({"made_by": made_by, **rounded})
+    PLACE.write_text(text.replace("[[", "[\n[").replace("], [", "],\n[") + "\n")
