@@ -229,7 +229,7 @@ ODD_HEADERS: list[tuple[str, Any]] = [
     *(("recipe.head", value) for value in (..., -1, 2, 1.0, True, "1", HUGE)),
     *(("recipe.base_classes", value) for value in (..., "dent", [1], [], ["a", "b"])),
     *(("recipe.class_names", value) for value in ("abc", [], ["one"], ["a"] * 20_000, {"a": 1})),
-    *(("recipe.frozen_hash", value) for value in (..., 5, "0" * 32)),
+    *(("recipe.frozen_hash", value) for value in (..., 5)),
     ("recipe.from_the_future", 1),
     *(("format", value) for value in (..., 99, "1", None, [1], {})),
 ]
