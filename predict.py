@@ -18,7 +18,8 @@ from anomalyncd.config import PredictConfig
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="predict")
 def main(composed: DictConfig) -> None:
-    with entry.one_line_errors(composed.debug):
+    elsewhere = "output=…, or TMPDIR for what is only needed meanwhile"
+    with entry.one_line_errors(composed.debug, elsewhere):
         config = entry.validated(composed)
         from anomalyncd import prediction  # after validation: torch takes seconds to load
 

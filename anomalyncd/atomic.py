@@ -39,3 +39,19 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Give an error of the disk the folder that is written to, where the system names nothing: a
+    disk that is full is found out by a write, which knows no path.
+
+    Raises:
+        OSError: with a `filename`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(folder)
+        raise

@@ -21,7 +21,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from anomalyncd.atomic import sync
+from anomalyncd.atomic import naming, sync
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def _digest_file(path: Path) -> str:
                 return _known[identity]
             found = hashlib.file_digest(file, "blake2b").hexdigest()[:20]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
     if time.time_ns() - max(s.st_mtime_ns, s.st_ctime_ns) > _SETTLED:
         _known[identity] = found
     return found
@@ -94,9 +94,10 @@ class Cache:
             shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
             building.mkdir()
             try:
-                build(building)
-                _seal(building, name)
-                _put(building, place)
+                with naming(self.root):
+                    build(building)
+                    _seal(building, name)
+                    _put(building, place)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
         return place

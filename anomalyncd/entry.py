@@ -152,8 +152,13 @@ def _tell(message: str) -> None:
 
 
 @contextmanager
-def one_line_errors(debug: bool) -> Iterator[None]:
-    """Print what the user can mend as one line and note the failure; the rest stays a traceback."""
+def one_line_errors(debug: bool, elsewhere: str = "output_root=…") -> Iterator[None]:
+    """Print what the user can mend as one line and note the failure; the rest stays a traceback.
+
+    Args:
+        debug: show the traceback of all.
+        elsewhere: the setting that moves what is written to another disk.
+    """
     global _jobs_begun
     _jobs_begun = True
     interrupt.raise_from_now_on()
@@ -164,7 +169,7 @@ def one_line_errors(debug: bool) -> Iterator[None]:
     except (InputError, OmegaConfBaseException, OSError) as error:
         if debug:
             raise
-        message = _explain(error)
+        message = _explain(error, elsewhere)
         _tell(message)
         failures.append(message)
         if in_a_sweep():
@@ -299,9 +304,12 @@ OmegaConf.register_new_resolver("count_of_gpus", local_gpus.count, replace=True)
 OmegaConf.register_new_resolver("own_gpu", local_gpus.take, replace=True)
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, elsewhere: str = "output_root=…") -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{error.filename or 'writing'}: {error.strerror}; free space or set output_root=…"
+        return f"{error.filename or 'writing'}: {error.strerror}; free space or set {elsewhere}"
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"{error.filename}: {error.strerror}; set output_root=… to a folder you can write"
+        found = f"{error.filename}: {error.strerror}"
+        if os.path.exists(error.filename or "") and not os.access(error.filename, os.R_OK):
+            return f"{found}; make it readable"
+        return f"{found}; make it writable or set {elsewhere}"
     return mistakes.without_details(error)
