@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from anomalyncd import entry
 from anomalyncd.config import PredictConfig
+from anomalyncd.console import printable
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="predict")
@@ -23,7 +24,7 @@ def main(composed: DictConfig) -> None:
         config = entry.validated(composed)
         from anomalyncd import prediction  # after validation: torch takes seconds to load
 
-        print(f"Predictions: {prediction.predict(config)}")
+        print(printable(f"Predictions: {prediction.predict(config)}"))
 
 
 if __name__ == "__main__":

@@ -55,3 +55,18 @@ def naming(folder: Path) -> Iterator[None]:
         if error.errno is not None and error.filename is None:
             error.filename = str(folder)
         raise
+
+
+def archive(path: Path) -> Path | None:
+    """Rename a file or folder, if there is one, to make room: `seed-1` becomes `seed-1.old-1`.
+
+    Returns:
+        Its new path; None if there was none.
+    """
+    if not os.path.lexists(path):
+        return None
+    number = 1
+    while os.path.lexists(aside := path.with_name(f"{path.name}.old-{number}")):
+        number += 1
+    path.rename(aside)
+    return aside

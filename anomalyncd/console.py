@@ -50,6 +50,13 @@ class _TerminalHandler(logging.Handler):
         terminal.print(Text(printable(record.getMessage()), style), soft_wrap=True)
 
 
+class _OneLine(logging.Formatter):
+    """One line a message, and after it a traceback if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
 @contextmanager
 def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
     """Log to a file, if one is given, and to the terminal, where quiet leaves errors alone."""
@@ -60,7 +67,7 @@ def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
     handlers: list[logging.Handler] = [to_terminal]
     if path is not None:
         to_file = logging.FileHandler(path, encoding="utf-8")
-        to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+        to_file.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s"))
         handlers.append(to_file)
     for handler in handlers:
         log.addHandler(handler)

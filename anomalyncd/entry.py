@@ -32,7 +32,7 @@ from anomalyncd.console import printable
 from anomalyncd.errors import InputError
 from anomalyncd.jobs import SWEEP_LOCK
 from anomalyncd.run_folder import RunFolder
-from anomalyncd.run_record import JOBS
+from anomalyncd.run_record import JOBS, MAX_REASON
 
 FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever process
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed
@@ -287,7 +287,7 @@ def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) 
     try:
         config = validated(composed)
     except (InputError, OmegaConfBaseException) as error:
-        return {"overrides": " ".join(apart), "failed": _explain(error)}
+        return {"overrides": " ".join(apart), "failed": _explain(error)[:MAX_REASON]}
     folder = os.path.relpath(RunFolder.of(config).root, sweep)  # so that both can be moved
     known = {"detector": config.detector.label, "settings": asdict(config)}
     return {"folder": folder, "launcher": launcher, **known}

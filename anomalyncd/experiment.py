@@ -52,6 +52,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.identity import Digests
 from anomalyncd.images import read_mask
 from anomalyncd.run_folder import RunFolder
+from anomalyncd.run_record import MAX_REASON
 from anomalyncd.training_progress import TrainingProgress
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset, Fit, Labels, Regions, Scores
 from anomalyncd.versions import versions
@@ -113,16 +114,8 @@ def run(config: Config, *, in_a_sweep: bool = False) -> Outcome:
             with devices.memory_explained(_less_memory_for_views(config)):
                 _help(config, folder, world)
         return Outcome(folder.root, {}, was_finished=False)
+    given = _inputs_or_record(config, folder, in_a_sweep)  # a mistyped path leaves nothing behind
     with folder.held():
-        try:
-            with console.logging_to(None, quiet=config.quiet):
-                given = _inputs(config)
-        except Exception as error:
-            is_noted = in_a_sweep or not isinstance(error, InputError)
-            if is_noted and (config.rerun or not folder.finished):
-                _begin(config, folder)
-                folder.note_progress(failed=_reason(error))
-            raise
         changed = ""
         if folder.finished and not config.rerun:
             changed = _change(folder.inputs, given.digests)
@@ -131,25 +124,46 @@ def run(config: Config, *, in_a_sweep: bool = False) -> Outcome:
                 if not config.quiet:
                     console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
                 return Outcome(folder.root, folder.metrics, was_finished=True)
-        aside = _begin(config, folder)
-        folder.note_inputs(given.digests)
-        with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
-            if changed:
-                log.warning("%s: it is computed again; what it was is in %s", changed, aside)
-            name = "/".join(folder.root.parts[-5:])
-            tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
-            try:
-                with devices.memory_explained(_less_memory_for_views(config)):
-                    metrics = _compute(config, given, folder, tracker, world)
-                return Outcome(folder.root, metrics, was_finished=False)
-            except BaseException as error:
-                log.debug("stopped", exc_info=error)  # the log has what the terminal is spared
-                if isinstance(error, Exception):
-                    with suppress(InputError):  # on a full disk the first error is to be told
-                        folder.note_progress(failed=_reason(error))
-                raise
-            finally:
-                tracker.finish()
+        return _run(config, given, folder, world, changed)
+
+
+def _inputs_or_record(config: Config, folder: RunFolder, in_a_sweep: bool) -> Inputs:
+    """What the user has given; if it cannot be used, a sweep or a fault leaves a record of it."""
+    try:
+        with console.logging_to(None, quiet=config.quiet):
+            return _inputs(config)
+    except Exception as error:
+        is_noted = in_a_sweep or not isinstance(error, InputError)
+        if is_noted and (config.rerun or not folder.finished):
+            with suppress(InputError), folder.held():  # the first error is to be told
+                _begin(config, folder)
+                folder.note_progress(failed=_reason(error))
+        raise
+
+
+def _run(
+    config: Config, given: Inputs, folder: RunFolder, world: distributed.World, changed: str
+) -> Outcome:
+    """Compute a run whose folder is held; `changed` says how a finished one's inputs differ."""
+    aside = _begin(config, folder)
+    folder.note_inputs(given.digests)
+    with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
+        if changed:
+            log.warning("%s: it is computed again; what it was is in %s", changed, aside)
+        name = "/".join(folder.root.parts[-5:])
+        tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
+        try:
+            with devices.memory_explained(_less_memory_for_views(config)):
+                metrics = _compute(config, given, folder, tracker, world)
+            return Outcome(folder.root, metrics, was_finished=False)
+        except BaseException as error:
+            log.debug("stopped", exc_info=error)  # the log has what the terminal is spared
+            if isinstance(error, Exception):
+                with suppress(InputError):  # on a full disk the first error is to be told
+                    folder.note_progress(failed=_reason(error))
+            raise
+        finally:
+            tracker.finish()
 
 
 @dataclass(frozen=True)
@@ -648,7 +662,8 @@ def _less_memory_for_views(config: Config) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return told[:MAX_REASON]
 
 
 @contextmanager

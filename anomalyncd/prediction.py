@@ -7,14 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 
 from anomalyncd import catalog, checkpoint, console, cutting, detectors, devices, maps, tables
+from anomalyncd.atomic import archive
 from anomalyncd.cache import Cache
 from anomalyncd.classify import assign, classify
 from anomalyncd.config import FolderConfig, PredictConfig
 from anomalyncd.errors import InputError
 
+TABLES = ("predictions.csv", "regions.csv")
+
 
 def predict(config: PredictConfig) -> Path:
     """Write predictions.csv and regions.csv of new images.
+
+    Where both are already, nothing is done. One alone is renamed, so that nothing is lost.
 
     Maps are scaled, and MEBin searches, as in training: one new image is judged as it would be
     among a thousand. The base set is not needed.
@@ -26,9 +31,7 @@ def predict(config: PredictConfig) -> Path:
         InputError: no finished run, unusable images or maps, or there are predictions already.
     """
     output = Path(config.output or Path(config.run, "predictions"))
-    for name in ("predictions.csv", "regions.csv"):
-        if (output / name).exists():
-            raise InputError(f"{output / name} is there already; set output=… to another folder")
+    _require_free(output)
     weights = Path(config.run) / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; run=… takes the folder of a finished run")
@@ -75,6 +78,8 @@ def predict(config: PredictConfig) -> Path:
         found_classes = assign(probabilities[recipe.head], cut.regions, recipe.fusion)
 
     output.mkdir(parents=True, exist_ok=True)
+    for name in TABLES:  # one without the other is of a try that was broken off, or of the user's
+        archive(output / name)
     names, labels = recipe.class_names, dataset.labels
     tables.write_predictions(
         output / "predictions.csv", dataset.samples, cut, found_classes, names, labels
@@ -83,3 +88,11 @@ def predict(config: PredictConfig) -> Path:
         output / "regions.csv", dataset.samples, cut.regions, found_classes, names, None, None
     )
     return output
+
+
+def _require_free(output: Path) -> None:
+    """Told before the computing, not after it."""
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output} is no folder; set output=… to another place")
+    if all((output / name).exists() for name in TABLES):
+        raise InputError(f"{output / TABLES[0]} is there already; set output=… to another folder")

@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from anomalyncd.atomic import written_whole
+from anomalyncd.atomic import archive, written_whole
 from anomalyncd.cache import digest
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
@@ -135,13 +135,7 @@ class RunFolder:
         Returns:
             Its new path; None if there was none.
         """
-        if not self.root.exists():
-            return None
-        number = 1
-        while (aside := self.root.with_name(f"{self.root.name}.old-{number}")).exists():
-            number += 1
-        self.root.rename(aside)
-        return aside
+        return archive(self.root)
 
     def write_text(self, name: str, text: str) -> None:
         with written_whole(self.root / name) as draft:

@@ -24,7 +24,7 @@ JOBS = "jobs.json"
 RUN_NAME = re.compile(r"seed-\d+")
 
 _JOBS_BYTES = 200_000_000  # of a sweep of 50,000 jobs
-_REASON = 2_000  # characters that are kept of why a run failed
+MAX_REASON = 2_000  # characters that are kept of why a run failed
 _LEVELS = {"image": "", "region": "region_"}  # and how their scores are called here
 _SCORES = ("nmi", "ari", "f1")
 _DETECTION = ("image_auroc", "pixel_auroc", "aupro", "fpr", "fnr")
@@ -169,7 +169,7 @@ def read_progress(folder: Path) -> Progress:
         return Progress()
     data = foreign.read_json(path)
     if isinstance(data, dict) and isinstance(data.get("failed"), str):
-        data["failed"] = " ".join(data["failed"].split())[:_REASON]
+        data["failed"] = " ".join(data["failed"].split())[:MAX_REASON]
     return foreign.build(Progress, data, str(path))
 
 
@@ -201,7 +201,7 @@ def _changed(path: Path) -> int:
 def _listed(entry: Any, sweep: Path, where: str) -> Listed:
     if isinstance(entry, dict) and "failed" in entry:
         without = foreign.build(_NoRun, entry, where)
-        return Listed(overrides=without.overrides, failed=without.failed[:_REASON])
+        return Listed(overrides=without.overrides, failed=without.failed[:MAX_REASON])
     run = foreign.build(_Run, entry, where)
     folder = Path(os.path.normpath(sweep.resolve() / run.folder))
     if not RUN_NAME.fullmatch(folder.name):

@@ -19,6 +19,7 @@ from omegaconf import DictConfig
 
 from anomalyncd import entry
 from anomalyncd.config import Config
+from anomalyncd.console import printable
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -29,7 +30,8 @@ def main(composed: DictConfig) -> None:
 
         folder, quality = experiment.make_maps(config)
         console.show_detection(quality)
-        print(f"Maps: {folder} (elsewhere: detector=files detector.path={folder})")
+        told = f"Maps: {folder} (elsewhere: detector=files detector.path={folder})"
+        print(printable(told))
 
 
 if __name__ == "__main__":
@@ -37,5 +39,5 @@ if __name__ == "__main__":
     entry.call(main, Config)
     elsewhere = entry.failures_elsewhere()
     for message in elsewhere:
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(1 if entry.failures or elsewhere else 0)

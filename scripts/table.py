@@ -17,9 +17,11 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from anomalyncd import entry
 from anomalyncd.atomic import written_whole
+from anomalyncd.console import printable
 from anomalyncd.gather import gather, ungrouped
 from anomalyncd.jobs import find
 from anomalyncd.result_tables import as_csv, grids, latex, markdown, show
@@ -45,7 +47,8 @@ def main() -> None:
             for suffix, text in forms.items():
                 with written_whole(options.out / f"tables.{suffix}") as draft:
                     draft.write_text(text, encoding="utf-8", newline="")
-            out.print(f"\nWritten: {options.out}/tables.md, .csv, .tex", soft_wrap=True)
+            written = printable(f"Written: {options.out}/tables.md, .csv, .tex")
+            out.print(Text(f"\n{written}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -477,6 +477,14 @@ def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list
             assert row[column] == trained[row["id"]][column]
     with pytest.raises(InputError, match=r"predictions\.csv is there already"):
         prediction.predict(config)
+    for left, lost in (("predictions.csv", "regions.csv"), ("regions.csv", "predictions.csv")):
+        (photographs / "judged" / lost).unlink()
+        (photographs / "judged" / left).write_text("of the user")
+        assert table(prediction.predict(config) / "predictions.csv") == rows
+        assert (photographs / "judged" / f"{left}.old-1").read_text() == "of the user"
+    taken = composed([*settings, f"output='{photographs / 'photos' / 'd d.png'}'"], "predict")
+    with pytest.raises(InputError, match=r"d\.png is no folder; set output="):
+        prediction.predict(taken)
     with pytest.raises(InputError, match="takes the folder of a finished run"):
         prediction.predict(composed([*settings, f"run={new}", "output=x"], "predict"))
 
@@ -644,13 +652,36 @@ def test_a_sweep_goes_on_past_a_failed_job(photographs: Path, overrides: list[st
     assert len({path.parent for path in finished}) == 2
 
 
+def test_a_training_that_breaks_is_told_and_writes_no_result(
+    photographs: Path, overrides: list[str]
+) -> None:
+    """Of a last step that is too large, no loss tells."""
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
+    with pytest.raises(InputError, match=r"lower fit\.learning_rate"):
+        run([*settings, "fit.learning_rate=1e20", "fit.epochs=1"])
+    left = {path.name for path in (photographs / "out").rglob("seed-3407/*")}
+    assert not left & {"metrics.json", "model.safetensors", "predictions.csv", "report.html"}
+    assert find([photographs / "out"])[0].state == "failed"
+
+
+def test_damaged_figures_of_a_finished_run_are_one_line(
+    photographs: Path, overrides: list[str]
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    figures = run(settings).folder / "metrics.json"
+    for text in ("", "[]", '{"dataset": "folder"}', "[" * 100_000):
+        figures.write_text(text)
+        with pytest.raises(InputError, match=r"metrics\.json: .*rerun=true sets this folder aside"):
+            run(settings)
+
+
 def test_a_mistyped_path_leaves_no_run(photographs: Path, overrides: list[str]) -> None:
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
     with pytest.raises(InputError, match="no such folder"):
         run([*settings, "dataset.path=nowhere"])
     with pytest.raises(InputError, match="not usable here"):
         run([*settings, "device=cdua"])
-    assert not list((photographs / "out").rglob("seed-*"))
+    assert not (photographs / "out").exists(), "no empty folders, and no lock"
     good = next(o for o in settings if o.startswith("dataset.path=")).partition("=")[2]
     done = command("-m", *settings, "seed=5", "fit.epochs=1", f"dataset.path=here,{good},there")
     assert done.returncode == 1
