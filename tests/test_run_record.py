@@ -15,9 +15,10 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomalyncd import foreign, run_record
+from anomalyncd import console, entry, foreign, local_gpus, run_record
 from anomalyncd.console import printable
 from anomalyncd.errors import InputError
 from anomalyncd.gather import gather, ungrouped
@@ -241,9 +242,7 @@ def test_a_run_that_was_read_by_others_is_not_written(tmp_path: Path) -> None:
 
 
 def test_interpolations_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from anomalyncd import entry, local_gpus
-
-    assert entry  # has registered the resolvers
+    assert OmegaConf.has_resolver("own_gpu"), "what nobody knows cannot be resolved"
     monkeypatch.setenv("SECRET", "hunter2")
     monkeypatch.setattr(local_gpus, "take", lambda *_: pytest.fail("resolved"))
     settings = changed(SETTINGS, "detector.path", "maps/${oc.env:SECRET}")
@@ -255,6 +254,7 @@ def test_interpolations_stay_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not (tmp_path / "made").exists()
 
 
+CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\n\u202etxt.exe\u2066\x9b31m[bold]"
 
 
@@ -280,7 +280,28 @@ def test_control_characters_never_reach_the_terminal(tmp_path: Path, place: str)
     write(tmp_path / "out" / name / "seed-2", settings, None if progress else METRICS, progress)
     text = shown(tmp_path / "out")
     assert r"\x1b" in text and "[bold]" in text
-    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+    assert not CONTROLS.search(text)
+
+
+def test_messages_are_one_line_on_the_terminal_and_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "failures", [])
+    hostile = HOSTILE + "\udce9"  # of a file name that is no Unicode
+    with console.logging_to(tmp_path / "log.txt", quiet=False):
+        console.log.info("%s: read", hostile)
+    console.say(hostile)
+    with entry.one_line_errors(debug=False):
+        raise InputError(hostile)
+    console.show_sweep([], [hostile])
+    console.show_result(Path(hostile), run_record.Metrics(hostile, hostile, {}))
+    captured = capsys.readouterr()
+    log = (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert len(log.splitlines()) == 1
+    assert len(captured.err.splitlines()) == 3
+    for text in (log, captured.err, captured.out):
+        assert r"\x1b" in text and r"\udce9" in text
+        assert not CONTROLS.search(text)
 
 
 @given(st.text(st.characters(codec=None)))
