@@ -7,7 +7,7 @@ LOWEST := .venv-lowest
 UV := $(BIN)/uv pip
 ARGS ?=
 
-.PHONY: run test check setup benchmark lowest lock
+.PHONY: run test check setup benchmark campaign lowest lock
 
 run: $(READY)
 	$(BIN)/python train.py $(ARGS)
@@ -23,6 +23,9 @@ check: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python scripts/benchmark.py $(ARGS)
+
+campaign: $(READY)
+	$(BIN)/python -m scripts.campaign $(ARGS)
 
 setup: $(READY)
 

@@ -367,6 +367,7 @@ def _compute(
         "seed": config.seed,
         "resumed_after_epochs": state.resumed_after,
         "device": devices.describe(next(network.parameters()).device),
+        "threads": torch.get_num_threads(),  # their number changes the last digits
         "warnings": warnings,
         "versions": versions(),
     }

@@ -45,6 +45,7 @@ def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
         assert 1 / 7 <= figures["scores"][level]["f1"] <= 1
     assert {"maps", "regions", "fit", "classify", "report", "total"} <= figures["seconds"].keys()
     assert figures["versions"]["torch"]
+    assert figures["threads"] == torch.get_num_threads()
     assert figures["seed"] == 3407
     assert figures["warnings"] == []
     images = table(outcome.folder / "predictions.csv")
