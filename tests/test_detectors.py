@@ -55,6 +55,7 @@ def test_a_detector_of_ones_own_runs(
     photographs: Path,
     overrides: list[str],
 ) -> None:
+    (photographs / "photos" / "animated.gif").touch()
     general = [o for o in overrides if not o.startswith(("dataset.", "base.", "detector="))]
     outcome = run(
         [
@@ -64,6 +65,7 @@ def test_a_detector_of_ones_own_runs(
         ]
     )
     assert outcome.metrics["detector"] == "MedianDifference"
+    assert any("1 .gif file not read" in warning for warning in outcome.metrics["warnings"])
     assert outcome.metrics["counts"]["images_without_defect_found"] < 6
     cache = next(o for o in overrides if o.startswith("cache_root=")).partition("=")[2]
     notes = [json.loads(path.read_text()) for path in Path(cache).glob("maps-*/maps.json")]
