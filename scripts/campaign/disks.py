@@ -106,8 +106,7 @@ def _on_the_disk(place: str, whole: Whole, work: Path, calls: Path) -> dict[str,
         found = results.of_prediction(work / "predicted", work)
         faults.append(results.differences(found, whole.predicted))
     else:
-        run = work / whole.run.relative_to(whole.case)
-        faults.append(results.differences(results.of_run(run, work), whole.found))
+        faults.append(results.difference_of_only_run(work, whole.found))
     message = " / ".join(full.message)[-200:]
     return {
         "outcome": f"{message}; with room: finished" if message else "finished, it has sufficed",

@@ -60,6 +60,14 @@ def differences(found: dict[str, str], expected: dict[str, str]) -> str:
     )
 
 
+def difference_of_only_run(case: Path, expected: dict[str, str]) -> str:
+    """As `differences`, of the one run below a case's folder."""
+    found = run_folders(case)
+    if len(found) != 1:
+        return f"{len(found)} run folders"
+    return differences(of_run(found[0], case), expected)
+
+
 def run_folders(case: Path) -> list[Path]:
     """Run folders below a case's folder, those that were set aside left out."""
     return sorted(path for path in case.rglob("seed-*") if re.fullmatch(r"seed-\d+", path.name))

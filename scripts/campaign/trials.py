@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -51,7 +51,7 @@ class Trial:
     expected: Expected = "refused"
     script: str = "train.py"
     settings: tuple[str, ...] | None = None  # instead of the usual ones
-    with_run: bool = False  # a finished run is there
+    with_run: bool = False  # a finished run is there: for train.py its own, else a copy
     with_cache: bool = False
 
 
@@ -68,9 +68,14 @@ def usual(product: Product) -> tuple[str, ...]:
 
 def _work(made: Case, trial: Trial, whole: Whole, folder: Path) -> Row:
     given = _given(trial, whole, folder / "work")
+    (folder / "calls").mkdir()
+    if trial.with_run and trial.script == "train.py":  # where a run lies follows from its inputs
+        first = _command(trial, given, ()).fork(folder / "calls" / "first").wait(TIMEOUT)
+        if first.status != 0:
+            return made.row("", f"the run before the trial: {' / '.join(first.message)[-200:]}")
+        given = replace(given, run=results.run_folders(given.work)[0])
     more = tuple(trial.spoil(given) or ())
     command = _command(trial, given, more)
-    (folder / "calls").mkdir()
     ended = command.fork(folder / "calls" / "call").wait(TIMEOUT)
     named = None
     if ended.status != 0 and trial.names:
@@ -91,7 +96,7 @@ def _given(trial: Trial, whole: Whole, work: Path) -> Given:
     if trial.with_cache:
         cache = work / "out" / "cache"
         shutil.copytree(whole.case / "out" / "cache", cache)
-    if trial.with_run:
+    if trial.with_run and trial.script != "train.py":
         run = work / whole.run.relative_to(whole.case)
         shutil.copytree(whole.run, run)
     return Given(work, Product(work / "product"), run, cache)
@@ -166,5 +171,4 @@ def _difference(trial: Trial, given: Given, whole: Whole) -> str:
     if trial.script == "predict.py":
         found = results.of_prediction(given.work / "predicted", given.work)
         return results.differences(found, whole.predicted)
-    run = given.work / whole.run.relative_to(whole.case)
-    return results.differences(results.of_run(run, given.work), whole.found)
+    return results.difference_of_only_run(given.work, whole.found)
