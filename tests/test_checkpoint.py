@@ -431,3 +431,72 @@ def test_without_a_network_the_hub_is_one_message(monkeypatch: pytest.MonkeyPatc
     config = BackboneConfig("vit_small_patch16_224.dino", side=32)
     with pytest.raises(InputError, match=r"could not be fetched .* backbone\.checkpoint="):
         backbone.build(config)
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_keeping_epochs_costs_a_twentieth_of_training_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(checkpoint, "time", clock)
+    network, _ = trained()
+    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
+    state = checkpoint.TrainingState(tmp_path / "state.safetensors", "data")
+    assert state.is_due, "the first epoch is kept at once"
+    save = checkpoint._save
+
+    def slow_save(*arguments: Any) -> None:
+        save(*arguments)
+        clock.now += 2
+
+    monkeypatch.setattr(checkpoint, "_save", slow_save)
+    state.save(network, optimizer, 1, [[1.0]])
+    for seconds, due in ((0, False), (37, False), (2, True)):
+        clock.now += seconds
+        assert state.is_due == due
+
+
+def test_a_training_state_comes_back_with_its_momenta(tmp_path: Path) -> None:
+    network, _ = trained()
+    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
+    for name, p in network.trainable():
+        p.grad = torch.full_like(p, float(len(name)))
+    optimizer.step()
+    path, history = tmp_path / "state.safetensors", [[1.0, 2.0], [0.5, 0.25]]
+    checkpoint.TrainingState(path, "data").save(network, optimizer, 2, history)
+
+    fresh, _ = trained()
+    resumed = torch.optim.SGD([p for _, p in fresh.trainable()], lr=0.1, momentum=0.9)
+    state = checkpoint.TrainingState(path, "data")
+    assert state.load(fresh, resumed) == history
+    assert (state.epochs_done, state.resumed_after) == (2, 2)
+    for (name, a), (_, b) in zip(network.trainable(), fresh.trainable(), strict=True):
+        assert torch.equal(a, b), name
+        kept = resumed.state[b]["momentum_buffer"]
+        assert torch.equal(kept, torch.full_like(b, float(len(name)))), name
+
+
+def test_a_training_state_of_other_data_is_left_alone(tmp_path: Path) -> None:
+    network, _ = trained()
+    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
+    path = tmp_path / "state.safetensors"
+    checkpoint.TrainingState(path, "data").save(network, optimizer, 2, [[1.0], [0.5]])
+    before = {name: p.detach().clone() for name, p in network.trainable()}
+    with torch.no_grad():
+        for _, p in network.trainable():
+            p.add_(1)
+    other = checkpoint.TrainingState(path, "other data")
+    assert other.load(network, optimizer) == []
+    assert (other.epochs_done, other.resumed_after) == (0, 0)
+    assert all(not torch.equal(before[name], p) for name, p in network.trainable())
+    other.discard()
+    assert not path.exists()
+    other.discard()  # twice is no error

@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 
 from anomalyncd import cutting
+from anomalyncd.binarization import binarize_one
 from anomalyncd.cache import Cache
-from anomalyncd.config import RegionsConfig
+from anomalyncd.config import MebinConfig, RegionsConfig
 from anomalyncd.errors import InputError
 from anomalyncd.types import Sample
-from tests.helpers.product import cut, product, save
+from tests.helpers.product import cut, product, save, stored_maps
 
 
 def folders_of_regions(root: Path) -> set[str]:
@@ -39,6 +40,57 @@ def test_regions_hold_the_defect_and_its_mask(tmp_path: Path) -> None:
     assert regions.boxes[3].tolist() == [0, 0, 160, 120]
     assert regions.scores[:3] == pytest.approx(1, abs=0.2)  # bicubic overshoot
     assert regions.scores[3] < 0.01
+
+
+def test_what_was_found_of_each_image_comes_back(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    found = cut(tmp_path, dataset)
+    expected = [binarize_one(m, 20, 202, MebinConfig()) for m in stored_maps(tmp_path, dataset)]
+    assert found.thresholds.tolist() == [one.threshold for one in expected]
+    assert found.counts.tolist() == [one.count for one in expected]
+    (folder,) = folders_of_regions(tmp_path)
+    assert found.regions.name == folder, "so that training knows what it learns from"
+
+
+def test_a_mask_has_the_corners_of_its_map(tmp_path: Path) -> None:
+    """Enlarged without grey levels between: at twice the side, four times the pixels."""
+    found = cut(tmp_path, product(tmp_path), min_size=0.5)
+    maps = stored_maps(tmp_path, product(tmp_path))
+    for area, one in zip(found.regions.areas[:3], maps, strict=False):
+        assert area == 4 * binarize_one(one, 20, 202, MebinConfig()).mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("setting", "side"), [({"padding": 0.5}, 20), ({"min_size": 0.2}, 64), ({"min_size": 0.5}, 160)]
+)
+def test_the_settings_of_regions_are_obeyed(
+    setting: dict[str, float], side: int, tmp_path: Path
+) -> None:
+    """Of 12 pixels of the map the erosion leaves 7, which are 14 of the image."""
+    boxes = cut(tmp_path, product(tmp_path), **({"min_size": 0} | setting)).regions.boxes[:3]
+    assert (boxes[:, 2:] - boxes[:, :2]).tolist() == [[side, side]] * 3
+
+
+def test_near_boxes_are_merged_as_the_settings_say(tmp_path: Path) -> None:
+    dataset = product(tmp_path, n=2)
+    scores = np.full((60, 80), 20, np.uint8)
+    scores[20:32, 10:22] = scores[20:32, 40:52] = 200
+    save(tmp_path / "maps" / "t" / "0.png", scores)
+    assert cut(tmp_path, dataset).regions.image_index.tolist() == [0, 0, 1]
+    merged = cut(tmp_path, dataset, merge_distance=0.5).regions
+    assert merged.image_index.tolist() == [0, 1]
+
+
+def test_a_given_search_range_takes_the_place_of_the_maps_own(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    stored = stored_maps(tmp_path, dataset)
+    cache = Cache(tmp_path / "cache")
+    config = MebinConfig(search_range=[150.0, 250.0])
+    found = cutting.cut_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
+    assert found.search_range == (150, 250)
+    expected = [binarize_one(m, 150, 250, config).threshold for m in stored]
+    assert found.thresholds.tolist() == expected
+    assert found.regions.scores[0] == pytest.approx(0.5, abs=0.1)  # 200 in 150 … 250
 
 
 def test_arrays_are_mapped_not_loaded(tmp_path: Path) -> None:
@@ -127,6 +179,7 @@ def test_base_is_cut_around_its_masks(tmp_path: Path) -> None:
     found = cutting.cut_base([sample], RegionsConfig(), 56, cache)
     assert len(found) == 2  # n + 1 with n = 1
     assert (found.masks.max(axis=(1, 2)) == 255).all()
+    assert found.scores.tolist() == [1, 1]  # surely anomalous
     save(tmp_path / "m.png", truth[:80])
     with pytest.raises(InputError, match=r"m\.png: a mask of 90 × 80 pixels for an image of 90"):
         cutting.cut_base([sample], RegionsConfig(), 56, cache)

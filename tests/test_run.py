@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomalyncd import catalog, cutting, distributed, entry, experiment, fit, prediction
@@ -23,6 +24,8 @@ from anomalyncd.cache import Cache
 from anomalyncd.config import FolderConfig
 from anomalyncd.errors import InputError
 from anomalyncd.jobs import find
+from anomalyncd.model import Model
+from anomalyncd.types import Regions
 from tests.helpers.runs import ROOT, command, composed, folder_overrides, run, table
 from tests.helpers.settings import MAP_NAMES
 
@@ -175,6 +178,29 @@ def test_a_base_class_of_a_novel_name_changes_nothing(overrides: list[str], tmp_
     ]
     assert results[0].metrics["losses"] == results[1].metrics["losses"]
     assert results[0].metrics["scores"] == results[1].metrics["scores"]
+
+
+@pytest.mark.parametrize("head", [0, 1])
+def test_the_head_that_fits_best_is_used_in_the_run_and_for_new_images(
+    head: int, photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def each_head_its_class(network: Model, regions: Regions, **_: float) -> NDArray[np.float64]:
+        n_heads, n_classes, _ = network.heads.prototypes.shape
+        found = np.zeros((n_heads, len(regions), n_classes - network.n_base))
+        for number in range(n_heads):
+            found[number, :, number] = 1
+        return found
+
+    monkeypatch.setattr(fit, "best_head", lambda history: head)
+    monkeypatch.setattr(experiment, "classify", each_head_its_class)
+    monkeypatch.setattr(prediction, "classify", each_head_its_class)
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3"])
+    assert outcome.metrics["head"] == head
+    predict = [f"run={outcome.folder}", f"path={photographs / 'photos'}"]
+    predict.append(f"detector.path={photographs / 'maps'}")
+    for folder in (outcome.folder, prediction.predict(composed(predict, "predict"))):
+        for name in ("predictions.csv", "regions.csv"):
+            assert {row["class"] for row in table(folder / name)} == {str(head)}
 
 
 def test_without_labels_everything_but_scores(photographs: Path, overrides: list[str]) -> None:

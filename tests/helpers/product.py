@@ -37,8 +37,12 @@ def product(root: Path, n: int = 4, size: tuple[int, int] = (120, 160)) -> Datas
     return Dataset(tuple(samples), None)
 
 
+def stored_maps(root: Path, dataset: Dataset) -> maps.StoredMaps:
+    detector = FilesDetector(str(root / "maps"), "c")
+    return maps.collect(detector, dataset, "c", Cache(root / "cache"), settings={})
+
+
 def cut(root: Path, dataset: Dataset, **regions: object) -> cutting.Cut:
+    stored, config = stored_maps(root, dataset), RegionsConfig(**regions)
     cache = Cache(root / "cache")
-    stored = maps.collect(FilesDetector(str(root / "maps"), "c"), dataset, "c", cache, settings={})
-    config = RegionsConfig(**regions)
     return cutting.cut_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)
