@@ -279,7 +279,7 @@ def bench_trunk_small_8(options: argparse.Namespace) -> list[Row]:
 
 def trunk_row(name: str, options: argparse.Namespace) -> Row:
     model = network(name, view_side(options), options)
-    n = views_at_once(options)
+    model.forward_batch = n = views_at_once(options)
     x = torch.randn(n, 3, model.side, model.side, device=options.device)
     masks = torch.from_numpy(drawn_pixels(n, model.side)[1]).to(options.device)[:, None].float()
     masks /= 255

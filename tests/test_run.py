@@ -516,6 +516,22 @@ def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list
         prediction.predict(composed([*settings, f"run={new}", "output=x"], "predict"))
 
 
+def test_prediction_has_its_own_advice_on_memory(
+    photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3", "fit.epochs=1"])
+
+    def full(network: Model, *_: object, **__: object) -> None:
+        assert network.forward_batch == 10
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(prediction, "classify", full)
+    settings = [f"run={outcome.folder}", f"path={photographs / 'photos'}", "forward_batch=10"]
+    config = composed([*settings, f"detector.path={photographs / 'maps'}"], "predict")
+    with pytest.raises(InputError, match="out of memory on the device: set forward_batch=5, or"):
+        prediction.predict(config)
+
+
 @pytest.mark.parametrize("method", ["fixed", "otsu"])
 def test_a_run_of_another_binarization_predicts_by_it(
     method: str, photographs: Path, overrides: list[str]
