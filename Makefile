@@ -50,8 +50,8 @@ $(TOOLS): requirements-build.lock
 # What these need in turn is not pinned.
 lowest: $(TOOLS)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
-	$(UV) install --quiet --python $(LOWEST) --require-hashes --only-binary :all: -r requirements-build.lock
-	$(UV) install --quiet --python $(LOWEST) --no-build-isolation --resolution lowest-direct \
+	$(UV) install --quiet --python $(LOWEST) --compile-bytecode --require-hashes --only-binary :all: -r requirements-build.lock
+	$(UV) install --quiet --python $(LOWEST) --compile-bytecode --no-build-isolation --resolution lowest-direct \
 		-e '.[anomalib,cluster,dev]'
 	$(LOWEST)/bin/python -m pytest
 

@@ -128,7 +128,7 @@ def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) 
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("NMI") == 1, "one result is told, not two"
