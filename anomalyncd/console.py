@@ -61,6 +61,7 @@ class _OneLine(logging.Formatter):
 def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
     """Log to a file, if one is given, and to the terminal, where quiet leaves errors alone."""
     to_terminal = _TerminalHandler(logging.ERROR if quiet else logging.INFO)
+    before = log.level, log.propagate, logging.raiseExceptions
     log.setLevel(logging.DEBUG)
     logging.raiseExceptions = False  # a full disk stops the run, with one message, not the log
     log.propagate = False
@@ -77,6 +78,8 @@ def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
         for handler in handlers:
             log.removeHandler(handler)
             handler.close()
+        level, log.propagate, logging.raiseExceptions = before
+        log.setLevel(level)
 
 
 def say(message: str) -> None:
