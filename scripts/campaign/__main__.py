@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import shlex
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,7 @@ KILLS = 220
 
 def main() -> int:
     options = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the scratch folder is removed
     process.prepare()
     began = time.monotonic()
     until = began + 60 * options.minutes
@@ -144,4 +146,7 @@ PLANS = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import struct
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -87,8 +89,14 @@ def spread(
             _work(cases, queue, scratch, scratch / f"rows-{worker}", until, keep)
         pids.append(pid)
     os.close(queue)
-    for pid in pids:
-        os.waitpid(pid, 0)
+    try:
+        for pid in pids:
+            os.waitpid(pid, 0)
+    except BaseException:  # interrupted: their runs end with them
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        raise
     rows = [
         Row.of(json.loads(line))
         for path in sorted(scratch.glob("rows-*"))
@@ -106,6 +114,7 @@ def _work(
     status = 1
     try:
         process.die_with_parent()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         with rows.open("w", encoding="utf-8") as file:
             while time.monotonic() < until and (taken := os.read(queue, _NUMBER.size)):
                 number = _NUMBER.unpack(taken)[0]
