@@ -20,13 +20,14 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from anomalyncd import mebin, regions
+from anomalyncd import mebin
 from anomalyncd.binarization import binarize_one
 from anomalyncd.cache import Cache, digest_files
 from anomalyncd.config import MebinConfig, RegionsConfig
 from anomalyncd.errors import InputError
 from anomalyncd.images import read_image, read_mask
 from anomalyncd.maps import StoredMaps
+from anomalyncd.regions import crop, find_boxes, score_boxes
 from anomalyncd.types import Box, Fit, Regions, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
@@ -91,7 +92,7 @@ def cut_novel(
             if config.full_mask == "empty" and mask.all():
                 mask = np.zeros_like(mask)
             boxes = _boxes(mask, found.count, config)
-            box_scores = regions.score_boxes(anomaly_map, boxes, lo, hi, (height, width))
+            box_scores = score_boxes(anomaly_map, boxes, lo, hi, (height, width))
             crops = _crops(image, mask, boxes, side, config)
             scores = box_scores.tolist()
             return _ImageCut(
@@ -155,7 +156,7 @@ def cut_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache:
 
 
 def _boxes(mask: NDArray[np.uint8], count: int, config: RegionsConfig) -> list[Box]:
-    return regions.find_boxes(
+    return find_boxes(
         mask,
         count,
         padding=config.padding,
@@ -172,7 +173,7 @@ def _crops(
     config: RegionsConfig,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
     fit = cast(Fit, config.fit)  # config.py has checked the word
-    return [regions.crop(image, mask, box, stored_side(side), fit) for box in boxes]
+    return [crop(image, mask, box, stored_side(side), fit) for box in boxes]
 
 
 def _resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.uint8]:

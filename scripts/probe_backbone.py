@@ -91,13 +91,13 @@ def load_sets(data: Path) -> list[DefectSet]:
         cache = Cache(Path(scratch))  # stays empty: nothing is drawn
         base = catalog.load_base(FolderBaseConfig(path=str(data / "neu_base")), cache)
         assert base is not None
-        datasets = {
+        by_name = {
             "MTD": catalog.load(MtdConfig(path=str(data / "mtd")), "", cache),
             "screw": catalog.load(mvtec, "screw", cache),
             "leather": catalog.load(mvtec, "leather_crops256", cache),
             "NEU": base,
         }
-    return [cut_defects(name, dataset) for name, dataset in datasets.items()]
+    return [cut_defects(name, dataset) for name, dataset in by_name.items()]
 
 
 def cut_defects(name: str, dataset: Dataset) -> DefectSet:

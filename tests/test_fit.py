@@ -213,7 +213,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
     config = FitConfig(trunk=trunk, views=3, epochs=4, batch_size=8)
     made: list = []
 
-    def train(name: str, stop_after: int | None = None) -> tuple[Model, list]:
+    def trained(name: str, stop_after: int | None = None) -> tuple[Model, list]:
         model = small_model()
         state = TrainingState(tmp_path / name, "data")
 
@@ -229,12 +229,12 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
             on_views=lambda *figures: made.append(figures),
         )
 
-    whole, history = train("whole.safetensors")
+    whole, history = trained("whole.safetensors")
     with pytest.raises(KeyboardInterrupt):
-        train("broken.safetensors", stop_after=2)
+        trained("broken.safetensors", stop_after=2)
     made.clear()
     assert (tmp_path / "broken.safetensors").exists(), "an epoch before the last is kept"
-    resumed, resumed_history = train("broken.safetensors")
+    resumed, resumed_history = trained("broken.safetensors")
     assert resumed_history == history
     assert not made, "views are not made twice"
     for (name, a), (_, b) in zip(whole.trainable(), resumed.trainable(), strict=True):
@@ -246,18 +246,18 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
 def test_a_run_killed_after_its_last_epoch_needs_no_views(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train() -> list:
+    def trained() -> list:
         state = TrainingState(tmp_path / "state", "data")
         config = FitConfig(epochs=2, batch_size=8)
         return fit.fit(
             small_model(), training_set(), config, seed=1, state=state, on_epoch=lambda *_: None
         )
 
-    history = train()
+    history = trained()
     monkeypatch.delattr(fit, "FreshViews")
     left = tmp_path / "state.bank"
     left.mkdir()
-    assert train() == history
+    assert trained() == history
     assert not left.exists()
 
 

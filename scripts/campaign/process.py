@@ -35,11 +35,13 @@ def prepare() -> None:
     Raises:
         RuntimeError: a thread runs in this process, which its forks would miss.
     """
-    import anomalyncd.experiment
-    import anomalyncd.gather
-    import anomalyncd.prediction
-    import anomalyncd.preparation
-    import anomalyncd.result_tables  # noqa: F401
+    from anomalyncd import (  # noqa: F401
+        experiment,
+        gather,
+        prediction,
+        preparation,
+        result_tables,
+    )
 
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         raise RuntimeError(f"{threads} threads run after the imports; a fork would have only one")
