@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anomalyncd import interrupt  # isort: skip
+from anomalyncd.runtime import interrupt  # isort: skip
 
 if __name__ == "__main__":
     interrupt.end_at_once()  # before the imports that take seconds
@@ -12,9 +12,9 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from anomalyncd import entry
+from anomalyncd.cli import entry
 from anomalyncd.config import PredictConfig
-from anomalyncd.console import printable
+from anomalyncd.runtime.console import printable
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="predict")

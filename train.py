@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anomalyncd import interrupt  # isort: skip
+from anomalyncd.runtime import interrupt  # isort: skip
 
 if __name__ == "__main__":
     interrupt.end_at_once()  # before the imports that take seconds
@@ -12,16 +12,17 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from anomalyncd import entry
+from anomalyncd.cli import entry
 from anomalyncd.config import Config
-from anomalyncd.run_record import metrics_of
+from anomalyncd.storage.run_record import metrics_of
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(composed: DictConfig) -> None:
     with entry.one_line_errors(composed.debug):
         config = entry.validated(composed)
-        from anomalyncd import console, experiment  # after validation: torch takes seconds to load
+        from anomalyncd import experiment
+        from anomalyncd.runtime import console  # after validation: torch takes seconds to load
 
         outcome = experiment.run(config, in_a_sweep=entry.in_a_sweep())
         if outcome.metrics:  # none in a helper under torchrun; the first process tells
@@ -34,10 +35,12 @@ if __name__ == "__main__":
     for sweep in entry.sweeps:  # at most one
         with entry.one_line_errors(debug=False):
             # From what the run folders say: a launcher's jobs may have run anywhere.
-            from anomalyncd import console, jobs, tables
+            from anomalyncd.results import csv_files
+            from anomalyncd.runtime import console
+            from anomalyncd.storage import jobs
 
             results, left = jobs.outcome(sweep)
             console.show_sweep(results, left)
-            tables.write_sweep(sweep / "table.csv", results)
+            csv_files.write_sweep(sweep / "table.csv", results)
             entry.failures += left
     sys.exit(1 if entry.failures else 0)

@@ -16,28 +16,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from anomalyncd import (
-    backbone,
-    catalog,
-    checkpoint,
-    console,
-    cutting,
-    detectors,
-    devices,
-    distributed,
-    fit,
-    identity,
-    maps,
-    metrics,
-    model,
-    report,
-    tables,
-    tracking,
-    training_set,
-)
-from anomalyncd.bank import Bank
-from anomalyncd.cache import Cache, digest
-from anomalyncd.classify import Assignment, assign, classify
+from anomalyncd import detectors
 from anomalyncd.config import (
     AnomalibDetectorConfig,
     BackboneConfig,
@@ -47,15 +26,27 @@ from anomalyncd.config import (
     MuscDetectorConfig,
     SimulatedDetectorConfig,
 )
-from anomalyncd.detection import judge_binarization, judge_maps
+from anomalyncd.data import datasets
+from anomalyncd.data.images import read_mask
+from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
-from anomalyncd.identity import Digests
-from anomalyncd.images import read_mask
-from anomalyncd.run_folder import RunFolder
-from anomalyncd.run_record import MAX_REASON
-from anomalyncd.training_progress import TrainingProgress
+from anomalyncd.evaluation import metrics
+from anomalyncd.evaluation.map_quality import judge_binarization, judge_maps
+from anomalyncd.inference.classify import Assignment, assign, classify
+from anomalyncd.models import backbone, checkpoint, model
+from anomalyncd.regions import cropping
+from anomalyncd.results import csv_files, report
+from anomalyncd.runtime import console, devices, distributed, tracking
+from anomalyncd.runtime.versions import versions
+from anomalyncd.storage import identity
+from anomalyncd.storage.cache import Cache, digest
+from anomalyncd.storage.identity import Digests
+from anomalyncd.storage.run_folder import RunFolder
+from anomalyncd.storage.run_record import MAX_REASON
+from anomalyncd.training import train, training_set
+from anomalyncd.training.cached_features import Bank
+from anomalyncd.training.progress import TrainingProgress
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset, Fit, Labels, Regions, Scores
-from anomalyncd.versions import versions
 
 log = logging.getLogger(__name__)
 
@@ -172,12 +163,12 @@ class Prepared:
 
     dataset: Dataset
     n_novel: int
-    maps: maps.StoredMaps
+    maps: map_store.StoredMaps
     base_classes: tuple[str, ...]
     source: backbone.Source  # of the frozen weights
     network: model.Model
     frozen: str  # hash of the weights that its frozen blocks have
-    cut: cutting.Cut
+    cut: cropping.Cut
     data: training_set.TrainingSet
 
 
@@ -185,7 +176,7 @@ def _begin(config: Config, folder: RunFolder) -> Path | None:
     """Make the run's folder, or resume in it; where a finished one has been set aside."""
     aside = None
     if config.rerun or folder.finished:
-        Bank.remove(fit.bank_beside(folder.path(_STATE)))  # large, and of no use any more
+        Bank.remove(train.bank_beside(folder.path(_STATE)))  # large, and of no use any more
         aside = folder.set_aside()
     folder.create()
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
@@ -219,8 +210,8 @@ def _inputs(config: Config) -> Inputs:
     cache = Cache(Path(config.cache_root))
     device = devices.choose(config.device)
     most = config.max_megapixels
-    dataset = catalog.load(config.dataset, config.category, cache, max_megapixels=most)
-    base = catalog.load_base(config.base, cache, most)
+    dataset = datasets.load(config.dataset, config.category, cache, max_megapixels=most)
+    base = datasets.load_base(config.base, cache, most)
     n_novel = _novel_classes(config, dataset)
     detector = detectors.create(config.detector, config.category, device, cache.root, most)
     _require_masks(config, dataset)
@@ -249,7 +240,7 @@ def _prepare(
     log.info("%d images, %d classes to find%s", len(dataset.samples), n_novel, counted)
 
     with timed("maps"), devices.memory_explained(_less_memory_for_maps(config.detector)):
-        anomaly_maps = maps.collect(
+        anomaly_maps = map_store.collect(
             given.detector, dataset, config.category, cache, settings=asdict(config.detector)
         )
 
@@ -265,12 +256,12 @@ def _prepare(
 
     with timed("regions"):
         side = config.backbone.side
-        cut = cutting.cut_novel(
+        cut = cropping.cut_novel(
             dataset.samples, anomaly_maps, config.mebin, config.regions, side, cache
         )
         data = training_set.TrainingSet(cut.regions)
         if base and base.labels:
-            base_regions = cutting.cut_base(base.samples, config.regions, side, cache)
+            base_regions = cropping.cut_base(base.samples, config.regions, side, cache)
             targets = base.labels.targets[base_regions.image_index]
             data = training_set.TrainingSet(cut.regions, base_regions, targets)
         _require_usable_masks(dataset, cut.regions)
@@ -291,7 +282,7 @@ def _help(config: Config, folder: RunFolder, world: distributed.World) -> None:
     device = devices.choose(config.device)
     with distributed.together(world, device):
         ready = _prepare(config, _inputs(config), lambda _: nullcontext())
-        fit.fit(
+        train.fit(
             ready.network,
             ready.data,
             config.fit,
@@ -335,7 +326,7 @@ def _compute(
         state = _state(folder, ready)
         with distributed.together(world, next(network.parameters()).device):
             history = _fit(network, data, config, state, tracker, folder, world)
-        head = fit.best_head(history)
+        head = train.best_head(history)
 
     with _timed(folder, seconds, "classify"):
         temperature = config.fit.student_temperature
@@ -363,7 +354,7 @@ def _compute(
         },
         "mebin": {"search_range": list(cut.search_range), "raw_range": anomaly_maps.raw_range},
         "head": head,
-        "losses": dict(zip(fit.TERMS, fit.last_means(history), strict=False)),
+        "losses": dict(zip(train.TERMS, train.last_means(history), strict=False)),
         "seed": config.seed,
         "resumed_after_epochs": state.resumed_after,
         "device": devices.describe(next(network.parameters()).device),
@@ -410,7 +401,7 @@ def _show(
     folder: RunFolder,
     dataset: Dataset,
     anomaly_maps: AnomalyMaps,
-    cut: cutting.Cut,
+    cut: cropping.Cut,
     found: Assignment,
     verdict: Verdict,
     figures: dict[str, Any],
@@ -418,10 +409,10 @@ def _show(
 ) -> None:
     """Write what a person or another program reads: the tables and the report."""
     names = verdict.class_names
-    tables.write_predictions(
+    csv_files.write_predictions(
         folder.path("predictions.csv"), dataset.samples, cut, found, names, dataset.labels
     )
-    tables.write_regions(
+    csv_files.write_regions(
         folder.path("regions.csv"),
         dataset.samples,
         cut.regions,
@@ -461,7 +452,7 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
     """
     cache = Cache(Path(config.cache_root))
     most = config.max_megapixels
-    dataset = catalog.load(config.dataset, config.category, cache, max_megapixels=most)
+    dataset = datasets.load(config.dataset, config.category, cache, max_megapixels=most)
     device = devices.choose(config.device)
     detector = detectors.create(config.detector, config.category, device, cache.root, most)
     _require_masks(config, dataset)
@@ -469,7 +460,7 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
     with console.logging_to(None, quiet=config.quiet), explained:
         for warning in dataset.warnings:
             log.warning(warning)
-        anomaly_maps = maps.collect(
+        anomaly_maps = map_store.collect(
             detector, dataset, config.category, cache, settings=asdict(config.detector)
         )
     return anomaly_maps.folder, judge_maps(dataset, anomaly_maps, cache)
@@ -491,7 +482,7 @@ def _fit(
                 tracker.log(figures, epoch)
             tell("epoch", epoch + 1, config.fit.epochs, state.resumed_after, _brief(figures))
 
-        return fit.fit(
+        return train.fit(
             network,
             data,
             config.fit,
@@ -531,7 +522,7 @@ def _novel_classes(config: Config, dataset: Dataset) -> int:
     return found
 
 
-def _require_enough(cut: cutting.Cut, n_novel: int) -> None:
+def _require_enough(cut: cropping.Cut, n_novel: int) -> None:
     n_images = len(cut.counts)
     if not cut.counts.any():
         lo, hi = cut.search_range

@@ -6,12 +6,18 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from anomalyncd import catalog, checkpoint, console, cutting, detectors, devices, maps, tables
-from anomalyncd.atomic import archive
-from anomalyncd.cache import Cache
-from anomalyncd.classify import assign, classify
+from anomalyncd import detectors
 from anomalyncd.config import FolderConfig, PredictConfig
+from anomalyncd.data import datasets
+from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
+from anomalyncd.inference.classify import assign, classify
+from anomalyncd.models import checkpoint
+from anomalyncd.regions import cropping
+from anomalyncd.results import csv_files
+from anomalyncd.runtime import console, devices
+from anomalyncd.storage.atomic import archive
+from anomalyncd.storage.cache import Cache
 
 TABLES = ("predictions.csv", "regions.csv")
 
@@ -43,11 +49,11 @@ def predict(config: PredictConfig) -> Path:
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
         images, most = FolderConfig(path=config.path), config.max_megapixels
-        dataset = catalog.load(images, config.category, cache, "path", most)
+        dataset = datasets.load(images, config.category, cache, "path", most)
         for warning in dataset.warnings:
             console.say(f"warning: {warning}")
         detector = detectors.create(config.detector, config.category, device, cache.root, most)
-        anomaly_maps = maps.collect(
+        anomaly_maps = map_store.collect(
             detector,
             dataset,
             config.category,
@@ -62,7 +68,7 @@ def predict(config: PredictConfig) -> Path:
                 f"detector.path: these maps are {found}, and the run was trained on maps that are "
                 f"{expected}; give maps made and stored in the same way"
             )
-        cut = cutting.cut_novel(
+        cut = cropping.cut_novel(
             dataset.samples,
             anomaly_maps,
             recipe.mebin,
@@ -81,10 +87,10 @@ def predict(config: PredictConfig) -> Path:
     for name in TABLES:  # one without the other is of a try that was broken off, or of the user's
         archive(output / name)
     names, labels = recipe.class_names, dataset.labels
-    tables.write_predictions(
+    csv_files.write_predictions(
         output / "predictions.csv", dataset.samples, cut, found_classes, names, labels
     )
-    tables.write_regions(
+    csv_files.write_regions(
         output / "regions.csv", dataset.samples, cut.regions, found_classes, names, None, None
     )
     return output

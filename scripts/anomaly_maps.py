@@ -7,7 +7,7 @@ Takes the settings of train.py; -m sweeps. The maps stay in the cache, in the re
 
 from __future__ import annotations
 
-from anomalyncd import interrupt  # isort: skip
+from anomalyncd.runtime import interrupt  # isort: skip
 
 if __name__ == "__main__":
     interrupt.end_at_once()  # before the imports that take seconds
@@ -17,16 +17,17 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
-from anomalyncd import entry
+from anomalyncd.cli import entry
 from anomalyncd.config import Config
-from anomalyncd.console import printable
+from anomalyncd.runtime.console import printable
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(composed: DictConfig) -> None:
     with entry.one_line_errors(composed.debug):
         config = entry.validated(composed)
-        from anomalyncd import console, experiment  # after validation: torch takes seconds to load
+        from anomalyncd import experiment
+        from anomalyncd.runtime import console  # after validation: torch takes seconds to load
 
         folder, quality = experiment.make_maps(config)
         console.show_detection(quality)

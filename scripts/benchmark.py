@@ -35,13 +35,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the oracles
 
-from anomalyncd import backbone, cutting, devices, maps, mebin_torch
-from anomalyncd import fit as fitting
-from anomalyncd import model as models
-from anomalyncd.bank import Bank
-from anomalyncd.cache import Cache
-from anomalyncd.checkpoint import TrainingState
-from anomalyncd.classify import assign, classify
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
@@ -50,15 +43,25 @@ from anomalyncd.config import (
     MebinConfig,
     RegionsConfig,
 )
+from anomalyncd.detectors import map_store
 from anomalyncd.detectors.files import FilesDetector
-from anomalyncd.distributed import ALONE
-from anomalyncd.exact import FreshViews
-from anomalyncd.mebin import binarize_one, search_range
-from anomalyncd.model import Model
-from anomalyncd.training_set import Pixels, Targets, TrainingSet
+from anomalyncd.inference.classify import assign, classify
+from anomalyncd.models import backbone
+from anomalyncd.models import model as models
+from anomalyncd.models.checkpoint import TrainingState
+from anomalyncd.models.model import Model
+from anomalyncd.regions import cropping, mebin_torch
+from anomalyncd.regions.mebin import binarize_one, search_range
+from anomalyncd.runtime import devices
+from anomalyncd.runtime.distributed import ALONE
+from anomalyncd.runtime.versions import versions
+from anomalyncd.storage.cache import Cache
+from anomalyncd.training import train as fitting
+from anomalyncd.training.augmentation import draw_parameters, evaluation_view, training_views
+from anomalyncd.training.cached_features import Bank
+from anomalyncd.training.online_features import FreshViews
+from anomalyncd.training.training_set import Pixels, Targets, TrainingSet
 from anomalyncd.types import Dataset, Regions, Sample
-from anomalyncd.versions import versions
-from anomalyncd.views import draw_parameters, evaluation_view, training_views
 from tests.oracles import cutting as plain_cutting
 from tests.oracles import fit as plain_fit
 from tests.oracles import views as plain_views
@@ -234,7 +237,7 @@ def bench_cropping(options: argparse.Namespace) -> list[Row]:
 
         def plain() -> None:
             images = [sample.image for sample in dataset.samples]
-            plain_cutting.cut(images, list(stored), *levels, cutting.stored_side(side))
+            plain_cutting.cut(images, list(stored), *levels, cropping.stored_side(side))
 
         fast, slow = (total / n for total in alternate(ours, plain, runs=3))
         measured_on = f"{n} images {image_side(options)} px; {1000 / fast:.0f} images/s"
@@ -245,7 +248,7 @@ def bench_cropping(options: argparse.Namespace) -> list[Row]:
 def bench_views(options: argparse.Namespace) -> list[Row]:
     """A batch's training views on the device, against Pillow's one region after the other."""
     n, side = views_at_once(options), view_side(options)
-    stored = cutting.stored_side(side)
+    stored = cropping.stored_side(side)
     images, masks = drawn_pixels(n, stored)
     here = torch.from_numpy(images), torch.from_numpy(masks)
     there = to_device((images, masks), options)
@@ -397,7 +400,7 @@ def bench_prediction(options: argparse.Namespace) -> list[Row]:
 
 def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[Row]:
     model = network(name, view_side(options), options)
-    stored_side = cutting.stored_side(model.side)
+    stored_side = cropping.stored_side(model.side)
     one = drawn_regions(1, stored_side)
     images, masks = to_device((one.images, one.masks), options)
     x, mask = evaluation_view(images, masks, model.side, model.mean, model.std)
@@ -630,7 +633,7 @@ def like_screw(options: argparse.Namespace) -> tuple[int, TrainingSet, FitConfig
 
 
 def drawn_set(n_base: int, n_novel: int, side: int) -> TrainingSet:
-    stored = cutting.stored_side(side)
+    stored = cropping.stored_side(side)
     return TrainingSet(
         drawn_regions(n_novel, stored),
         drawn_regions(n_base, stored),
@@ -663,7 +666,7 @@ def drawn_pixels(n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
 @contextmanager
 def drawn_product(
     category: list[np.ndarray], options: argparse.Namespace
-) -> Iterator[tuple[Dataset, maps.StoredMaps, Path]]:
+) -> Iterator[tuple[Dataset, map_store.StoredMaps, Path]]:
     """Photographs on disk and their stored maps, in a folder that goes afterwards."""
     side = image_side(options)
     with tempfile.TemporaryDirectory() as name:
@@ -678,7 +681,7 @@ def drawn_product(
             samples.append(Sample(f"t/{i}", folder / "images" / f"{i}.png"))
         dataset = Dataset(tuple(samples), labels=None)
         detector = FilesDetector(str(folder / "maps"), "c")
-        stored = maps.collect(detector, dataset, "c", Cache(folder / "cache"), settings={})
+        stored = map_store.collect(detector, dataset, "c", Cache(folder / "cache"), settings={})
         yield dataset, stored, folder
 
 
@@ -689,13 +692,13 @@ def caches(folder: Path) -> Iterator[Cache]:
 
 def cut_all(
     dataset: Dataset,
-    stored: maps.StoredMaps,
+    stored: map_store.StoredMaps,
     levels: tuple[float, float],
     side: int,
     empty: Cache,
-) -> cutting.Cut:
+) -> cropping.Cut:
     mebin = MebinConfig(search_range=list(levels))
-    return cutting.cut_novel(dataset.samples, stored, mebin, RegionsConfig(), side, empty)
+    return cropping.cut_novel(dataset.samples, stored, mebin, RegionsConfig(), side, empty)
 
 
 def to_device(

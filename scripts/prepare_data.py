@@ -16,9 +16,9 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from anomalyncd.console import say
 from anomalyncd.errors import InputError
 from anomalyncd.preparation import DATASETS, Report, prepare
+from anomalyncd.runtime.console import say
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SHOWN = 20  # problems

@@ -4,7 +4,7 @@
 
 First the stem imitates the teacher block by block, then the transformer learns on top of it:
 scripts/pretraining/distillation.py. OUT gets the state, from which the same command goes on after a
-break, and `embedded.safetensors`, which belongs beside anomalyncd/embedded.py. With `--data` the
+break, and `embedded.safetensors`, which belongs beside `models/embedded.py`. With `--data` the
 real sets of `probe_backbone.py` are read now and then: to measure, never to learn from.
 """
 
@@ -24,9 +24,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from anomalyncd import embedded
-from anomalyncd.atomic import written_whole
 from anomalyncd.config import AttentionConfig
+from anomalyncd.models import embedded
+from anomalyncd.storage.atomic import written_whole
 from scripts import probe_backbone
 from scripts.pretraining import distillation, stream
 from scripts.pretraining.distillation import Student, Targets

@@ -33,10 +33,6 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from anomalyncd import backbone as backbones
-from anomalyncd import catalog, regions
-from anomalyncd.backbone import Backbone
-from anomalyncd.cache import Cache
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
@@ -44,9 +40,14 @@ from anomalyncd.config import (
     MtdConfig,
     MvtecConfig,
 )
-from anomalyncd.images import read_image, read_mask
+from anomalyncd.data import datasets
+from anomalyncd.data.images import read_image, read_mask
+from anomalyncd.models import backbone as backbones
+from anomalyncd.models.backbone import Backbone
+from anomalyncd.models.mask_guided_vit import MaskGuidedViT
+from anomalyncd.regions import boxes
+from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Dataset
-from anomalyncd.vit import MaskGuidedViT
 from scripts.pretraining.teacher import MobileNetV2, load_teacher
 
 SIDE = 224
@@ -89,12 +90,12 @@ def load_sets(data: Path) -> list[DefectSet]:
     mvtec = MvtecConfig(path=str(data / "mvtec"))
     with TemporaryDirectory() as scratch:
         cache = Cache(Path(scratch))  # stays empty: nothing is drawn
-        base = catalog.load_base(FolderBaseConfig(path=str(data / "neu_base")), cache)
+        base = datasets.load_base(FolderBaseConfig(path=str(data / "neu_base")), cache)
         assert base is not None
         by_name = {
-            "MTD": catalog.load(MtdConfig(path=str(data / "mtd")), "", cache),
-            "screw": catalog.load(mvtec, "screw", cache),
-            "leather": catalog.load(mvtec, "leather_crops256", cache),
+            "MTD": datasets.load(MtdConfig(path=str(data / "mtd")), "", cache),
+            "screw": datasets.load(mvtec, "screw", cache),
+            "leather": datasets.load(mvtec, "leather_crops256", cache),
             "NEU": base,
         }
     return [cut_defects(name, dataset) for name, dataset in by_name.items()]
@@ -108,8 +109,8 @@ def cut_defects(name: str, dataset: Dataset) -> DefectSet:
         if sample.truth_mask is None:
             continue
         mask = read_mask(sample.truth_mask) * np.uint8(255)
-        [box] = regions.find_boxes(mask, 1, merge_distance=1)  # so far that all components merge
-        image, cut, _ = regions.crop(read_image(sample.image), mask, box, SIDE, "letterbox")
+        [box] = boxes.find_boxes(mask, 1, merge_distance=1)  # so far that all components merge
+        image, cut, _ = boxes.crop(read_image(sample.image), mask, box, SIDE, "letterbox")
         images.append(image)
         masks.append(cut)
         targets.append(target)

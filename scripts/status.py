@@ -7,7 +7,7 @@ Ends by itself when nothing runs or waits any more; give the output_root to see 
 
 from __future__ import annotations
 
-from anomalyncd import interrupt  # isort: skip
+from anomalyncd.runtime import interrupt  # isort: skip
 
 if __name__ == "__main__":
     interrupt.end_at_once()  # before the imports that take seconds
@@ -25,9 +25,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from anomalyncd import entry
-from anomalyncd.console import printable
-from anomalyncd.jobs import STATES, Job, computed_settings, differing, find, short_keys
+from anomalyncd.cli import entry
+from anomalyncd.runtime.console import printable
+from anomalyncd.storage.jobs import STATES, Job, computed_settings, differing, find, short_keys
 
 STYLES = {"running": "bold cyan", "failed": "bold red", "stopped": "yellow", "done": "green"}
 PENDING = ("running", "queued")

@@ -7,7 +7,7 @@ Prints the tables; `--out` writes them there too, as tables.md, tables.csv and t
 
 from __future__ import annotations
 
-from anomalyncd import interrupt  # isort: skip
+from anomalyncd.runtime import interrupt  # isort: skip
 
 if __name__ == "__main__":
     interrupt.end_at_once()  # before the imports that take seconds
@@ -19,12 +19,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from anomalyncd import entry
-from anomalyncd.atomic import written_whole
-from anomalyncd.console import printable
-from anomalyncd.gather import gather, ungrouped
-from anomalyncd.jobs import find
-from anomalyncd.result_tables import as_csv, grids, latex, markdown, show
+from anomalyncd.cli import entry
+from anomalyncd.results.aggregate import gather, ungrouped
+from anomalyncd.results.paper_tables import as_csv, grids, latex, markdown, show
+from anomalyncd.runtime.console import printable
+from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.jobs import find
 
 
 def main() -> None:

@@ -160,7 +160,9 @@ def test_code_is_not_left_behind() -> None:
 
 def test_modules_are_light_to_validate_with() -> None:
     """A wrong key must be told at once, not after torch has loaded."""
-    code = "import sys, anomalyncd.entry; assert not {'torch', 'timm', 'cv2'} & sys.modules.keys()"
+    code = (
+        "import sys, anomalyncd.cli.entry; assert not {'torch', 'timm', 'cv2'} & sys.modules.keys()"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalyncd import entry
+from anomalyncd.cli import entry
 from anomalyncd.config import RELEASE, Config
 from anomalyncd.errors import InputError
 
@@ -175,7 +175,7 @@ def test_compat_outlives_what_an_experiment_brings() -> None:
 
 
 def test_a_run_folder_follows_from_what_is_computed() -> None:
-    from anomalyncd.run_folder import RunFolder
+    from anomalyncd.storage.run_folder import RunFolder
 
     def folder(*overrides: str) -> Path:
         return RunFolder.of(composed(*overrides)).root

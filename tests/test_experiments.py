@@ -12,12 +12,12 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from anomalyncd import entry
+from anomalyncd.cli import entry
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
-from anomalyncd.gather import unlike_published
-from anomalyncd.jobs import computed_settings, find
-from anomalyncd.published import Figures, all_categories, category_lists, look_up
+from anomalyncd.results.aggregate import unlike_published
+from anomalyncd.results.published import Figures, all_categories, category_lists, look_up
+from anomalyncd.storage.jobs import computed_settings, find
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 PUBLISHED = sorted((CONFIGS / "experiment").glob("m*.yaml"))

@@ -12,9 +12,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from anomalyncd import checkpoint, entry, experiment, prediction
+from anomalyncd import experiment, prediction
+from anomalyncd.cli import entry
 from anomalyncd.config import FitConfig
 from anomalyncd.errors import InputError
+from anomalyncd.models import checkpoint
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 entry.register_schemas()

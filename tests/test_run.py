@@ -19,12 +19,17 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd import catalog, cutting, distributed, entry, experiment, fit, prediction
-from anomalyncd.cache import Cache
+from anomalyncd import experiment, prediction
+from anomalyncd.cli import entry
 from anomalyncd.config import FolderConfig
+from anomalyncd.data import datasets
 from anomalyncd.errors import InputError
-from anomalyncd.jobs import find
-from anomalyncd.model import Model
+from anomalyncd.models.model import Model
+from anomalyncd.regions import cropping
+from anomalyncd.runtime import distributed
+from anomalyncd.storage.cache import Cache
+from anomalyncd.storage.jobs import find
+from anomalyncd.training import train
 from anomalyncd.types import Regions
 from tests.helpers.runs import ROOT, command, composed, folder_overrides, run, table
 from tests.helpers.settings import MAP_NAMES
@@ -151,7 +156,7 @@ def test_what_torchrun_cannot_do_is_told_at_once(
 
 
 def test_two_processes_do_not_compute_one_run(overrides: list[str]) -> None:
-    from anomalyncd.run_folder import RunFolder
+    from anomalyncd.storage.run_folder import RunFolder
 
     with (
         RunFolder.of(composed(overrides)).held(),
@@ -191,7 +196,7 @@ def test_the_head_that_fits_best_is_used_in_the_run_and_for_new_images(
             found[number, :, number] = 1
         return found
 
-    monkeypatch.setattr(fit, "best_head", lambda history: head)
+    monkeypatch.setattr(train, "best_head", lambda history: head)
     monkeypatch.setattr(experiment, "classify", each_head_its_class)
     monkeypatch.setattr(prediction, "classify", each_head_its_class)
     outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3"])
@@ -621,7 +626,7 @@ def test_the_advice_on_memory_resumes_the_run(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(fit, "step", full)
+    monkeypatch.setattr(train, "step", full)
     with pytest.raises(InputError, match=r"^out of memory on the device: .* forward_batch=32"):
         run(settings)
     with pytest.raises(InputError, match=r"forward_batch is 1 already; fit\.batch_size=32"):
@@ -665,7 +670,7 @@ def test_a_full_disk_is_one_message(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "regions.csv")
 
-    monkeypatch.setattr(cutting, "cut_novel", full)
+    monkeypatch.setattr(cropping, "cut_novel", full)
     monkeypatch.setattr(entry, "failures", [])
     with entry.one_line_errors(debug=False):
         run(overrides)
@@ -763,4 +768,4 @@ def test_predict_names_its_own_settings(tmp_path: Path) -> None:
     assert told.count("\n") == 1
     assert f"anomaly_maps.py dataset=folder dataset.path={tmp_path / 'neww'} detector=" in told
     with pytest.raises(InputError, match=r"neww: no such folder; did you mean new\?.* path=…"):
-        catalog.load(FolderConfig(path=str(tmp_path / "neww")), "c", Cache(tmp_path / "c"), "path")
+        datasets.load(FolderConfig(path=str(tmp_path / "neww")), "c", Cache(tmp_path / "c"), "path")

@@ -17,7 +17,6 @@ from typing import Any, Protocol, cast
 import torch
 from numpy.typing import NDArray
 
-from anomalyncd.cache import digest
 from anomalyncd.config import (
     MAX_MEGAPIXELS,
     AnomalibDetectorConfig,
@@ -34,7 +33,8 @@ from anomalyncd.detectors.ground_truth import GroundTruthDetector
 from anomalyncd.detectors.musc import MuscDetector
 from anomalyncd.detectors.simulated import SimulatedDetector
 from anomalyncd.errors import InputError
-from anomalyncd.identity import Digests, digests
+from anomalyncd.storage.cache import digest
+from anomalyncd.storage.identity import Digests, digests
 from anomalyncd.types import Dataset
 
 

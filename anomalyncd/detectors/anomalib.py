@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from anomalyncd.cache import digest_files
 from anomalyncd.config import AnomalibDetectorConfig
 from anomalyncd.errors import InputError
-from anomalyncd.identity import Digests, digests
+from anomalyncd.storage.cache import digest_files
+from anomalyncd.storage.identity import Digests, digests
 from anomalyncd.types import Dataset
 
 VERSION = 1  # part of the cache key: raise it when maps change
@@ -24,7 +24,7 @@ class AnomalibDetector:
     """Trains a model on the defect-free training images, if it needs them, and applies it.
 
     Raises:
-        InputError: anomalib is not installed, or as `anomalyncd.anomalib.anomaly_maps` says.
+        InputError: anomalib is not installed, or as `anomalib_models.anomaly_maps` says.
     """
 
     def __init__(self, config: AnomalibDetectorConfig, device: torch.device) -> None:
@@ -56,7 +56,7 @@ class AnomalibDetector:
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         try:
             # Only now, since it takes seconds and maps that are cached do not need it.
-            from anomalyncd.anomalib import anomaly_maps
+            from anomalyncd.detectors.anomalib_models import anomaly_maps
         except ImportError as error:
             raise _not_installed(self.config.model) from error
         images = [sample.image for sample in dataset.samples]

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.cache import digest, digest_files
 from anomalyncd.config import MAX_MEGAPIXELS
+from anomalyncd.data.folders import readable_inputs, require_targets
+from anomalyncd.data.images import HIGHEST_SCORE, MAP_SUFFIXES, read_map
 from anomalyncd.errors import InputError
-from anomalyncd.folders import readable_inputs, require_targets
-from anomalyncd.identity import Digests, digests
-from anomalyncd.images import HIGHEST_SCORE, MAP_SUFFIXES, read_map
+from anomalyncd.storage.cache import digest, digest_files
+from anomalyncd.storage.identity import Digests, digests
 from anomalyncd.types import Dataset
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.cache import digest_files
+from anomalyncd.data.images import read_header, read_mask
 from anomalyncd.errors import InputError
-from anomalyncd.images import read_header, read_mask
+from anomalyncd.storage.cache import digest_files
 from anomalyncd.types import Dataset
 
 

@@ -31,14 +31,14 @@ from PIL import Image
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from anomalyncd import backbone, musc
-from anomalyncd.cache import digest_files
 from anomalyncd.config import BackboneConfig, MuscDetectorConfig
-from anomalyncd.console import Fifths
-from anomalyncd.detectors import descriptors
+from anomalyncd.data.images import read_image
+from anomalyncd.detectors import descriptors, mutual_scoring
 from anomalyncd.errors import InputError
-from anomalyncd.identity import Digests, digests
-from anomalyncd.images import read_image
+from anomalyncd.models import backbone
+from anomalyncd.runtime.console import Fifths
+from anomalyncd.storage.cache import digest_files
+from anomalyncd.storage.identity import Digests, digests
 from anomalyncd.types import Dataset, Sample
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class MuscDetector:
         scale = np.ones(n, np.float32)
         if self.config.reweight:
             peaks = torch.tensor([self._enlarge(patches).max() for patches in scores])
-            wanted = musc.reweight(peaks, class_tokens, self.config.windows)
+            wanted = mutual_scoring.reweight(peaks, class_tokens, self.config.windows)
             scale = (wanted / peaks.clamp(min=torch.finfo().tiny)).numpy()
         for patches, factor in zip(scores, scale, strict=True):
             yield self._enlarge(patches) * factor
@@ -134,7 +134,7 @@ class MuscDetector:
         for number, (stage, degree) in enumerate(rounds):
             for part in _parts(n):
                 tokens = torch.from_numpy(np.array(stage[part])).to(self.device)
-                features[part] = musc.aggregate(tokens, degree).half().cpu().numpy()
+                features[part] = mutual_scoring.aggregate(tokens, degree).half().cpu().numpy()
             total += self._mutual_scores(features, partial(tell, number))
         scores = total / len(rounds)
         return scores.view(n, h, w), class_tokens
@@ -166,7 +166,7 @@ class MuscDetector:
     ) -> Tensor:
         memory = int(self.config.memory_gb * 2**30)
         try:
-            return musc.mutual_scores(
+            return mutual_scoring.mutual_scores(
                 features,
                 lowest=self.config.lowest,
                 device=self.device,

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from anomalyncd.cache import digest_files
-from anomalyncd.demo.rendering import Array, cloud
-from anomalyncd.images import read_mask
+from anomalyncd.data.demo.rendering import Array, cloud
+from anomalyncd.data.images import read_mask
+from anomalyncd.storage.cache import digest_files
 from anomalyncd.types import Dataset
 
 VERSION = 1  # part of the cache key: raise it when maps change

@@ -17,17 +17,17 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from anomalyncd.atomic import written_whole
-from anomalyncd.cache import digest
-from anomalyncd.console import say
+from anomalyncd.data.folders import require_targets
 from anomalyncd.errors import InputError
-from anomalyncd.folders import require_targets
 from anomalyncd.preparation import layouts, sources
 from anomalyncd.preparation.archive import extract
 from anomalyncd.preparation.download import fetch
 from anomalyncd.preparation.layouts import Layout
 from anomalyncd.preparation.sources import Source
 from anomalyncd.preparation.verification import find_problems
+from anomalyncd.runtime.console import say
+from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.cache import digest
 
 _RECORD = ".verified.json"
 

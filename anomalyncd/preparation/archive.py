@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, BinaryIO, cast
 
-from anomalyncd.console import progress
 from anomalyncd.errors import InputError
+from anomalyncd.runtime.console import progress
 
 _CHUNK = 1 << 20
 # Images hardly shrink in an archive: one that grows by more is made to fill the disk.

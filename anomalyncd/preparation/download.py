@@ -10,9 +10,9 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from anomalyncd.console import progress, say
 from anomalyncd.errors import InputError
 from anomalyncd.preparation.sources import RemoteFile
+from anomalyncd.runtime.console import progress, say
 
 _ATTEMPTS = 3  # at each address; each goes on where the one before broke off
 _TIMEOUT = 30  # seconds without an answer

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from anomalyncd.data.folders import entries, subfolders
+from anomalyncd.data.images import SUFFIXES
 from anomalyncd.errors import InputError
-from anomalyncd.folders import entries, subfolders
-from anomalyncd.images import SUFFIXES
 
 _DEPTH = 3  # folders that may lie around a dataset in an archive
 BASE_CLASSES = ("ablation", "breakdown", "fracture", "groove")  # of AeBAD-S (reference section 4)

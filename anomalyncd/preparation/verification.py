@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.config import MAX_MEGAPIXELS
-from anomalyncd.console import progress
+from anomalyncd.data.images import read_image, read_mask
 from anomalyncd.errors import InputError
-from anomalyncd.images import read_image, read_mask
 from anomalyncd.preparation.layouts import Group
 from anomalyncd.preparation.sources import Source
-from anomalyncd.regions import find_boxes
+from anomalyncd.regions.boxes import find_boxes
+from anomalyncd.runtime.console import progress
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -35,13 +35,6 @@ def prepare() -> None:
     Raises:
         RuntimeError: a thread runs in this process, which its forks would miss.
     """
-    from anomalyncd import (  # noqa: F401
-        experiment,
-        gather,
-        prediction,
-        preparation,
-        result_tables,
-    )
 
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         raise RuntimeError(f"{threads} threads run after the imports; a fork would have only one")

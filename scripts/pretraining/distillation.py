@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from timm.layers import Attention, Mlp
 from torch import Tensor, nn
 
-from anomalyncd import embedded
-from anomalyncd.vit import MaskGuidedViT
+from anomalyncd.models import embedded
+from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from scripts.pretraining.teacher import MobileNetV2
 
 TERMS = ("class", "dense")  # of the loss: 1 − cosine, and the share of variance not explained

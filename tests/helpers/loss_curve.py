@@ -10,9 +10,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from anomalyncd import fit
-from anomalyncd.checkpoint import TrainingState
 from anomalyncd.config import FitConfig
+from anomalyncd.models.checkpoint import TrainingState
+from anomalyncd.training import train
 from tests.helpers.training import small_model, training_set
 
 PLACE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -35,7 +35,7 @@ def loss_curve(trunk: str, folder: Path) -> list[list[float]]:
         teacher_temperature=0.2,
         final_teacher_temperature=0.05,
     )
-    return fit.fit(
+    return train.fit(
         small_model(),
         training_set(),
         config,

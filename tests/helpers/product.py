@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd import cutting, maps
-from anomalyncd.cache import Cache
 from anomalyncd.config import MebinConfig, RegionsConfig
+from anomalyncd.detectors import map_store
 from anomalyncd.detectors.files import FilesDetector
+from anomalyncd.regions import cropping
+from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Dataset, Sample
 
 
@@ -37,12 +38,12 @@ def product(root: Path, n: int = 4, size: tuple[int, int] = (120, 160)) -> Datas
     return Dataset(tuple(samples), None)
 
 
-def stored_maps(root: Path, dataset: Dataset) -> maps.StoredMaps:
+def stored_maps(root: Path, dataset: Dataset) -> map_store.StoredMaps:
     detector = FilesDetector(str(root / "maps"), "c")
-    return maps.collect(detector, dataset, "c", Cache(root / "cache"), settings={})
+    return map_store.collect(detector, dataset, "c", Cache(root / "cache"), settings={})
 
 
-def cut(root: Path, dataset: Dataset, **regions: object) -> cutting.Cut:
+def cut(root: Path, dataset: Dataset, **regions: object) -> cropping.Cut:
     stored, config = stored_maps(root, dataset), RegionsConfig(**regions)
     cache = Cache(root / "cache")
-    return cutting.cut_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)
+    return cropping.cut_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)

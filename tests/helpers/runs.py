@@ -9,7 +9,8 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from anomalyncd import entry, experiment
+from anomalyncd import experiment
+from anomalyncd.cli import entry
 from anomalyncd.config import Config
 
 ROOT = Path(__file__).parents[2]

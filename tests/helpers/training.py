@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from anomalyncd.heads import Heads
-from anomalyncd.model import Model
-from anomalyncd.training_set import TrainingSet
+from anomalyncd.models.heads import Heads
+from anomalyncd.models.mask_guided_vit import MaskGuidedViT
+from anomalyncd.models.model import Model
+from anomalyncd.training.training_set import TrainingSet
 from anomalyncd.types import Regions
-from anomalyncd.vit import MaskGuidedViT
 
 CPU = torch.device("cpu")
 

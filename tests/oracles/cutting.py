@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd import regions
+from anomalyncd.regions import boxes
 from tests.oracles.mebin import binarize_one
 
 
@@ -45,8 +45,8 @@ def cut(
                 (width, height), Image.Resampling.BICUBIC
             )
         )
-        for box in regions.find_boxes(mask, count):
+        for box in boxes.find_boxes(mask, count):
             left, top, right, bottom = (max(edge, 0) for edge in box)
             score = float(enlarged[top:bottom, left:right].max())
-            found.append(Region(*regions.crop(image, mask, box, side, "letterbox"), score))
+            found.append(Region(*boxes.crop(image, mask, box, side, "letterbox"), score))
     return found

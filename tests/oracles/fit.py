@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anomalyncd import fit
 from anomalyncd.config import FitConfig
-from anomalyncd.model import Model
-from anomalyncd.training_set import Targets, TrainingSet
-from anomalyncd.views import draw_parameters
+from anomalyncd.models.model import Model
+from anomalyncd.training import train
+from anomalyncd.training.augmentation import draw_parameters
+from anomalyncd.training.training_set import Targets, TrainingSet
 from tests.oracles.views import training_views
 from tests.oracles.vit import class_tokens
 
@@ -43,7 +43,7 @@ def step(
     ]
     x, moved = (torch.cat(both).to(device) for both in zip(*views, strict=True))
     batch = Targets(data, device).batch(order)
-    terms = fit.objective(model, class_tokens(model, x, moved), batch, config, epoch=0)
+    terms = train.objective(model, class_tokens(model, x, moved), batch, config, epoch=0)
     optimizer.zero_grad()
     terms[0].backward()
     optimizer.step()

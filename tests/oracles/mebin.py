@@ -1,4 +1,4 @@
-"""Main element binarization as a plain loop: what `anomalyncd.mebin` computes, said readably.
+"""Main element binarization as a plain loop: what `regions.mebin` computes, said readably.
 
 One threshold at a time: binarize, erode, label the connected components. Slow, and meant to be:
 the tests hold the fast version to it, and `scripts/benchmark.py` measures against it.

@@ -1,4 +1,4 @@
-"""MuSc as plain loops over images and patches: what `anomalyncd.musc` computes, said readably."""
+"""MuSc as plain loops over images and patches: what `mutual_scoring` computes, readably."""
 
 from __future__ import annotations
 

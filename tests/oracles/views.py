@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
-from anomalyncd.views import Parameters
+from anomalyncd.training.augmentation import Parameters
 
 COLOUR = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
 
@@ -24,7 +24,7 @@ def training_views(
     std: Sequence[float],
     p: Parameters,
 ) -> tuple[Tensor, Tensor]:
-    """What `anomalyncd.views.training_views` returns for the same arguments, on the CPU."""
+    """What `augmentation.training_views` returns for the same arguments, on the CPU."""
     views, moved = [], []
     for i in range(len(images)):
         image, mask = training_view(images[i].numpy(), masks[i].numpy(), side, p, i)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from anomalyncd.model import Model
+from anomalyncd.models.model import Model
 
 
 def class_tokens(model: Model, images: Tensor, masks: Tensor) -> Tensor:

@@ -1,0 +1,317 @@
+"""What every entry point shares: schemas for Hydra, validation, and errors told in one line."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path, PurePath
+from typing import Any, NoReturn
+
+from filelock import FileLock
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import CompactHydraException, HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from anomalyncd.cli import override_errors
+from anomalyncd.config import schemas
+from anomalyncd.errors import InputError
+from anomalyncd.results import published
+from anomalyncd.runtime import interrupt, local_gpus
+from anomalyncd.runtime.console import printable
+from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.jobs import SWEEP_LOCK
+from anomalyncd.storage.run_folder import RunFolder
+from anomalyncd.storage.run_record import JOBS, MAX_REASON
+
+FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever process
+failures: list[str] = []  # of this process: a sweep goes on past a job that failed
+_jobs_begun = False  # what Hydra raises before is about the command line
+sweeps: list[Path] = []  # folders of the sweeps that this process has begun
+
+
+def register_schemas() -> None:
+    """Make the schemas known to Hydra."""
+    store = ConfigStore.instance()
+    for group, name, schema in schemas():
+        store.store(group=group or None, name=name, node=schema)
+
+
+def validated(composed: DictConfig) -> Any:
+    """The composed configuration as the dataclass of its schema, cross-checked.
+
+    Raises:
+        InputError: a mandatory value is missing, or values do not go together.
+    """
+    override_errors.require_known(composed)
+    missing = sorted(_missing(OmegaConf.to_container(composed)))
+    if "dataset" not in missing:
+        _require_one_category(composed)
+    if missing:
+        example = " ".join(f"{key}=…" for key in missing)
+        raise InputError(f"not set: {', '.join(missing)}; add {example}")
+    _require_one_job_under_torchrun()
+    return OmegaConf.to_object(composed)
+
+
+def _missing(node: Any, above: str = "") -> Iterator[str]:
+    """Keys without a value; a value that is made of a missing one is not counted beside it."""
+    for key, value in node.items():
+        if value == MISSING:
+            yield above + str(key)
+        elif isinstance(value, dict):
+            yield from _missing(value, f"{above}{key}.")
+
+
+def _require_one_job_under_torchrun() -> None:
+    if in_a_sweep() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            "-m under torchrun: its processes train one model together, and a job that fails in "
+            "one of them would leave the others waiting; call torchrun for each job"
+        )
+
+
+def in_a_sweep() -> bool:
+    """This process runs a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def _require_one_category(composed: DictConfig) -> None:
+    kind = OmegaConf.select(composed, "dataset.kind")
+    if kind in (None, "folder"):  # any folder may be called `all`
+        return
+    category, lists = OmegaConf.select(composed, "category"), published.category_lists()
+    if category in lists:
+        needs = f"dataset={kind} has none of them"
+        if kind == "mvtec":
+            needs = "a run of each needs -m, and no other dataset in the same command"
+        raise InputError(
+            f"category={category} stands for {len(lists[category])} products of MVTec AD; {needs}"
+        )
+
+
+def call(main: Callable[[], None], schema: type) -> None:
+    """Call what `hydra.main` has made; what it rejects is told in one line.
+
+    Args:
+        main: the script's.
+        schema: of its configuration.
+
+    Raises:
+        SystemExit: with status 1, if something was rejected.
+    """
+    in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra tells it, in its own words, and ends
+    # argparse takes -m before the settings alone; people add it to the command that worked.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    try:
+        main()
+    except KeyboardInterrupt:
+        _end_interrupted()
+    except (
+        *(CompactHydraException, OmegaConfBaseException),
+        *(ValueError, AssertionError, OSError),
+    ) as error:
+        known = isinstance(error, CompactHydraException | OmegaConfBaseException)
+        # A job of a sweep may have begun in another process, and its faults want a traceback.
+        about_command_line = not _jobs_begun and not {"-m", "--multirun"} & set(sys.argv)
+        if in_full or not (known or about_command_line):
+            raise
+        if isinstance(error, OSError):
+            _end_without_folder(error)
+        _tell(override_errors.explained(error, schema))
+        sys.exit(1)
+
+
+def _end_interrupted() -> NoReturn:
+    print(f"\n{interrupt.MESSAGE}", file=sys.stderr)
+    sys.exit(interrupt.STATUS)
+
+
+def _end_without_folder(error: OSError) -> NoReturn:
+    """Hydra makes a folder for a run, and one for a sweep, before any job begins."""
+    _tell(
+        f"{error.filename}: {error.strerror}; hydra.run.dir and hydra.sweep.dir need folders that "
+        "can be written, or leave them out"
+    )
+    sys.exit(1)
+
+
+def _tell(message: str) -> None:
+    print(f"error: {printable(message)}", file=sys.stderr)
+
+
+@contextmanager
+def one_line_errors(debug: bool, elsewhere: str = "output_root=…") -> Iterator[None]:
+    """Print what the user can mend as one line and note the failure; the rest stays a traceback.
+
+    Args:
+        debug: show the traceback of all.
+        elsewhere: the setting that moves what is written to another disk.
+    """
+    global _jobs_begun
+    _jobs_begun = True
+    interrupt.raise_from_now_on()
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end_interrupted()
+    except (InputError, OmegaConfBaseException, OSError) as error:
+        if debug:
+            raise
+        message = _explain(error, elsewhere)
+        _tell(message)
+        failures.append(message)
+        if in_a_sweep():
+            with suppress(OSError):  # the disk may be full, which is just what was told
+                _tell_sweep(message)
+
+
+def _tell_sweep(message: str) -> None:
+    folder = Path(HydraConfig.get().sweep.dir, FAILED)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{HydraConfig.get().job.num:04d}.txt").write_text(message, encoding="utf-8")
+
+
+def failures_elsewhere() -> list[str]:
+    """Why jobs of this process's sweep failed in other processes, as its launcher started them."""
+    told = [path for sweep in sweeps for path in sorted((sweep / FAILED).glob("*.txt"))]
+    messages = [path.read_text(encoding="utf-8") for path in told]
+    return [message for message in messages if message not in failures]
+
+
+class SweepRecord(Callback):
+    """Spells out a sweep's lists of categories; lets train.py say what it will run: see `jobs`."""
+
+    _lock: FileLock | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        interrupt.raise_from_now_on()  # launchers stop their workers then
+        try:
+            _spell_out_categories(config)
+            if config.hydra.job.name != "train":  # others share the configuration, train nothing
+                sweeps.append(Path(config.hydra.sweep.dir))
+                return
+            swept = [
+                f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()
+            ]
+            jobs = list(_sweep_jobs(config, [*swept, *config.hydra.overrides.task]))
+        except (HydraException, OmegaConfBaseException):
+            return  # Hydra meets the same error next, and tells it
+        shared = set.intersection(*(set(o) for o, _ in jobs)) if len(jobs) > 1 else set()
+        sweep = Path(config.hydra.sweep.dir)
+        launcher = config.hydra.runtime.choices["hydra/launcher"]
+        listed = [
+            _listed([o for o in overrides if o not in shared], composed, sweep, launcher)
+            for overrides, composed in jobs
+        ]
+        try:
+            sweep.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            _end_without_folder(error)
+        self._lock = FileLock(sweep / SWEEP_LOCK, timeout=0)
+        self._lock.acquire()
+        with written_whole(sweep / JOBS) as draft:
+            draft.write_text(json.dumps(listed), encoding="utf-8")
+        sweeps.append(sweep)
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        if self._lock:
+            self._lock.release()
+
+    def __reduce__(self) -> tuple[type[SweepRecord], tuple[()]]:
+        return SweepRecord, ()  # a launcher hands copies to its workers; the lock stays here
+
+
+def _spell_out_categories(config: DictConfig) -> None:
+    """Replace `all`, `textures` and `objects` where every job of the sweep is on MVTec AD."""
+    task = list(config.hydra.overrides.task)
+    named = [_spelled_out(override) for override in task]
+    if named == task:
+        return
+    choosing = [o for o in task if o.partition("=")[0] in ("dataset", "experiment")]
+    if {job.dataset.kind for _, job in _sweep_jobs(config, choosing)} == {"mvtec"}:
+        config.hydra.overrides.task = named
+
+
+def _spelled_out(override: str) -> str:
+    key, _, value = override.partition("=")
+    if key != "category":
+        return override
+    lists = published.category_lists()
+    names = dict.fromkeys(n for name in value.split(",") for n in lists.get(name, (name,)))
+    return f"category={','.join(names)}"
+
+
+def _sweep_jobs(config: DictConfig, swept: list[str]) -> Iterator[tuple[list[str], DictConfig]]:
+    """What each job of a sweep is called with, and its composed configuration."""
+    loader = GlobalHydra.instance().config_loader()
+    parser = OverridesParser.create(loader)
+    overrides = parser.parse_overrides(swept)
+    for job in map(list, itertools.product(*_choices(overrides))):
+        composed = loader.load_sweep_config(config, job)
+        with open_dict(composed):
+            del composed["hydra"]
+        yield job, composed
+
+
+def _choices(overrides: list[Override]) -> list[list[str]]:
+    """What each key is set to, in order, as Hydra's sweeper sees it: a key's last override counts.
+
+    Raises:
+        HydraException: a sweep that cannot be enumerated, such as an interval.
+    """
+    choices = {}
+    for override in overrides:
+        swept = override.is_sweep_override()
+        values = (
+            override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+        )
+        key = override.get_key_element()
+        choices[key] = [f"{key}={value}" for value in values]
+    return list(choices.values())
+
+
+def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) -> dict[str, Any]:
+    """A job's line in the record: its run, or why there will be none."""
+    try:
+        config = validated(composed)
+    except (InputError, OmegaConfBaseException) as error:
+        return {"overrides": " ".join(apart), "failed": _explain(error)[:MAX_REASON]}
+    folder = os.path.relpath(RunFolder.of(config).root, sweep)  # so that both can be moved
+    known = {"detector": config.detector.label, "settings": asdict(config)}
+    return {"folder": folder, "launcher": launcher, **known}
+
+
+def _name_of(path: str) -> str:
+    """A folder's own name, by which dataset=folder calls the product."""
+    return PurePath(os.path.abspath(path)).name or "images"
+
+
+# At import: the workers of a launcher import this module, and call no entry point.
+OmegaConf.register_new_resolver("name_of", _name_of, replace=True)
+OmegaConf.register_new_resolver("count_of_gpus", local_gpus.count, replace=True)
+OmegaConf.register_new_resolver("own_gpu", local_gpus.take, replace=True)
+
+
+def _explain(error: Exception, elsewhere: str = "output_root=…") -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{error.filename or 'writing'}: {error.strerror}; free space or set {elsewhere}"
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        found = f"{error.filename}: {error.strerror}"
+        if os.path.exists(error.filename or "") and not os.access(error.filename, os.R_OK):
+            return f"{found}; make it readable"
+        return f"{found}; make it writable or set {elsewhere}"
+    return override_errors.without_details(error)

@@ -1,0 +1,330 @@
+"""Folders on disk → samples, and apart from them their labels. The only place that reads paths."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from anomalyncd.config import (
+    MAX_MEGAPIXELS,
+    BaseConfig,
+    DatasetConfig,
+    DemoConfig,
+    DrawnBaseConfig,
+    FolderBaseConfig,
+    FolderConfig,
+    MtdConfig,
+    MvtecConfig,
+)
+from anomalyncd.data import demo
+from anomalyncd.data.folders import and_more, entries, readable_inputs, require_targets, subfolders
+from anomalyncd.data.images import OTHER_SUFFIXES, SUFFIXES, read_header
+from anomalyncd.errors import InputError
+from anomalyncd.storage.cache import Cache
+from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
+
+
+@dataclass(frozen=True)
+class _TypeFolder:
+    """The images of one type (a kind of defect, or defect-free) with their masks, by stem."""
+
+    name: str
+    folder: Path  # of the images
+    images: dict[str, Path]
+    masks: dict[str, Path]
+
+
+def load(
+    config: DatasetConfig,
+    category: str,
+    cache: Cache,
+    path_key: str = "dataset.path",
+    max_megapixels: int = MAX_MEGAPIXELS,
+) -> Dataset:
+    """Find the images of one product.
+
+    Args:
+        config: where they are, and how their folders are read.
+        category: the product's name.
+        cache: for drawn products.
+        path_key: the setting that a message about a wrong path names.
+        max_megapixels: of the largest image.
+
+    Raises:
+        InputError: a folder is missing, empty or unreadable, a link in it leads nowhere, two images
+            have one name, or one is not of a format that is read, or too large.
+    """
+    drawn = _drawn_product(config, cache) if isinstance(config, DemoConfig) else None
+    with readable_inputs():
+        match config:
+            case DemoConfig():
+                assert drawn is not None
+                dataset = _load_mvtec(drawn, config)
+            case MvtecConfig():
+                dataset = _load_mvtec(_existing(Path(config.path) / category, "category"), config)
+            case MtdConfig():
+                dataset = _load_mtd(_existing(Path(config.path), "dataset.path"), config)
+            case FolderConfig():
+                dataset = _load_folder(_existing(Path(config.path), path_key), config)
+            case _:
+                raise InputError(f"dataset.kind={config.kind}: expected demo, mvtec, mtd or folder")
+    return _with_headers_read(dataset, max_megapixels)
+
+
+def load_base(
+    config: BaseConfig, cache: Cache, max_megapixels: int = MAX_MEGAPIXELS
+) -> Dataset | None:
+    """Find the labelled base set; None for base=none.
+
+    Raises:
+        InputError: as `load`, or an image has no mask.
+    """
+    match config:
+        case DrawnBaseConfig():
+            settings = {"seed": config.seed, "per_class": config.per_class}
+            key = {**settings, "drawing": demo.VERSION}
+            root = cache.entry("demo-base", key, lambda at: demo.draw_base(at, **settings))
+        case FolderBaseConfig():
+            root = Path(config.path)
+        case _:
+            return None
+    with readable_inputs():
+        images = _existing(_existing(root, "base.path") / "images", "base.path")
+        types = [
+            _TypeFolder(
+                folder.name, folder, _images_in(folder), _images_in(root / "masks" / folder.name)
+            )
+            for folder in subfolders(images)
+        ]
+    dataset = _assemble(types, images, normal=None, unscored=())
+    for sample in dataset.samples:
+        if sample.truth_mask is None:
+            raise InputError(
+                f"{sample.image}: no mask; expected {root / 'masks' / sample.id}.png. "
+                "A base set needs a mask for each image (a filled box will do)"
+            )
+    return _with_headers_read(dataset, max_megapixels)
+
+
+def _drawn_product(config: DemoConfig, cache: Cache) -> Path:
+    settings = {
+        "seed": config.seed,
+        "train": config.train,
+        "good": config.good,
+        "per_class": config.per_class,
+        "combined": config.combined,
+    }
+    key = {**settings, "drawing": demo.VERSION}
+    return cache.entry("demo", key, lambda at: demo.draw(at, **settings))
+
+
+def _load_mvtec(root: Path, config: DatasetConfig) -> Dataset:
+    test = _existing(root / "test", "dataset.path")
+    types = [
+        _TypeFolder(
+            folder.name,
+            folder,
+            _images_in(folder),
+            _images_in(root / "ground_truth" / folder.name, "_mask"),
+        )
+        for folder in subfolders(test)
+        if folder.name not in config.leave_out
+    ]
+    train = _images_in(root / "train" / "good")
+    return _assemble(types, root, normal="good", unscored=config.unscored, train=train.values())
+
+
+def _load_mtd(root: Path, config: MtdConfig) -> Dataset:
+    types = [
+        _TypeFolder(
+            folder.name,
+            folder / "Imgs",
+            _images_in(folder / "Imgs", suffixes=(".jpg",)),
+            _images_in(folder / "Imgs", suffixes=(".png",)) if folder.name != "MT_Free" else {},
+        )
+        for folder in subfolders(root)
+        if folder.name.startswith("MT_") and folder.name not in config.leave_out
+    ]
+    if not types:
+        raise InputError(f"{root}: no MT_<class> folders; expected the MTD release as it is")
+    train: dict[str, Path] = {}
+    if config.train_list is not None:
+        listed = _training_names(root / config.train_list)
+        for index, folder in enumerate(types):
+            if folder.name == "MT_Free":
+                train = {stem: path for stem, path in folder.images.items() if path.name in listed}
+                rest = {stem: path for stem, path in folder.images.items() if stem not in train}
+                types[index] = _TypeFolder(folder.name, folder.folder, rest, {})
+    return _assemble(types, root, normal="MT_Free", unscored=config.unscored, train=train.values())
+
+
+def _training_names(path: Path) -> set[str]:
+    try:
+        return set(path.read_text(encoding="utf-8").split())
+    except PermissionError:
+        raise  # is there, and `readable_inputs` says so
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: no list of the defect-free training images (DifferNet's 761 names); put it "
+            "there, or count all of MT_Free as test images with dataset.train_list=null"
+        ) from error
+
+
+def _load_folder(root: Path, config: FolderConfig) -> Dataset:
+    loose = _images_in(root)
+    classes = [
+        _TypeFolder(folder.name, folder, _images_in(folder), {})
+        for folder in subfolders(root)
+        if folder.name not in config.leave_out
+    ]
+    samples = tuple(Sample(id=stem, image=path) for stem, path in loose.items())
+    folders = [root, *(folder.folder for folder in classes)]
+    if not any(folder.images for folder in classes):
+        return _complete(Dataset(samples, labels=None), root, folders)
+    dataset = _assemble(classes, root, normal=config.normal, unscored=config.unscored)
+    assert dataset.labels is not None
+    targets = np.concatenate([np.full(len(samples), UNLABELLED), dataset.labels.targets])
+    labels = Labels(dataset.labels.classes, targets, dataset.labels.normal)
+    return _complete(Dataset(samples + dataset.samples, labels), root, folders)
+
+
+def _assemble(
+    types: Sequence[_TypeFolder],
+    root: Path,
+    *,
+    normal: str | None,
+    unscored: Iterable[str],
+    train: Iterable[Path] = (),
+) -> Dataset:
+    """Line the types up as samples and labels; the normal class first, the others by name."""
+    folders = [folder.folder for folder in types]
+    types = [folder for folder in types if folder.images]
+    names = sorted((folder.name for folder in types), key=lambda name: (name != normal, name))
+    classes = [name for name in names if name not in set(unscored)]
+    samples, targets = [], []
+    for folder in types:
+        missing = sorted(folder.images.keys() - folder.masks.keys()) if folder.masks else []
+        if missing and folder.name != normal:
+            raise InputError(
+                f"{folder.images[missing[0]]}: no truth mask, though other images of "
+                f"{folder.name} have one; add it (an empty one if there is nothing to see)"
+            )
+        for stem, path in folder.images.items():
+            samples.append(Sample(f"{folder.name}/{stem}", path, folder.masks.get(stem)))
+            targets.append(classes.index(folder.name) if folder.name in classes else UNLABELLED)
+    labels = Labels(tuple(classes), np.array(targets, np.int64), 0 if normal in classes else None)
+    return _complete(Dataset(tuple(samples), labels, tuple(train)), root, folders)
+
+
+def _complete(dataset: Dataset, root: Path, folders: Iterable[Path]) -> Dataset:
+    """The dataset with a warning about pictures in its folders that are not read.
+
+    Raises:
+        InputError: it is empty.
+    """
+    found = Counter(path.suffix.lower() for folder in folders for path in _files_in(folder))
+    if not dataset.samples:
+        instead = f"; found {_listed(found)}" if found else ""
+        raise InputError(
+            f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
+        )
+    others = Counter({suffix: found[suffix] for suffix in OTHER_SUFFIXES if found[suffix]})
+    if not others:
+        return dataset
+    warning = f"{root}: {_listed(others)} not read; convert them to PNG or JPEG to use them"
+    return replace(dataset, warnings=(warning,))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in entries(folder) if path.is_file()]
+
+
+def _listed(suffixes: Counter[str]) -> str:
+    """ "12 .heic files and 1 .gif file", the most frequent three."""
+    shown = [
+        f"{count} {suffix or 'suffixless'} file{'s' * (count > 1)}"
+        for suffix, count in suffixes.most_common(3)
+    ]
+    return ", ".join(shown)
+
+
+def _with_headers_read(dataset: Dataset, max_megapixels: int) -> Dataset:
+    """The dataset, after a look at each file's header, with a warning about what only they say.
+
+    Raises:
+        InputError: a file is not of a format that is read, or has more pixels.
+    """
+
+    def pages_of(path: Path, what: str) -> int:
+        return read_header(path, what, max_megapixels).pages
+
+    images = [*(sample.image for sample in dataset.samples), *dataset.train]
+    masks = [sample.truth_mask for sample in dataset.samples if sample.truth_mask is not None]
+    with ThreadPoolExecutor() as pool:
+        pages = list(pool.map(pages_of, images, ["image"] * len(images)))
+        list(pool.map(pages_of, masks, ["mask"] * len(masks)))
+    with_more: dict[Path, list[Path]] = {}
+    for path, count in zip(images, pages, strict=True):
+        if count > 1:
+            with_more.setdefault(path.parent, []).append(path)
+    warnings = tuple(
+        f"{paths[0]}{and_more(paths, 'file')}: more than one page in a file; only the first is used"
+        for paths in with_more.values()
+    )
+    return replace(dataset, warnings=dataset.warnings + warnings)
+
+
+def _existing(folder: Path, key: str) -> Path:
+    """The folder, or a message with what is there instead."""
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; expected its folder: {key}={folder.parent}")
+    require_targets([folder])
+    parent = folder.parent
+    if not parent.is_dir():
+        raise InputError(f"{folder}: no such folder, nor is there {parent}; set {key}=…")
+    found = (path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
+    beside = sorted(path.name for path in found)
+    if key == "category" and {"train", "test"} & set(beside):
+        raise InputError(
+            f"{folder}: no such folder, and {parent} looks like a category itself; "
+            f"set dataset.path={parent.parent} category={parent.name}"
+        )
+    same = {name.lower(): name for name in beside}
+    near = get_close_matches(folder.name.lower(), same, n=1)
+    hint = f"did you mean {same[near[0]]}? " if near else ""
+    shown = ", ".join(beside[:8]) + (f" and {len(beside) - 8} more" if len(beside) > 8 else "")
+    other = ", or go without a base set: base=none" if key == "base.path" else ""
+    raise InputError(
+        f"{folder}: no such folder; {hint}{parent} holds {shown or 'no folders'}; "
+        f"set {key}=…{other}"
+    )
+
+
+def _images_in(
+    folder: Path, stem_ends: str = "", suffixes: Sequence[str] = SUFFIXES
+) -> dict[str, Path]:
+    """Image files right in a folder by stem, sorted; a common end of the stems is taken off."""
+    if not folder.is_dir():
+        require_targets((folder.parent, folder))
+        return {}
+    found: dict[str, Path] = {}
+    for path in entries(folder):
+        if path.suffix.lower() in suffixes and path.is_file():
+            stem = path.stem.removesuffix(stem_ends)
+            if stem in found:
+                raise InputError(
+                    f"{found[stem]} and {path.name} have one name; rename one, since maps and "
+                    "masks are found by it"
+                )
+            found[stem] = path
+    return found

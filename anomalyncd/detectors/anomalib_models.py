@@ -1,0 +1,510 @@
+"""anomalib, both ways: its models as detectors here, main element binarization in its pipelines."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import io
+import logging
+import signal
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anomalyncd.config import AnomalibDetectorConfig
+from anomalyncd.data.images import read_image
+from anomalyncd.errors import InputError
+from anomalyncd.regions.mebin_torch import TOP, Binarized, binarize
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of what anomalib imports
+    import lightning.pytorch as pl
+    from anomalib import LearningType
+    from anomalib.data import ImageBatch, ImageItem, InferenceBatch
+    from anomalib.metrics import AUPRO
+    from anomalib.models import AnomalibModule, EfficientAd
+    from anomalib.models import image as image_models
+    from anomalib.post_processing import PostProcessor
+    from anomalib.pre_processing import PreProcessor
+    from anomalib.utils.path import get_datasets_dir
+    from lightning.pytorch.utilities.seed import isolate_rng
+    from torch.utils.data import DataLoader, Dataset
+    from torchmetrics import MaxMetric, MinMetric
+    from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+log = logging.getLogger("anomalyncd")
+
+MODELS: dict[str, type[AnomalibModule]] = {
+    name.lower(): getattr(image_models, name)
+    for name in image_models.__all__
+    if name not in ("CFM", "VlmAd")  # the one needs depth images, the other answers in words
+}
+# Models that train with pictures of anything: the option for their folder, and whose they are.
+PICTURES = {"efficientad": ("imagenet_dir", "imagenette"), "draem": ("dtd_dir", "dtd")}
+HELD_OUT = 10  # every tenth training image is not trained on where scores are scaled afterwards
+
+
+# anomalib's models as detectors -------------------------------------------------------------------
+
+
+def anomaly_maps(
+    config: AnomalibDetectorConfig,
+    train: Sequence[Path],
+    images: Sequence[Path],
+    device: torch.device,
+) -> Iterator[NDArray[np.float32]]:
+    """Train a model, if it learns, and score images with it.
+
+    Maps are the model's own scores: anomalib's thresholds and its scaling of scores are left out.
+    The whole image is seen, stretched to a square, also by models that crop in their papers, so
+    that a map covers its image. The same seed gives the same maps on a CPU; the caller's random
+    state stays as it is, and nothing is written but to a temporary folder and to the caches of
+    downloaded weights.
+
+    Args:
+        config: which model, its options, and how long it trains.
+        train: defect-free images; may be empty for models that do not learn.
+        images: to be scored.
+        device: where to compute.
+
+    Yields:
+        One (h, w) per image, in order, at the model's own resolution.
+
+    Raises:
+        InputError: no such model or option, no training images or no duration where the model
+            needs them, weights that cannot be fetched, a model without finite maps, or whatever
+            else stops anomalib.
+    """
+    with tempfile.TemporaryDirectory(prefix="anomalyncd-") as folder:
+        log.info("anomalib: making %s; weights are downloaded the first time", config.model)
+        terminal = sys.stderr
+        with isolate_rng(), _silence(), _explained(config.model):
+            pl.seed_everything(config.seed, verbose=False)
+            model = _create(config)
+            data = _Data(model, train, images, config.batch_size)
+            callbacks = [_Progress(config.model, terminal), _Writer(config.model, Path(folder))]
+            trainer = _trainer(config, model, device, callbacks)
+            if model.learning_type == LearningType.ONE_CLASS:
+                trainer.fit(model, datamodule=data)
+            if isinstance(model, EfficientAd):
+                model.to(device).eval()
+                model.model.quantiles.update(model.map_norm_quantiles(data.held_out()))
+            trainer.predict(model, datamodule=data, return_predictions=False)
+        for index in range(len(images)):
+            yield np.load(Path(folder, f"{index}.npy"))
+
+
+def _create(config: AnomalibDetectorConfig) -> AnomalibModule:
+    names = sorted(MODELS)
+    name = config.model.replace("_", "").replace("-", "").lower()
+    if name not in MODELS:
+        close = difflib.get_close_matches(name, names) or names
+        raise InputError(
+            f"detector.model={config.model}: anomalib has no such image model; "
+            f"expected one such as {', '.join(close)}"
+        )
+    model, options = MODELS[name], dict(config.options)
+    if name in PICTURES:
+        key, source = PICTURES[name]
+        options[key] = _pictures(key, options.get(key), source)
+    if model is EfficientAd and not options.pop("pre_trained", True):
+        model = _UntrainedEfficientAd
+    components = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
+    known = inspect.signature(MODELS[name].__init__).parameters.keys() - components
+    known -= {"self", "pre_processor"}
+    if unknown := sorted(options.keys() - known):
+        raise InputError(
+            f"detector.options.{unknown[0]}: {config.model} has no such option; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    return model(pre_processor=_whole_image(model, config.image_size), **components, **options)
+
+
+class _UntrainedEfficientAd(EfficientAd):
+    def prepare_pretrained_model(self) -> None:
+        """Leave the teacher at its random weights, where it would fetch trained ones."""
+
+
+def _pictures(key: str, folder: str | None, source: str) -> Path:
+    """Where a model finds the pictures it trains with: the user's folder, or anomalib's cache.
+
+    anomalib's own default is below the working folder.
+    """
+    if folder is None:
+        cached = get_datasets_dir() / source
+        with suppress(OSError):
+            cached.rmdir()  # empty after a failed download, and anomalib would not try again
+        return cached
+    path = Path(folder)
+    if not path.is_dir() or not any(entry.is_dir() for entry in path.iterdir()):
+        raise InputError(
+            f"detector.options.{key}={folder}: expected a folder with sub-folders of pictures, "
+            f"such as the data set {source}, which is downloaded without this option"
+        )
+    return path
+
+
+def _steps(pre_processor: Any) -> list[torch.nn.Module]:
+    return pre_processor.transform.transforms
+
+
+def _whole_image(model: type[AnomalibModule], side: int | None) -> PreProcessor:
+    """The model's own preparation less crops and padding, after which maps would not fit."""
+    steps = [
+        Resize((side, side), step.interpolation, antialias=True)
+        if side and isinstance(step, Resize)
+        else step
+        for step in _steps(model.configure_pre_processor())
+        if isinstance(step, Resize | Normalize)
+    ]
+    return PreProcessor(Compose(steps))
+
+
+def _trainer(
+    config: AnomalibDetectorConfig,
+    model: AnomalibModule,
+    device: torch.device,
+    callbacks: list[pl.Callback],
+) -> pl.Trainer:
+    """A bare trainer: anomalib's Engine would write checkpoints and folders of results."""
+    own = model.trainer_arguments
+    trains = model.learning_type == LearningType.ONE_CLASS
+    if trains and "max_epochs" not in own and config.epochs is None and config.steps is None:
+        raise InputError(
+            f"detector.model={config.model} trains until it is told to stop; "
+            "give detector.epochs=… or detector.steps=…"
+        )
+    arguments: dict[str, Any] = {
+        "max_epochs": config.epochs,
+        "max_steps": config.steps or -1,
+        "num_sanity_val_steps": 0,
+        **own,
+        "accelerator": device.type,
+        "devices": 1 if device.type == "cpu" else [device.index or 0],
+        "callbacks": callbacks,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(**arguments)
+
+
+class _Data(pl.LightningDataModule):
+    """Training and test images as anomalib's batches."""
+
+    def __init__(
+        self,
+        model: AnomalibModule,
+        train: Sequence[Path],
+        images: Sequence[Path],
+        batch_size: int,
+    ) -> None:
+        super().__init__()
+        if not train and model.learning_type != LearningType.ZERO_SHOT:
+            raise InputError(
+                f"detector.model={model.name}: it learns from defect-free images and there are "
+                "none; add them to the dataset (train/good), or use a detector that needs none"
+            )
+        resize = next(step for step in _steps(model.pre_processor) if isinstance(step, Resize))
+        self.train_batch_size = batch_size  # anomalib reads this name
+        held_out = train[:0]
+        if isinstance(model, EfficientAd):
+            self.train_batch_size = 1
+            held_out = train[::HELD_OUT]
+            train = [path for i, path in enumerate(train) if i % HELD_OUT] or train
+        self._train = _Images(train, resize, kept=True)
+        self._held_out, self._images = _Images(held_out, resize), _Images(images, resize)
+        self._batch_size = batch_size
+
+    def train_dataloader(self) -> DataLoader:
+        return _loader(self._train, self.train_batch_size, shuffle=True)
+
+    def held_out(self) -> DataLoader:
+        return _loader(self._held_out, self._batch_size)
+
+    def predict_dataloader(self) -> DataLoader:
+        return _loader(self._images, self._batch_size)
+
+
+class _Images(Dataset):
+    """Pictures at the model's size, all of them called normal: that is what one trains on."""
+
+    def __init__(self, paths: Sequence[Path], resize: Resize, *, kept: bool = False) -> None:
+        self._paths, self._resize = paths, resize
+        self._pixels = cache(self._read) if kept else self._read
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> ImageItem:
+        image = self._pixels(index) / 255
+        return ImageItem(
+            image=image, gt_label=torch.tensor(0), gt_mask=torch.zeros(image.shape[1:])
+        )
+
+    def _read(self, index: int) -> Tensor:
+        """(3, s, s) uint8: small enough to keep, so that images are decoded once for all epochs."""
+        return self._resize(torch.from_numpy(read_image(self._paths[index])).permute(2, 0, 1))
+
+
+def _loader(images: _Images, batch_size: int, *, shuffle: bool = False) -> DataLoader:
+    return DataLoader(images, batch_size=batch_size, shuffle=shuffle, collate_fn=ImageBatch.collate)
+
+
+class _Writer(pl.Callback):
+    """Puts maps on disk one by one, `<index>.npy` float32: a category's need not fit memory."""
+
+    def __init__(self, model: str, folder: Path) -> None:
+        self._model, self._folder, self._written = model, folder, 0
+
+    def on_predict_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: ImageBatch, *_: Any
+    ) -> None:
+        if outputs.anomaly_map is None:
+            raise InputError(
+                f"detector.model={self._model}: scores whole images and gives no anomaly maps"
+            )
+        for scores in outputs.anomaly_map.float().cpu().numpy():
+            if not np.isfinite(scores).all():
+                raise InputError(
+                    f"detector.model={self._model}: its maps hold NaN or infinite values; train "
+                    "it longer, on more images, or with other detector.options"
+                )
+            np.save(self._folder / f"{self._written}.npy", scores)
+            self._written += 1
+
+
+class _Progress(pl.Callback):
+    """Logs each tenth of a training, to where stderr led before it was silenced."""
+
+    def __init__(self, model: str, terminal: TextIO) -> None:
+        self._model, self._terminal, self._told = model, terminal, 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
+    ) -> None:
+        total = trainer.estimated_stepping_batches
+        if trainer.global_step * 10 >= (self._told + 1) * total:
+            self._told = int(trainer.global_step * 10 // total)
+            with redirect_stderr(self._terminal):
+                log.info("%s: step %d of %d", self._model, trainer.global_step, total)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keeps the bars, tips and warnings of anomalib and what it uses from the terminal."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("anomalib", "lightning.pytorch", "lightning.fabric", "timm", "huggingface_hub")
+    ]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        nowhere = io.StringIO()
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextmanager
+def _explained(model: str) -> Iterator[None]:
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except InputError:
+        raise
+    except SystemExit as error:  # Lightning's answer to Ctrl-C, from when on it ignores the key
+        raise KeyboardInterrupt from error
+    except Exception as error:  # whatever a model makes of its options, its images or no network
+        reason = (str(error).strip().splitlines() or ["no reason given"])[0]
+        if isinstance(error, OSError):  # as URLError and the hub's errors are
+            raise InputError(
+                f"detector.model={model}: what it needs could not be fetched or read ({reason}); "
+                "go online once, or for a trial without pretrained weights set "
+                "+detector.options.pre_trained=false where the model has it; efficientad also "
+                "needs pictures of anything in +detector.options.imagenet_dir=…, draem in dtd_dir=…"
+            ) from error
+        raise InputError(
+            f"detector.model={model}: anomalib failed ({type(error).__name__}: {reason}); check "
+            "detector.options and detector.image_size (debug=true shows where)"
+        ) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)
+
+
+# Main element binarization in anomalib's pipelines ------------------------------------------------
+
+
+class MainElementPostProcessor(PostProcessor):
+    """MEBin with the release's semantics, for `Patchcore(post_processor=…)` and any other model.
+
+    The search range is that of a whole category: it is collected over the validation images and
+    stays fixed from then on, so that a mask does not depend on the batch its image came in. It is
+    saved with the model. As for the release, maps become integers 0 … 255 over the range of all
+    validation maps (reference section 1), and masks are eroded (section 2); with the test images
+    as validation images, which is anomalib's default, masks equal those of `mebin.binarize`.
+
+    A batch gets `pred_mask` and, beside anomalib's own fields, `element_counts` (n,) int64, the
+    number of main elements in each image, 0 for none, and `element_thresholds` (n,) int64, on the
+    scale 0 … 255. Scores, labels and the scaling of maps remain anomalib's.
+
+    Runs in Python (validate, test, predict, torch inference) on the device of the maps; counting
+    components cannot be exported to ONNX or OpenVINO.
+
+    Args:
+        step: distance between thresholds on the scale 0 … 255.
+        min_interval: successive thresholds that an equal count must hold to be stable.
+        erosion: side of the eroding square; 0 = no erosion.
+        **kwargs: of anomalib's `PostProcessor`.
+    """
+
+    # Of the validation maps; NaN before validation.
+    lowest_score: Tensor
+    lowest_peak: Tensor
+    highest_peak: Tensor
+
+    def __init__(
+        self, step: int = 4, min_interval: int = 4, erosion: int = 6, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.step, self.min_interval, self.erosion = step, min_interval, erosion
+        for name in ("lowest_score", "lowest_peak", "highest_peak"):
+            self.register_buffer(name, torch.tensor(float("nan")))
+        # Metrics gather over several devices; the buffers keep what they found.
+        self._lowest_score, self._lowest_peak = MinMetric(), MinMetric()
+        self._highest_peak = MaxMetric()
+
+    @property
+    def _checkpoint_config_keys(self) -> tuple[str, ...]:
+        return (*super()._checkpoint_config_keys, "step", "min_interval", "erosion")
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
+        if outputs.anomaly_map is not None:
+            peaks = outputs.anomaly_map.amax((-2, -1))
+            self._lowest_score.update(outputs.anomaly_map.amin())
+            self._lowest_peak.update(peaks)
+            self._highest_peak.update(peaks)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
+        for buffer, metric in (
+            (self.lowest_score, self._lowest_score),
+            (self.lowest_peak, self._lowest_peak),
+            (self.highest_peak, self._highest_peak),
+        ):
+            if metric.update_called:
+                buffer.copy_(metric.compute())
+                metric.reset()
+
+    def post_process_batch(self, batch: Any) -> None:
+        if self.enable_thresholding and batch.anomaly_map is not None:
+            found = self.main_elements(batch.anomaly_map)
+            batch.pred_mask = found.masks
+            batch.element_counts = found.counts
+            batch.element_thresholds = found.thresholds
+        super().post_process_batch(batch)
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        processed = super().forward(predictions)
+        maps = predictions.anomaly_map
+        if not self.enable_thresholding or maps is None:
+            return processed
+        masks = self.main_elements(maps.reshape(-1, *maps.shape[-2:])).masks
+        return processed._replace(pred_mask=masks.reshape(maps.shape))
+
+    def main_elements(self, maps: Tensor) -> Binarized:
+        """Binarize raw maps (n, h, w) over the range of the validation maps.
+
+        Raises:
+            InputError: there has been no validation.
+        """
+        if self.lowest_peak.isnan():
+            raise InputError(
+                "MainElementPostProcessor has no search range yet: it is that of the validation "
+                "images; call Engine.fit or Engine.validate with some before"
+            )
+        lo, hi = self._levels(torch.stack([self.lowest_peak, self.highest_peak])).tolist()
+        return binarize(
+            self._levels(maps),
+            lo,
+            hi,
+            step=self.step,
+            min_interval=self.min_interval,
+            erosion=self.erosion,
+        )
+
+    def _levels(self, scores: Tensor) -> Tensor:
+        """Scores as integers, uint8, rounded as those of the official maps are."""
+        lowest, highest = self.lowest_score.item(), self.highest_peak.item()
+        scale = TOP / (highest - lowest) if highest > lowest else 0.0
+        # The epsilon keeps the highest score at 255 where the product falls a hair short of it.
+        levels = (scores.as_subclass(Tensor).double() - lowest) * scale + 1e-9
+        return levels.clamp(0, TOP).to(torch.uint8)
+
+
+# A measure of maps --------------------------------------------------------------------------------
+
+
+def aupro(
+    maps: Iterable[NDArray[np.uint8]], masks: Iterable[NDArray | None], side: int = 256
+) -> float | None:
+    """Area under the per-region overlap curve up to a false positive rate of 0.3; 1 at best.
+
+    Maps and masks are read one after the other and compared at side × side, which takes about
+    60 bytes a pixel in the end: 0.6 GB for 150 images.
+
+    Args:
+        maps: of a category, (h, w) each, larger = more anomalous.
+        masks: their truth, (h, w) each, non-zero = defect; None for a defect-free image.
+        side: in pixels.
+
+    Returns:
+        None where no mask has a defect.
+    """
+    metric = AUPRO(fields=["anomaly_map", "gt_mask"])
+    metric.sync_on_compute = False  # under torchrun it would wait for processes that judge nothing
+    any_defect = False
+    for scores, mask in zip(maps, masks, strict=True):
+        truth = np.zeros((side, side), np.uint8)
+        if mask is not None:
+            # Any share of a pixel counts: a small defect must not vanish as its mask shrinks.
+            share = cv2.resize(
+                (mask != 0).astype(float), (side, side), interpolation=cv2.INTER_AREA
+            )
+            truth = (share > 0).astype(np.uint8)
+        any_defect |= bool(truth.any())
+        resized = cv2.resize(scores, (side, side), interpolation=cv2.INTER_LINEAR)
+        metric.update(
+            ImageBatch(
+                image=torch.empty(1, 3, 0, 0),  # not looked at
+                anomaly_map=torch.from_numpy(resized)[None],
+                gt_mask=torch.from_numpy(truth)[None],
+            )
+        )
+    return float(metric.compute()) if any_defect else None

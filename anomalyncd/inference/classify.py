@@ -1,0 +1,89 @@
+"""Regions → distributions over the novel classes → classes of regions and of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anomalyncd.config import FusionConfig
+from anomalyncd.errors import InputError
+from anomalyncd.inference import fusion
+from anomalyncd.models.model import Model
+from anomalyncd.training import augmentation
+from anomalyncd.types import Regions
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What regions and images were found to be; classes are 0 … K − 1."""
+
+    region_class: NDArray[np.int64]  # (n_regions,)
+    region_confidence: NDArray[np.float64]
+    image_class: NDArray[np.int64]  # (n_images,)
+    image_confidence: NDArray[np.float64]
+
+
+@torch.inference_mode()
+def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDArray[np.float64]:
+    """Classify regions from their evaluation view.
+
+    Args:
+        model: on the device to compute on.
+        regions: any number.
+        temperature: of the student.
+
+    Returns:
+        (n_heads, n, novel classes), each row a distribution.
+
+    Raises:
+        InputError: a probability is not finite.
+    """
+    device = next(model.parameters()).device
+    logits = []
+    for start in range(0, len(regions), model.forward_batch):
+        part = slice(start, start + model.forward_batch)
+        images = torch.from_numpy(np.array(regions.images[part])).to(device)
+        masks = torch.from_numpy(np.array(regions.masks[part])).to(device)
+        x, mask = augmentation.evaluation_view(images, masks, model.side, model.mean, model.std)
+        logits.append(model.heads.classify(model(x, mask)))
+    found = novel_probabilities(torch.cat(logits, dim=1), model.n_base, temperature)
+    broken = ~found.isfinite().all(dim=-1).all(dim=0)
+    if broken.any():
+        raise InputError(
+            f"{int(broken.sum())} of {len(broken)} regions have no finite probabilities; train "
+            "again with a lower fit.learning_rate, or check the backbone's weights"
+        )
+    return found.cpu().numpy()
+
+
+def novel_probabilities(logits: Tensor, n_base: int, temperature: float = 0.1) -> Tensor:
+    """(..., classes) logits → (..., novel classes): base entries set to 0 and renormalised."""
+    return (logits.double() / temperature)[..., n_base:].softmax(-1)
+
+
+def assign(
+    probabilities: NDArray[np.float64], regions: Regions, config: FusionConfig
+) -> Assignment:
+    """Classes of regions, and by fusion those of images.
+
+    Args:
+        probabilities: (n_regions, K) of the chosen head.
+        regions: in the same order.
+        config: how regions weigh in their image.
+    """
+    index = regions.image_index
+    match config.weighting:
+        case "area":
+            areas = regions.areas.astype(float)
+            if config.area_unit == "relative":
+                areas *= (1024 / regions.image_sizes.max(axis=1)[index]) ** 2
+            fused = fusion.fuse(probabilities, areas, index, config.temperature)
+        case "score":
+            fused = fusion.fuse_by_score(probabilities, regions.scores, index)
+        case _:
+            fused = fusion.fuse_by_average(probabilities, index)
+    return Assignment(probabilities.argmax(1), probabilities.max(1), fused.argmax(1), fused.max(1))

@@ -1,0 +1,215 @@
+"""Creating Vision Transformers, timm's and the package's own, and explaining it when that fails."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import timm
+import torch
+from huggingface_hub import constants as hub
+from timm.models import load_state_dict
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from anomalyncd.config import BackboneConfig
+from anomalyncd.errors import InputError
+from anomalyncd.models import embedded
+from anomalyncd.storage.cache import digest
+
+Source = Literal["package", "hub", "file", "random"]
+
+_RANDOM_SEED = 0  # an untrained backbone is the same in every run
+
+
+@dataclass(frozen=True)
+class Backbone:
+    vit: VisionTransformer
+    source: Source  # where the weights come from
+    # Of the weights as they are stored, which every CPU reads alike. In the network, position
+    # embeddings are resampled to its image size, and their last bits depend on the CPU's kernels.
+    weights_hash: str
+    mean: tuple[float, ...]  # per channel, of images in [0, 1], as the weights were trained
+    std: tuple[float, ...]
+
+
+def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
+    """Create the network at its side; position embeddings are resampled to it.
+
+    Args:
+        config: which network and weights.
+        key: where the configuration has it, for messages.
+
+    Raises:
+        InputError: no such network, one without a class token, a side that patches do not divide,
+            no weights file, weights that do not fit, or no way to the hub.
+    """
+    source: Source
+    path = weights_file(config, key)
+    if path is not None:
+        vit, source = _create(config, key, pretrained=False), "file"
+        weights_hash = _load_file(vit, path, config.name, key)
+    elif config.pretrained and config.name == embedded.NAME:
+        vit, source = _create(config, key, pretrained=False), "package"
+        weights_hash = embedded.load_weights(vit)
+    elif config.pretrained:
+        vit, source = _create(config, key, pretrained=True), "hub"
+        # At the image size that they were trained at, weights are loaded as they are stored.
+        native = cast(dict[str, Any], vit.pretrained_cfg)["input_size"][-1]
+        if native == config.side:
+            weights_hash = _hash_of(vit.state_dict())
+        else:
+            native_vit = _create(replace(config, side=native), key, pretrained=True)
+            weights_hash = _hash_of(native_vit.state_dict())
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_RANDOM_SEED)
+            vit, source = _create(config, key, pretrained=False), "random"
+        # Random numbers differ in their last bits between CPUs as well.
+        made_by = torch.__version__, timm.__version__
+        weights_hash = digest("random", config.name, _RANDOM_SEED, made_by)
+    trained_with = cast(dict[str, Any], vit.pretrained_cfg)
+    mean, std = tuple(trained_with["mean"]), tuple(trained_with["std"])
+    return Backbone(vit.eval(), source, weights_hash, mean, std)
+
+
+def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
+    """The file that the user gives weights in; None if they come from elsewhere.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if config.checkpoint is None:
+        return None
+    path = Path(config.checkpoint)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
+    return path
+
+
+def _hash_of(weights: Mapping[str, Any]) -> str:
+    """Hash names, shapes, types and values of all tensors; a file may hold other things too."""
+    found = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights.items()):
+        if not isinstance(tensor, Tensor):
+            continue
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        values = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(values.view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTransformer:
+    if config.name != embedded.NAME and not timm.is_model(config.name.partition(".")[0]):
+        close = ", ".join(timm.list_models(f"*{config.name[:12]}*")[:5])
+        raise InputError(
+            f"{key}.name={config.name}: timm knows no such model"
+            + (f"; close: {close}" if close else "; timm.list_models('vit*') lists them")
+        )
+    not_a_vit = InputError(
+        f"{key}.name={config.name}: not a Vision Transformer with a class token; "
+        "expected one such as vit_base_patch8_224.dino"
+    )
+    try:
+        with _no_waiting_for_the_hub() if pretrained else nullcontext():
+            vit = (
+                embedded.create(config.side)
+                if config.name == embedded.NAME
+                else timm.create_model(
+                    config.name, pretrained=pretrained, num_classes=0, img_size=config.side
+                )
+            )
+    except TypeError as error:  # the network has no img_size
+        raise not_a_vit from error
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise InputError(
+            f"{key}.name={config.name}: its weights could not be fetched from the hub "
+            f"({type(error).__name__}: {_first_line(error)}); give a local "
+            f"file with {key}.checkpoint=…, go online, or try the software without weights: "
+            "backbone=embedded, detector=musc_embedded"
+        ) from error
+    if not isinstance(vit, VisionTransformer):
+        raise not_a_vit
+    patch = vit.patch_embed.patch_size[0]
+    if config.side % patch:
+        raise InputError(
+            f"{key}.side={config.side}: {config.name} has patches of {patch} pixels; expected a "
+            f"multiple, such as {round(config.side / patch) * patch or patch}"
+        )
+    return vit
+
+
+@contextmanager
+def _no_waiting_for_the_hub() -> Iterator[None]:
+    """Where the hub is out of reach, take weights from its local cache or fail at once.
+
+    Its client would try again and again for two minutes. Behind a proxy nobody can tell.
+    """
+    was_offline = hub.HF_HUB_OFFLINE
+    if not getproxies():
+        address = urlsplit(hub.ENDPOINT)
+        try:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((address.hostname, port), timeout=5).close()
+        except OSError:
+            hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = was_offline
+
+
+def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
+    """Load a weights file; the hash of what it holds."""
+    stored = _read_weights(path)
+    weights_hash = _hash_of(stored)
+    try:
+        weights = checkpoint_filter_fn(stored, vit)
+        # Heads and other surplus of the file are fine; what the network lacks is not.
+        missing = vit.load_state_dict(weights, strict=False).missing_keys
+    except Exception as error:  # whatever torch or timm make of weights of another network
+        missing = [_first_line(error)]
+    if missing:
+        raise InputError(
+            f"{path}: these weights do not fit {name} ({missing[0]}); set {key}.name to the "
+            "network that they belong to"
+        )
+    return weights_hash
+
+
+def _read_weights(path: Path) -> dict[str, Any]:
+    """The tensors of a weights file by name; nothing else in it is ever loaded."""
+    try:
+        return load_state_dict(str(path), weights_only=True)
+    except PermissionError as error:
+        raise InputError(f"{path}: {error.strerror}; make this weights file readable") from error
+    except Exception as error:  # whatever safetensors, torch or timm make of it
+        # Recent versions of timm wrap torch's error, which names what it did not load.
+        for refusal in (error, error.__cause__):
+            if isinstance(refusal, UnpicklingError) and (
+                found := re.search(r"GLOBAL ([\w.]+)", str(refusal))
+            ):
+                raise InputError(
+                    f"{path}: holds more than tensors ({found[1]}); refused, because loading it "
+                    "could run code; save its state_dict alone, best as .safetensors"
+                ) from error
+        raise InputError(
+            f"{path}: cannot be read as weights ({_first_line(error)}); expected .safetensors or a "
+            "state_dict saved by torch; get the file again"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

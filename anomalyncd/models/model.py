@@ -1,0 +1,85 @@
+"""The whole network: masked image → class token → projection and head logits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from anomalyncd.config import AttentionConfig, FitConfig
+from anomalyncd.errors import InputError
+from anomalyncd.models.backbone import Backbone
+from anomalyncd.models.heads import Heads
+from anomalyncd.models.mask_guided_vit import MaskGuidedViT
+from anomalyncd.types import KeepPool, MaskOn
+
+
+class Model(nn.Module):
+    """The network of one run.
+
+    Attributes:
+        forward_batch: views that go through the frozen blocks together. Fewer take less memory on
+            the device, and change no more than last digits.
+    """
+
+    forward_batch = 64
+
+    def __init__(
+        self,
+        vit: MaskGuidedViT,
+        heads: Heads,
+        *,
+        n_base: int,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.vit = vit
+        self.heads = heads
+        self.n_base = n_base  # the first n_base classes are the base set's
+        self.mean = mean
+        self.std = std
+
+    @property
+    def side(self) -> int:
+        return self.vit.vit.patch_embed.img_size[0]
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        """(b, 3, h, w) views and their (b, 1, h, w) masks → (b, width) class tokens."""
+        return torch.cat([self.vit(x, mask) for x, mask in self.in_parts(images, masks)])
+
+    def in_parts(self, images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views and their masks, as many together as `forward_batch` allows."""
+        return zip(images.split(self.forward_batch), masks.split(self.forward_batch), strict=True)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.named_parameters() if p.requires_grad)
+
+    def frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return ((name, p) for name, p in self.named_parameters() if not p.requires_grad)
+
+
+def build(
+    backbone: Backbone, attention: AttentionConfig, fit: FitConfig, *, n_base: int, n_novel: int
+) -> Model:
+    """Put fresh heads on a backbone.
+
+    Raises:
+        InputError: the backbone or the attention settings do not suit masking.
+    """
+    try:
+        vit = MaskGuidedViT(
+            backbone.vit,
+            attention.masked_blocks,
+            cast(MaskOn, attention.mask_on),  # config.py has checked the words
+            keep_pool=cast(KeepPool, attention.keep_pool),
+            keep_threshold=attention.keep_threshold,
+        )
+    except ValueError as error:
+        raise InputError(f"backbone, attention: {error}") from error
+    heads = Heads(
+        vit.width, n_base + n_novel, n_heads=fit.heads, hidden=fit.hidden, bottleneck=fit.bottleneck
+    )
+    return Model(vit, heads, n_base=n_base, mean=backbone.mean, std=backbone.std)

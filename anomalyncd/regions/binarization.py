@@ -1,0 +1,62 @@
+"""From an anomaly map to the mask of its defects: MEBin, and the thresholds it is compared with.
+
+The ablation of the paper changes the threshold alone, so all erode by `mebin.erosion`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd.config import MebinConfig
+from anomalyncd.regions import mebin
+from anomalyncd.regions.mebin import TOP, Binarized
+
+
+def binarize_one(
+    anomaly_map: NDArray[np.uint8], lo: float, hi: float, config: MebinConfig
+) -> Binarized:
+    """Binarize one map by the method that `config` names.
+
+    - mebin: one threshold for each map, where its component count is stable.
+    - fixed: one for all maps, on the scale on which the category's lowest value is 0 and its
+      highest 1; 8-bit maps are on it already (reference section 1).
+    - otsu: one for each map, which best parts its own values in two.
+
+    Args:
+        anomaly_map: (h, w), normalised over its category.
+        lo: lower end of MEBin's search range.
+        hi: upper end of it.
+        config: method and settings.
+
+    Returns:
+        The mask; with a fixed threshold or Otsu's, every component of it counts as a main element.
+    """
+    match config.method:
+        case "fixed":
+            threshold = math.floor(config.threshold * TOP)
+        case "otsu":
+            threshold = _otsu(anomaly_map)
+        case _:
+            return mebin.binarize_one(
+                anomaly_map,
+                lo,
+                hi,
+                step=config.step,
+                min_interval=config.min_interval,
+                erosion=config.erosion,
+            )
+    square = np.ones((max(config.erosion, 1),) * 2, np.uint8)  # of side 1: nothing is eroded
+    mask = cv2.erode((anomaly_map > threshold).astype(np.uint8), square)
+    count = cv2.connectedComponents(mask, connectivity=8)[0] - 1  # the background is one
+    return Binarized(mask.view(np.bool_), threshold, count)
+
+
+def _otsu(anomaly_map: NDArray[np.uint8]) -> int:
+    """The level above which a pixel is foreground; a constant map, which has no two parts: TOP."""
+    if anomaly_map.min() == anomaly_map.max():
+        return TOP
+    return int(cv2.threshold(anomaly_map, 0, TOP, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0])

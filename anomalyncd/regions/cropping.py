@@ -1,0 +1,252 @@
+"""Images → packed regions on disk: each image is decoded once, none is held.
+
+Novel images are cut around the main elements of their anomaly maps, base images around their truth
+masks, by the same cropper.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar, cast
+
+import cv2
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from anomalyncd.config import MebinConfig, RegionsConfig
+from anomalyncd.data.images import read_image, read_mask
+from anomalyncd.detectors.map_store import StoredMaps
+from anomalyncd.errors import InputError
+from anomalyncd.regions import mebin
+from anomalyncd.regions.binarization import binarize_one
+from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
+from anomalyncd.storage.cache import Cache, digest_files
+from anomalyncd.types import Box, Fit, Regions, Sample
+
+_IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
+# Part of the cache key: raise the number when the same input gives other regions.
+_VERSIONS = [2, PIL.__version__, cv2.__version__]
+_BASE_COMPONENTS = 1  # boxes beyond the largest that a base image may give
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The regions of the unlabelled images, and how their main elements were found."""
+
+    regions: Regions
+    search_range: tuple[float, float]  # levels of the 8-bit maps
+    thresholds: NDArray  # (n_images,), levels of the 8-bit maps
+    counts: NDArray[np.int64]  # (n_images,), main elements; 0 = looks defect-free
+
+
+@dataclass(frozen=True)
+class _ImageCut:
+    size: tuple[int, int]  # height, width
+    boxes: list[Box]
+    crops: list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]  # image, mask, area
+    scores: list[float]
+    threshold: float = 0.0
+    count: int = 0
+
+
+def stored_side(side: int) -> int:
+    """Side of a stored region: 8/7 of a view's, so that random crops have room (256 for 224)."""
+    return round(side * 8 / 7)
+
+
+def cut_novel(
+    samples: Sequence[Sample],
+    maps: StoredMaps,
+    mebin_config: MebinConfig,
+    config: RegionsConfig,
+    side: int,
+    cache: Cache,
+) -> Cut:
+    """Cut the unlabelled images around the main elements of their maps.
+
+    Raises:
+        InputError: an image is unreadable, or a map has another aspect ratio than its image.
+    """
+
+    def build(folder: Path) -> None:
+        given = mebin_config.search_range
+        lo, hi = (given[0], given[1]) if given else mebin.search_range(maps)
+
+        def cut_image(index: int) -> _ImageCut:
+            sample, anomaly_map = samples[index], maps[index]
+            image = read_image(sample.image)
+            height, width = image.shape[:2]
+            _require_same_aspect(sample, anomaly_map.shape, (height, width))
+            found = binarize_one(anomaly_map, lo, hi, mebin_config)
+            mask = _resize_mask(found.mask, height, width)
+            if config.full_mask == "empty" and mask.all():
+                mask = np.zeros_like(mask)
+            boxes = _boxes(mask, found.count, config)
+            box_scores = score_boxes(anomaly_map, boxes, lo, hi, (height, width))
+            crops = _crops(image, mask, boxes, side, config)
+            scores = box_scores.tolist()
+            return _ImageCut(
+                (height, width), boxes, crops, scores, float(found.threshold), found.count
+            )
+
+        cuts = _in_parallel(cut_image, range(len(samples)))
+        table = _pack(cuts, folder)
+        (folder / _INDEX).write_text(json.dumps({**table, "search_range": (float(lo), float(hi))}))
+
+    key = [
+        _VERSIONS,
+        digest_files(sample.image for sample in samples),
+        maps.folder.name,
+        asdict(mebin_config),
+        asdict(config),
+        side,
+    ]
+    folder = cache.entry("regions", key, build)
+    table = json.loads((folder / _INDEX).read_text())
+    lo, hi = table["search_range"]
+    return Cut(
+        _open(folder, side),
+        search_range=(lo, hi),
+        thresholds=np.array(table["thresholds"]),
+        counts=np.array(table["counts"], np.int64),
+    )
+
+
+def cut_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache: Cache) -> Regions:
+    """Cut the base set around its truth masks, at most two regions an image (reference section 4).
+
+    Raises:
+        InputError: an image or mask is unreadable, or they differ in size.
+    """
+
+    def build(folder: Path) -> None:
+        def cut_image(sample: Sample) -> _ImageCut:
+            assert sample.truth_mask is not None  # catalog.load_base saw to it
+            image, truth = read_image(sample.image), read_mask(sample.truth_mask)
+            if image.shape[:2] != truth.shape:
+                raise InputError(
+                    f"{sample.truth_mask}: a mask of {truth.shape[1]} × {truth.shape[0]} pixels "
+                    f"for an image of {image.shape[1]} × {image.shape[0]}; expected the same size"
+                )
+            if not truth.any():
+                raise InputError(
+                    f"{sample.truth_mask}: an empty mask; a base image needs its defect marked"
+                )
+            mask = truth * np.uint8(255)
+            boxes = _boxes(mask, _BASE_COMPONENTS, config)
+            crops = _crops(image, mask, boxes, side, config)
+            return _ImageCut(truth.shape, boxes, crops, scores=[1.0] * len(boxes))
+
+        table = _pack(_in_parallel(cut_image, samples), folder)
+        (folder / _INDEX).write_text(json.dumps(table))
+
+    files = [path for sample in samples for path in (sample.image, sample.truth_mask) if path]
+    key = [_VERSIONS, digest_files(files), asdict(config), side]
+    return _open(cache.entry("base-regions", key, build), side)
+
+
+def _boxes(mask: NDArray[np.uint8], count: int, config: RegionsConfig) -> list[Box]:
+    return find_boxes(
+        mask,
+        count,
+        padding=config.padding,
+        min_size=config.min_size,
+        merge_distance=config.merge_distance,
+    )
+
+
+def _crops(
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    boxes: list[Box],
+    side: int,
+    config: RegionsConfig,
+) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
+    fit = cast(Fit, config.fit)  # config.py has checked the word
+    return [crop(image, mask, box, stored_side(side), fit) for box in boxes]
+
+
+def _resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.uint8]:
+    levels = mask.astype(np.uint8) * np.uint8(255)
+    return np.asarray(cv2.resize(levels, (width, height), interpolation=cv2.INTER_NEAREST))
+
+
+def _require_same_aspect(
+    sample: Sample, of_map: tuple[int, ...], of_image: tuple[int, int]
+) -> None:
+    """A map covers its whole image: in proportion, or squeezed to a square as most detectors do."""
+    (h, w), (height, width) = of_map, of_image
+    off = abs(h * width - w * height) / max(height, width)  # in map pixels
+    if h != w and off > 2:
+        raise InputError(
+            f"the anomaly map of {sample.id} ({sample.image}) is {w} × {h} for an image of "
+            f"{width} × {height}: expected the same aspect ratio, or a square that covers all of it"
+        )
+
+
+def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map in order on all cores, holding only a few results at a time (decoding and MEBin release
+    the interpreter lock)."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    workers = len(allowed) or os.cpu_count() or 1
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # else OpenCV's own threads compete with these
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) > workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+            cv2.setNumThreads(threads)
+
+
+def _pack(cuts: Iterator[_ImageCut], folder: Path) -> dict[str, list]:
+    """Append every crop to two files of raw bytes; what is small comes back as columns."""
+    columns = ("image_index", "boxes", "areas", "scores", "sizes", "thresholds", "counts")
+    table: dict[str, list] = {column: [] for column in columns}
+    with (folder / _IMAGES).open("wb") as images, (folder / _MASKS).open("wb") as masks:
+        for index, cut in enumerate(cuts):
+            table["sizes"].append(cut.size)
+            table["thresholds"].append(cut.threshold)
+            table["counts"].append(cut.count)
+            for box, score, (image, mask, area) in zip(
+                cut.boxes, cut.scores, cut.crops, strict=True
+            ):
+                images.write(image.tobytes())
+                masks.write(mask.tobytes())
+                table["image_index"].append(index)
+                table["boxes"].append(box)
+                table["areas"].append(area)
+                table["scores"].append(score)
+    return table
+
+
+def _open(folder: Path, side: int) -> Regions:
+    table = json.loads((folder / _INDEX).read_text())
+    n, s = len(table["areas"]), stored_side(side)
+    return Regions(
+        images=np.memmap(folder / _IMAGES, np.uint8, mode="r", shape=(n, s, s, 3)),
+        masks=np.memmap(folder / _MASKS, np.uint8, mode="r", shape=(n, s, s)),
+        image_index=np.array(table["image_index"], np.int64),
+        boxes=np.array(table["boxes"], np.int64),
+        areas=np.array(table["areas"], np.int64),
+        scores=np.array(table["scores"], float),
+        image_sizes=np.array(table["sizes"], np.int64),
+        name=folder.name,
+    )

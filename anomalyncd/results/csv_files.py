@@ -1,0 +1,127 @@
+"""predictions.csv and regions.csv: every decision in a form for other programs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd.inference.classify import Assignment
+from anomalyncd.regions.cropping import Cut
+from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.jobs import Job
+from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
+
+
+def write_predictions(
+    path: Path,
+    samples: Sequence[Sample],
+    cut: Cut,
+    found: Assignment,
+    class_names: Sequence[str],
+    labels: Labels | None,
+) -> None:
+    """One row per image."""
+    regions = cut.regions
+    scores = np.zeros(len(samples))
+    np.maximum.at(scores, regions.image_index, regions.scores)
+    targets = labels.targets if labels else np.full(len(samples), UNLABELLED)
+    columns = "id image class class_name confidence true_class anomaly_score regions main_elements"
+    rows = (
+        [s.id, s.image, c, class_names[c], f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
+        for s, c, p, t, a, n, m, th in zip(
+            samples,
+            found.image_class,
+            found.image_confidence,
+            targets,
+            scores,
+            np.bincount(regions.image_index, minlength=len(samples)),
+            cut.counts,
+            cut.thresholds,
+            strict=True,
+        )
+    )
+    _write(path, [*columns.split(), "threshold"], rows)
+
+
+def write_regions(
+    path: Path,
+    samples: Sequence[Sample],
+    regions: Regions,
+    found: Assignment,
+    class_names: Sequence[str],
+    labels: Labels | None,
+    targets: NDArray[np.int64] | None,
+) -> None:
+    """One row per region; boxes in pixels of the image, right and bottom exclusive."""
+    columns = (
+        "region id left top right bottom area anomaly_score class class_name confidence true_class"
+    )
+    rows = (
+        [
+            number,
+            samples[i].id,
+            *box,
+            area,
+            f"{a:.4f}",
+            c,
+            class_names[c],
+            f"{p:.4f}",
+            _name(labels, t),
+        ]
+        for number, i, box, area, a, c, p, t in zip(
+            range(len(regions)),
+            regions.image_index,
+            regions.boxes,
+            regions.areas,
+            regions.scores,
+            found.region_class,
+            found.region_confidence,
+            targets if targets is not None else np.full(len(regions), UNLABELLED),
+            strict=True,
+        )
+    )
+    _write(path, columns.split(), rows)
+
+
+def write_sweep(path: Path, runs: Sequence[Job]) -> None:
+    """One row per finished run of a sweep."""
+    scores = {f"image_{name}": name for name in ("nmi", "ari", "f1")}
+    others = ("region_nmi", "region_ari", "region_f1", "image_auroc", "pixel_auroc", "aupro")
+    scores |= {name: name for name in others}
+    rows = (
+        [
+            run.name,
+            run.settings["dataset"]["kind"],
+            run.settings["category"],
+            run.detector,
+            run.settings["seed"],
+            run.settings.get("evaluation", {}).get("region_labels", "mask"),
+            *(run.scores.get(name, "") for name in scores.values()),
+        ]
+        for run in runs
+    )
+    _write(
+        path,
+        ["folder", "dataset", "category", "detector", "seed", "region_labels", *scores],
+        rows,
+    )
+
+
+def _name(labels: Labels | None, target: int) -> str:
+    return labels.classes[target] if labels and target != UNLABELLED else ""
+
+
+def _write(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    # surrogateescape: a file name that is no valid Unicode goes out as the bytes that it is
+    with (
+        written_whole(path) as draft,
+        draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)

@@ -1,0 +1,319 @@
+"""What a run found, as one self-contained web page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalyncd.results.overlay import colour_map, heat_overlay, normalise, outline, region_heat
+from anomalyncd.storage.atomic import written_whole
+from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, Fit, Labels, Regions, Sample
+
+MAX_TILES = 500
+TILE_SIDE = 160  # pixels; the page shows some 110, or more on a fine or a narrow screen
+MAX_JPEG_BYTES = 12_000  # per tile: 500 of them, in base64, stay below 8 MB
+FIRST_TILES, LAST_TILES = 10, 5  # of a class, always in sight; those between them are folded
+MAX_MIXED = 40
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the report shows. K = number of discovered classes."""
+
+    title: str
+    subtitle: str
+    warnings: tuple[str, ...]  # shown loudly, on top
+    notes: tuple[str, ...]  # quiet facts
+    metrics: dict[str, Any]  # as in metrics.json; of it only mebin.search_range is required
+    config_yaml: str
+    samples: tuple[Sample, ...]
+    labels: Labels | None
+    regions: Regions
+    region_targets: NDArray[np.int64] | None  # (n_regions,), true classes; None without labels
+    maps: AnomalyMaps
+    region_class: NDArray[np.int64]  # (n_regions,), 0..K-1
+    region_confidence: NDArray[np.floating]  # (n_regions,)
+    image_class: NDArray[np.int64]  # (n_samples,), 0..K-1
+    image_confidence: NDArray[np.floating]  # (n_samples,)
+    class_names: tuple[str, ...]  # (K,)
+    matching: NDArray[np.int64]  # (K,), index into labels.classes; -1 = matched to none
+    fit: Fit  # how regions that are not square were stored
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One region of a contact sheet."""
+
+    id: str
+    number: int  # the region's row in regions.csv
+    confidence: float
+    whole: bool  # nothing was segmented: the region is the whole image
+    truth: str | None
+    right: bool
+    picture: str  # JPEG in base64: the region with its outline, and beside it the heat map
+
+
+@dataclass(frozen=True)
+class DiscoveredClass:
+    """One discovered class and its contact sheet."""
+
+    index: int  # 0..K-1
+    name: str
+    match: str | None  # the true class it was matched to
+    normal: bool
+    images: int
+    regions: int
+    confidence: float | None  # median over its images
+    labelled: int  # regions whose true class is known,
+    right: int  # and those of them where it is the match
+    first: list[Tile]  # most confident first, all the way through
+    between: list[Tile]
+    last: list[Tile]
+    left_out: int  # regions that the page has no tile for
+
+
+@dataclass(frozen=True)
+class ConfusionRow:
+    """The labelled images of one true class."""
+
+    name: str
+    counts: list[int]  # per column
+    matched: int | None  # the column matched to this class
+    recall: float | None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """True classes against discovered classes, these in matched order."""
+
+    columns: list[int]
+    rows: list[ConfusionRow]
+    precision: list[float | None]  # per column
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """An image whose regions fall into several kinds of defect."""
+
+    id: str
+    kinds: list[tuple[int, int]]  # discovered class, number of regions
+    decision: int
+    truth: str | None
+
+
+def write_report(path: Path, findings: Findings) -> None:
+    """Write the page to `path` in one step: a reader sees the old page or the new, never a part.
+
+    At most `MAX_TILES` regions and the maps of their images are read.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["duration"] = _duration
+    page = environment.get_template("report.html.j2").stream(
+        f=findings,
+        labelled=int((_targets(findings) != UNLABELLED).sum()),
+        classes=_classes(findings),
+        confusion=_confusion(findings),
+        mixed=_mixed(findings),
+        max_mixed=MAX_MIXED,
+        heat_colours=[f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))],
+    )
+    page.enable_buffering(64)
+    with written_whole(path) as draft:
+        # A file name that is no valid Unicode must not cost the user the page.
+        page.dump(str(draft), encoding="utf-8", errors="replace")
+
+
+def _targets(f: Findings) -> NDArray[np.int64]:
+    """True class per image, all UNLABELLED where there are no labels: (n_samples,)."""
+    return f.labels.targets if f.labels else np.full(len(f.samples), UNLABELLED)
+
+
+def _class_name(f: Findings, target: int) -> str | None:
+    return f.labels.classes[target] if f.labels and target >= 0 else None
+
+
+def _is_normal(f: Findings) -> NDArray[np.bool_]:
+    """Which discovered classes stand for the defect-free one, as far as labels tell: (K,)."""
+    if f.labels is None or f.labels.normal is None:
+        return np.zeros(len(f.matching), np.bool_)
+    return np.equal(f.matching, f.labels.normal)
+
+
+def _matched_order(f: Findings) -> list[int]:
+    """Discovered classes in the order of their true classes, those matched to none last."""
+    return sorted(range(len(f.matching)), key=lambda k: (f.matching[k] < 0, f.matching[k], k))
+
+
+def _classes(f: Findings) -> list[DiscoveredClass]:
+    targets = f.region_targets
+    if targets is None:
+        targets = np.full(len(f.regions), UNLABELLED)
+    right = (targets != UNLABELLED) & (targets == f.matching[f.region_class])
+    by_confidence = np.argsort(-f.region_confidence, kind="stable")
+    members = [by_confidence[f.region_class[by_confidence] == k] for k in range(len(f.matching))]
+    quota = _quota([len(m) for m in members])
+    # Of a class that is too large for the page: its most and its least confident regions.
+    shown = [
+        m if len(m) <= quota else np.r_[m[: (quota + 1) // 2], m[len(m) - quota // 2 :]]
+        for m in members
+    ]
+    pictures = _pictures(f, np.sort(np.concatenate(shown)).tolist())
+    normal = _is_normal(f)
+
+    classes = []
+    for k in _matched_order(f):
+        tiles = [
+            Tile(
+                id=f.samples[f.regions.image_index[r]].id,
+                number=r,
+                confidence=float(f.region_confidence[r]),
+                whole=bool(f.regions.areas[r] == 0),
+                truth=_class_name(f, targets[r]),
+                right=bool(right[r]),
+                picture=pictures[r],
+            )
+            for r in shown[k].tolist()
+        ]
+        folds = len(tiles) > FIRST_TILES + LAST_TILES
+        cuts = (FIRST_TILES, len(tiles) - LAST_TILES) if folds else (len(tiles), len(tiles))
+        in_class = f.image_class == k
+        classes.append(
+            DiscoveredClass(
+                index=k,
+                name=f.class_names[k],
+                match=_class_name(f, f.matching[k]),
+                normal=bool(normal[k]),
+                images=int(in_class.sum()),
+                regions=len(members[k]),
+                confidence=float(np.median(f.image_confidence[in_class]))
+                if in_class.any()
+                else None,
+                labelled=int((targets[members[k]] != UNLABELLED).sum()),
+                right=int(right[members[k]].sum()),
+                first=tiles[: cuts[0]],
+                between=tiles[cuts[0] : cuts[1]],
+                last=tiles[cuts[1] :],
+                left_out=len(members[k]) - len(tiles),
+            )
+        )
+    return classes
+
+
+def _quota(sizes: list[int]) -> int:
+    """The largest number of tiles per class that keeps the page within `MAX_TILES`.
+
+    What small classes leave unused goes to the large ones.
+    """
+    room, quota = MAX_TILES, MAX_TILES
+    for used, size in enumerate(sorted(sizes)):
+        quota = room // (len(sizes) - used)
+        if size > quota:
+            break
+        room -= size
+    return quota
+
+
+def _pictures(f: Findings, shown: list[int]) -> dict[int, str]:
+    """Draw the regions `shown`, ascending: so each map is read once and the arrays forwards."""
+    side = f.regions.images.shape[1]
+    low, high = f.metrics["mebin"]["search_range"]
+    pictures = {}
+    image, heat = -1, np.empty((0, 0), np.float32)
+    for r in shown:
+        if f.regions.image_index[r] != image:
+            image = int(f.regions.image_index[r])
+            heat = normalise(f.maps[image], low, high)
+        region = np.asarray(f.regions.images[r])
+        box = Box(*f.regions.boxes[r].tolist())
+        image_size = (int(f.regions.image_sizes[image][0]), int(f.regions.image_sizes[image][1]))
+        line = outline(region, np.asarray(f.regions.masks[r]), max(round(side / TILE_SIDE), 1))
+        warm = heat_overlay(_tile(region), region_heat(heat, box, image_size, TILE_SIDE, f.fit))
+        pictures[r] = base64.b64encode(_jpeg(np.hstack([_tile(line), warm]))).decode()
+    return pictures
+
+
+def _tile(region: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(region).resize((TILE_SIDE, TILE_SIDE)))
+
+
+def _jpeg(picture: NDArray[np.uint8]) -> bytes:
+    """As good as `MAX_JPEG_BYTES` allow; only noise and very rough textures fall below 85."""
+    for quality in (85, 70, 55, 40, 25):
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, "JPEG", quality=quality, optimize=True)
+        if buffer.tell() <= MAX_JPEG_BYTES:
+            break
+    return buffer.getvalue()
+
+
+def _confusion(f: Findings) -> Confusion | None:
+    if f.labels is None:
+        return None
+    matched = {int(true): k for k, true in enumerate(f.matching) if true >= 0}
+    columns = _matched_order(f)
+    counts = np.zeros((len(f.labels.classes), len(f.matching)), np.int64)
+    known = f.labels.targets != UNLABELLED
+    np.add.at(counts, (f.labels.targets[known], f.image_class[known]), 1)
+    rows = [
+        ConfusionRow(
+            name=name,
+            counts=counts[true, columns].tolist(),
+            matched=columns.index(matched[true]) if true in matched else None,
+            recall=_ratio(counts[true, matched[true]] if true in matched else 0, counts[true]),
+        )
+        for true, name in enumerate(f.labels.classes)
+    ]
+    precision = [
+        _ratio(counts[f.matching[k], k], counts[:, k]) if f.matching[k] >= 0 else None
+        for k in columns
+    ]
+    return Confusion(columns, rows, precision)
+
+
+def _ratio(part: int, whole: NDArray[np.int64]) -> float | None:
+    total = int(whole.sum())
+    return int(part) / total if total else None
+
+
+def _mixed(f: Findings) -> list[Mixed]:
+    targets, defect = _targets(f), ~_is_normal(f)
+    counts = np.zeros((len(f.samples), len(f.matching)), np.int64)
+    np.add.at(counts, (f.regions.image_index, f.region_class), 1)
+    several = ((counts > 0) & defect).sum(1) > 1
+    return [
+        Mixed(
+            id=f.samples[i].id,
+            kinds=[
+                (int(k), int(counts[i, k]))
+                for k in np.argsort(-counts[i], kind="stable")
+                if counts[i, k] and defect[k]
+            ],
+            decision=int(f.image_class[i]),
+            truth=_class_name(f, targets[i]),
+        )
+        for i in np.flatnonzero(several)
+    ]
+
+
+def _duration(seconds: float) -> str:
+    """Seconds for people: 0.42 s, 12.3 s, 3 min 20 s, 1 h 05 min."""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"

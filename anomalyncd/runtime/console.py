@@ -1,0 +1,175 @@
+"""What a run says: on the terminal for a person, in a log file for later."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from anomalyncd.storage.jobs import Job
+from anomalyncd.storage.run_record import Metrics
+
+log = logging.getLogger("anomalyncd")
+terminal = Console(stderr=True)
+
+
+def printable(text: str) -> str:
+    r"""What others named, for a terminal: it would obey control characters, so `\x1b` is shown.
+
+    Escaped is what Unicode calls control, format (also those that turn the direction of writing),
+    surrogate, private or unassigned, and all that ends a line.
+    """
+    return "".join(
+        sign
+        if sign.isprintable() or unicodedata.category(sign) == "Zs"
+        else sign.encode("unicode_escape").decode("ascii")
+        for sign in text
+    )
+
+
+class _TerminalHandler(logging.Handler):
+    """One line a message, above a running progress bar, never broken inside a path."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = "bold yellow" if record.levelno >= logging.WARNING else ""
+        terminal.print(Text(printable(record.getMessage()), style), soft_wrap=True)
+
+
+class _OneLine(logging.Formatter):
+    """One line a message, and after it a traceback if there is one."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+
+@contextmanager
+def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
+    """Log to a file, if one is given, and to the terminal, where quiet leaves errors alone."""
+    to_terminal = _TerminalHandler(logging.ERROR if quiet else logging.INFO)
+    before = log.level, log.propagate, logging.raiseExceptions
+    log.setLevel(logging.DEBUG)
+    logging.raiseExceptions = False  # a full disk stops the run, with one message, not the log
+    log.propagate = False
+    handlers: list[logging.Handler] = [to_terminal]
+    if path is not None:
+        to_file = logging.FileHandler(path, encoding="utf-8")
+        to_file.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s"))
+        handlers.append(to_file)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+        level, log.propagate, logging.raiseExceptions = before
+        log.setLevel(level)
+
+
+def say(message: str) -> None:
+    """Tell the person at the terminal something that no log needs."""
+    terminal.print(Text(printable(message)), soft_wrap=True)
+
+
+@contextmanager
+def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
+    """A bar with the time left; yields a function to be told how much is done and a word on it."""
+    columns = (
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        TextColumn("{task.fields[word]}"),
+    )
+    with Progress(
+        *columns, console=terminal, disable=quiet or not terminal.is_terminal, transient=True
+    ) as bar:
+        task = bar.add_task(title, total=total, word="")
+        yield lambda done, word: bar.update(task, completed=done, word=word)
+
+
+class Fifths:
+    """Says when another fifth of something is done, which is worth a line where no bar is drawn."""
+
+    def __init__(self, share: float = 0.0) -> None:
+        self._told = int(5 * share)
+
+    def another(self, share: float) -> bool:
+        before, self._told = self._told, int(5 * share)
+        return self._told > before
+
+
+def show_sweep(results: list[Job], failures: list[str]) -> None:
+    """Print the finished jobs of a sweep as one table, and why others failed."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("product", "detector"):
+        table.add_column(name, overflow="fold")
+    for name in ("seed", "NMI", "ARI", "F1", "I-AUROC", "P-AUROC", "AUPRO"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for job in results:
+        shown = ("nmi", "ari", "f1", "image_auroc", "pixel_auroc", "aupro")
+        numbers = [job.scores.get(key) for key in shown]
+        table.add_row(
+            Text(printable(f"{job.settings['dataset']['kind']}/{job.settings['category']}")),
+            Text(printable(job.detector)),
+            str(job.settings["seed"]),
+            *("–" if number is None else f"{number:.3f}" for number in numbers),
+        )
+    out = Console(highlight=False)
+    if not out.is_terminal:  # a file's lines may be as long as they need
+        out.width = 120
+    out.print(table)
+    for failure in failures:
+        out.print(Text(f"failed: {printable(failure)}"), soft_wrap=True)
+
+
+def show_detection(quality: Mapping[str, float | None]) -> None:
+    """Print how good the anomaly maps and their masks are, as far as it is known."""
+    names = {
+        **{"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"},
+        **{"fpr": "image FPR", "fnr": "image FNR"},
+    }
+    known = {key: quality.get(key) for key in names}
+    told = [f"{names[key]} {value:.3f}" for key, value in known.items() if value is not None]
+    if told:
+        Console(highlight=False).print(f"Anomaly maps: {', '.join(told)}")
+
+
+def show_result(folder: Path, metrics: Metrics) -> None:
+    """Print a finished run's scores and where to look next, to stdout, also in quiet mode."""
+    out = Console(highlight=False)
+    table = Table()
+    table.add_column(Text(printable(f"{metrics.dataset} / {metrics.category}")))
+    for name in ("NMI", "ARI", "F1"):
+        table.add_column(name, justify="right")
+    by_image = metrics.region_labels == "image"
+    region = "region (its image's class)" if by_image else "region"
+    for name, prefix in (("image", ""), (region, "region_")):
+        of_level = [metrics.scores.get(prefix + key) for key in ("nmi", "ari", "f1")]
+        if None not in of_level:
+            table.add_row(name, *(f"{score:.3f}" for score in of_level))
+    if table.row_count:
+        out.print(table)
+    else:
+        out.print("No labels, so no scores; the report shows the classes that were found.")
+    show_detection(metrics.scores)
+    out.print(Text(f"Report: {printable(str(folder / 'report.html'))}"), soft_wrap=True)

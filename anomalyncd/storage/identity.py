@@ -1,0 +1,82 @@
+"""What a run is identified by: the settings that its results follow from, and inputs by content."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from anomalyncd.storage.cache import digest_files
+from anomalyncd.types import Dataset
+
+_RESOURCES = ("memory_gb", "forward_batch")  # decide how fast, and whether at all
+_PATHS = ("path", "checkpoint")
+_SHOWN = 3  # names per kind of change
+
+# Of each role ("image", "truth mask", …) the files by a name that does not say where they lie …
+Files = Mapping[str, Mapping[str, Path]]
+Digests = dict[str, dict[str, str]]  # … and by content
+
+
+def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings without those of resources, and with every spelling of a path as one.
+
+    Args:
+        settings: nested, as the configuration is. What a model or a detector of the user's own
+            gets as `options` is left as it is.
+    """
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in _RESOURCES:
+            continue
+        if isinstance(value, Mapping) and key != "options":
+            value = result_settings(value)
+        elif key in _PATHS and isinstance(value, str):
+            value = os.path.realpath(value)
+        found[key] = value
+    return found
+
+
+def digests(files: Files) -> Digests:
+    """Hash each file's content.
+
+    Raises:
+        InputError: a file cannot be read.
+    """
+    return {
+        role: dict(zip(named, digest_files(named.values()), strict=True))
+        for role, named in files.items()
+    }
+
+
+def files_of(dataset: Dataset, role: str = "") -> dict[str, dict[str, Path]]:
+    """Images and truth masks by the samples' names; `role` goes before, as in "base image"."""
+    masks = {sample.id: sample.truth_mask for sample in dataset.samples}
+    return {
+        f"{role}image": {sample.id: sample.image for sample in dataset.samples},
+        f"{role}truth mask": {name: path for name, path in masks.items() if path is not None},
+    }
+
+
+def difference(before: Digests, now: Digests) -> str:
+    """Say how inputs differ: "2 images changed (a, b), 1 truth mask removed (c)"; "" if equal."""
+    told = []
+    for role in {**before, **now}:
+        old, new = before.get(role, {}), now.get(role, {})
+        changes = {
+            "changed": [name for name in new if name in old and old[name] != new[name]],
+            "added": [name for name in new if name not in old],
+            "removed": [name for name in old if name not in new],
+        }
+        for change, names in changes.items():
+            if names:
+                shown = ", ".join(_printable(name) for name in names[:_SHOWN])
+                more = ", …" if len(names) > _SHOWN else ""
+                plural = "s" if len(names) > 1 else ""
+                told.append(f"{len(names)} {_printable(role)}{plural} {change} ({shown}{more})")
+    return ", ".join(told)
+
+
+def _printable(name: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)

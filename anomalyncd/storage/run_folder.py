@@ -1,0 +1,180 @@
+"""Where a run keeps its results: a folder that follows from what the run computes.
+
+So jobs never collide, a finished run is recognised, and a broken one finds what it had done.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from anomalyncd.config import Config
+from anomalyncd.errors import InputError
+from anomalyncd.storage.atomic import archive, written_whole
+from anomalyncd.storage.cache import digest
+from anomalyncd.storage.identity import Digests, result_settings
+from anomalyncd.storage.run_record import METRICS, PROGRESS, read_metrics
+
+# What a run computes does not depend on these: where, how it is shown, with how much memory.
+NON_RESULT_KEYS = (
+    *("tracker", "device", "forward_batch", "output_root", "cache_root", "max_megapixels"),
+    *("rerun", "quiet", "debug"),
+)
+
+_INPUTS = "inputs.json"
+
+
+class RunFolder:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def of(cls, config: Config) -> RunFolder:
+        """<output_root>/<dataset>/<category>/<detector>/<backbone>-<base>-<hash>/seed-<n>"""
+        settings = {k: v for k, v in asdict(config).items() if k not in NON_RESULT_KEYS}
+        seed = settings.pop("seed")
+        variant = (
+            f"{config.backbone.name}-{config.base.kind}-{digest(result_settings(settings))[:8]}"
+        )
+        parts = [config.dataset.kind, config.category, config.detector.label, variant]
+        return cls(Path(config.output_root, *map(_folder_name, parts), f"seed-{seed}"))
+
+    @property
+    def finished(self) -> bool:
+        return (self.root / METRICS).exists()  # written last
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """All figures of a finished run.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            return read_metrics(self.root / METRICS)[1]
+        except InputError as error:
+            raise InputError(
+                f"{error}; rerun=true sets this folder aside and computes it again"
+            ) from error
+
+    @property
+    def inputs(self) -> Digests | None:
+        """What the run is computed from; None if that is not on record."""
+        try:
+            found = json.loads((self.root / _INPUTS).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        known = isinstance(found, dict) and all(isinstance(d, dict) for d in found.values())
+        return found if known else None
+
+    def note_inputs(self, inputs: Digests) -> None:
+        """Put on record what the run is computed from."""
+        self.write_text(_INPUTS, json.dumps(inputs, indent=1))  # in ASCII: names may be no Unicode
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    @property
+    def _lock(self) -> Path:
+        return self.root.with_name(f".{self.root.name}.lock")
+
+    @property
+    def is_held(self) -> bool:
+        """A process computes the run now, here or on another machine that shares the disk."""
+        return is_locked(self._lock)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the run for one process at a time, whether its folder is there or not.
+
+        Raises:
+            InputError: its place cannot be written, or another process holds it.
+        """
+        lock = FileLock(self._lock, timeout=1)  # who only looks at the lock lets go at once
+        try:
+            self.root.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise InputError(
+                f"{self.root}: another process computes this run; wait for it, or change a setting"
+            ) from None
+        except OSError as error:
+            raise InputError(
+                f"{self.root}: cannot be written ({error.strerror}); set output_root=… elsewhere"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def create(self) -> None:
+        """Make the folder, if an earlier try has not."""
+        self.root.mkdir(exist_ok=True)
+
+    def note_progress(self, **progress: Any) -> None:
+        """Say how far the run is, for other processes: the fields of `run_record.Progress`."""
+        self.write_json(PROGRESS, {**progress, "at": time.time()})
+
+    def finish(self, metrics: dict[str, Any]) -> None:
+        """Write what makes the run finished."""
+        self.write_json(METRICS, metrics)
+        (self.root / PROGRESS).unlink(missing_ok=True)
+
+    def set_aside(self) -> Path | None:
+        """Rename the folder, if there is one, so that computing again loses nothing.
+
+        Returns:
+            Its new path; None if there was none.
+        """
+        return archive(self.root)
+
+    def write_text(self, name: str, text: str) -> None:
+        with written_whole(self.root / name) as draft:
+            draft.write_text(text, encoding="utf-8", newline="")
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def is_locked(path: Path) -> bool:
+    """Another process holds this lock; its kernel lets go of it, however the process ends.
+
+    It is only looked at: taking it would empty a file that happens to have its name.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+            return False
+    except (OSError, ValueError):
+        return False
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return _is_locked_on_windows(path)
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
+
+
+def _is_locked_on_windows(path: Path) -> bool:
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except (Timeout, OSError):
+        return True
+
+
+def _folder_name(name: str) -> str:
+    """A name that every file system takes; no slashes, colons or dots at the ends."""
+    return re.sub(r"[^\w+.=-]+", "_", name).strip("._") or "_"

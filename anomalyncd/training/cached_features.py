@@ -1,0 +1,247 @@
+"""Class tokens from a bank: each region's views go through the frozen trunk once.
+
+A run draws two of a region's M views wherever the published way makes two new ones. Only what the
+last block's class token can see is kept: the class token and the patches under the mask. So a step
+costs the last block and the heads, and the trunk's cost no longer depends on the epochs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anomalyncd.errors import InputError
+from anomalyncd.models.mask_guided_vit import padded
+from anomalyncd.models.model import Model
+from anomalyncd.runtime import devices
+from anomalyncd.runtime.versions import versions
+from anomalyncd.storage.cache import digest
+from anomalyncd.training.augmentation import draw_parameters, training_views
+from anomalyncd.training.training_set import Pixels, TrainingSet
+
+log = logging.getLogger(__name__)
+
+# Views that are drawn together and kept or lost together. It is no setting: another number draws
+# other views. How many pass the network together, and so its memory, is `Model.forward_batch`.
+GROUP = 64
+
+_DIGEST = 16  # bytes
+
+
+class Bank:
+    """Trunk tokens of M views of every region, in half precision, packed one after the other.
+
+    They lie in a file that is mapped into memory: the system keeps it there while there is room.
+    A GPU with room for it takes it whole.
+    """
+
+    def __init__(self, model: Model, tokens: Tensor, counts: Tensor, views: int) -> None:
+        """
+        Args:
+            model: whose last block reads the bank.
+            tokens: (total, width) float16, region after region, view after view.
+            counts: (regions · views,) tokens of each view, on the CPU.
+            views: M.
+        """
+        self.model, self.views = model, views
+        self.tokens, self.counts = tokens, counts
+        self.starts = counts.cumsum(0) - counts
+
+    @classmethod
+    def fill(
+        cls,
+        model: Model,
+        data: TrainingSet,
+        views: int,
+        seed: int,
+        folder: Path,
+        *,
+        fingerprint: str,
+        on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
+    ) -> Bank:
+        """Make all views and run the trunk on them, or go on where a killed process has ended.
+
+        Args:
+            model: with its frozen trunk, on the device to compute on.
+            data: the regions.
+            views: M, of each region.
+            seed: of the views.
+            folder: of the bank's files, which is the caller's to remove.
+            fingerprint: of regions and frozen weights. What was made of others, or with other
+                settings, is made from scratch.
+            on_views: told how many views are done, of how many, and how many of them an earlier
+                process had done.
+
+        Raises:
+            InputError: the disk is full, or a token does not fit half precision.
+        """
+        device = next(model.parameters()).device
+        pixels = Pixels(data, device)
+        stream = torch.Generator().manual_seed(seed)
+        groups = torch.arange(len(data) * views).split(GROUP)
+        total, done = len(data) * views, 0
+        try:
+            made_of = _made_of(model, fingerprint, views, seed)
+            files = _Files(folder, made_of, model.vit.width)
+            kept = files.keep([len(group) for group in groups])
+            going_on = f", {kept} of them before" if kept else ""
+            log.info("%d views go through the frozen blocks%s", total, going_on)
+            for group in groups:
+                drawn = draw_parameters(len(group), data.side - model.side, stream)
+                done += len(group)
+                if done > kept:  # those kept are drawn too: the others are the same for it
+                    images, masks = pixels.rows(group // views)
+                    x, mask = training_views(
+                        images, masks, model.side, model.mean, model.std, drawn
+                    )
+                    seen = [_seen(model, *part) for part in model.in_parts(x, mask)]
+                    files.append(*(torch.cat(part) for part in zip(*seen, strict=True)))
+                    on_views(done, total, kept)
+            tokens, counts = (torch.from_numpy(array) for array in files.mapped())
+        except OSError as error:
+            raise InputError(
+                f"{folder}: the bank cannot be kept ({error.strerror}); give it room, take fewer "
+                "fit.views, or use fit.trunk=exact"
+            ) from error
+        if devices.has_room(device, tokens.nbytes):
+            tokens = tokens.to(device)
+        return cls(model, tokens, counts, views)
+
+    def close(self) -> None:
+        """Let go of the file: some systems remove none that is mapped."""
+        self.tokens = self.tokens.new_empty(0)
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove a bank's files, or what there is of them."""
+        if folder.is_file():  # as an earlier version kept it
+            folder.unlink()
+        _label(folder).unlink(missing_ok=True)  # first: without it, what is left is no bank
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def class_tokens(self, order: Tensor, stream: torch.Generator) -> Tensor:
+        """Class tokens of two different views of each region: (2b, width), view 1 of all first.
+
+        Args:
+            order: (b,) regions.
+            stream: draws the views.
+        """
+        drawn = torch.rand(len(order), self.views, generator=stream).topk(2).indices.T  # (2, b)
+        rows = (order * self.views + drawn).flatten()
+        found = torch.stack([self.starts[rows], self.counts[rows]])
+        longest = int(found[1].max())
+        starts, counts = devices.moved(found, self.tokens.device)
+        tokens, visible = padded(self.tokens, counts, starts, longest)
+        device = next(self.model.parameters()).device
+        tokens, visible = (devices.moved(t, device) for t in (tokens, visible))
+        return self.model.vit.describe(tokens.float(), visible)
+
+
+def _label(folder: Path) -> Path:
+    return folder / "made_of"
+
+
+class _Files:
+    """A bank on disk, which grows by whole groups of views, whenever its process is killed.
+
+    Each group's digest is written after its tokens and counts. After a power cut a file may have
+    its full length and zeros in it: what its digest does not prove is made again.
+    """
+
+    def __init__(self, folder: Path, made_of: str, width: int) -> None:
+        """
+        Args:
+            folder: made here, or left by a killed process.
+            made_of: what is in it must have been made of this, else it is removed.
+            width: of a token.
+        """
+        self.tokens, self.counts = folder / "tokens.f16", folder / "counts.i64"
+        self.digests = folder / "digests"
+        self.width = width
+        label = _label(folder)
+        files = (self.tokens, self.counts, self.digests)
+        whole = all(path.is_file() for path in (label, *files))
+        if not whole or label.read_bytes() != made_of.encode():
+            Bank.remove(folder)
+            folder.mkdir(exist_ok=True)
+            for file in files:
+                file.write_bytes(b"")
+            label.write_text(made_of, encoding="utf-8")
+
+    def keep(self, groups: Sequence[int]) -> int:
+        """Cut off what is not of a whole group, and say how many views are left.
+
+        Args:
+            groups: how many views are written at a time.
+        """
+        counts, digests = self.counts.read_bytes(), self.digests.read_bytes()
+        there = self.tokens.stat().st_size
+        tokens = np.memmap(self.tokens, np.uint8, mode="r") if there else np.empty(0, np.uint8)
+        views = size = number = 0
+        for group in groups:
+            of_views = counts[8 * views : 8 * (views + group)]
+            if len(of_views) < 8 * group:
+                break
+            end = size + 2 * self.width * int(np.frombuffer(of_views, np.int64).sum())
+            known = digests[_DIGEST * number : _DIGEST * (number + 1)]
+            if not size < end <= there or _digest(tokens[size:end].data, of_views) != known:
+                break
+            views, size, number = views + group, end, number + 1
+        del tokens  # some systems cut no file that is mapped
+        os.truncate(self.digests, _DIGEST * number)
+        os.truncate(self.counts, 8 * views)
+        os.truncate(self.tokens, size)
+        return views
+
+    def append(self, tokens: Tensor, counts: Tensor) -> None:
+        """Add a group: (total, width) tokens of views of (b,) counts each."""
+        parts = [values.cpu().numpy().tobytes() for values in (tokens.half(), counts)]
+        for path, content in zip(
+            (self.tokens, self.counts, self.digests), (*parts, _digest(*parts)), strict=True
+        ):
+            with path.open("ab") as file:
+                file.write(content)
+
+    def mapped(self) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+        """All tokens, (total, width), on disk, and all counts."""
+        counts = np.fromfile(self.counts, np.int64)
+        shape = (int(counts.sum()), self.width)
+        # "r+", because a private map counts as memory that must be there, though nothing is written
+        return np.memmap(self.tokens, np.float16, mode="r+", shape=shape), counts
+
+
+def _digest(tokens: bytes | memoryview, counts: bytes) -> bytes:
+    found = hashlib.blake2b(tokens, digest_size=_DIGEST)
+    found.update(counts)
+    return found.digest()
+
+
+def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """What the last block's class token sees of views: packed tokens, and how many of each."""
+    tokens, counts = model.vit.seen_tokens(images, model.vit.visible_keys(masks))
+    largest = float(tokens.abs().max())
+    if not math.isfinite(largest):
+        raise InputError(
+            "the frozen blocks give numbers that are not finite; check the backbone's weights"
+        )
+    if largest > torch.finfo(torch.float16).max:
+        raise InputError(
+            "fit.trunk=bank: this backbone's tokens do not fit half precision; use fit.trunk=exact"
+        )
+    return tokens, counts
+
+
+def _made_of(model: Model, fingerprint: str, views: int, seed: int) -> str:
+    vit = model.vit
+    masking = [vit.first_masked, vit.mask_on, vit.keep_pool, vit.keep_threshold]
+    return digest(fingerprint, views, seed, GROUP, masking, str(vit.precision), versions())

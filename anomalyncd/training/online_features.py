@@ -1,0 +1,41 @@
+"""Class tokens as published: fresh views of every region go through the whole network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from anomalyncd.models.model import Model
+from anomalyncd.runtime.distributed import World
+from anomalyncd.training.augmentation import draw_parameters, training_views
+from anomalyncd.training.training_set import Pixels
+
+
+@dataclass(frozen=True)
+class FreshViews:
+    model: Model
+    pixels: Pixels
+    world: World
+
+    def class_tokens(self, order: Tensor, stream: torch.Generator) -> Tensor:
+        """Two views' class tokens: (2b, width), view 1 of all regions first.
+
+        Args:
+            order: (b,) regions, ascending.
+            stream: of the views. Every process draws all of them, and works on its share.
+        """
+        mine = self.world.share(len(order))
+        images, masks = self.pixels.rows(order[mine])
+        model = self.model
+        views = []
+        for _ in range(2):
+            drawn = draw_parameters(len(order), self.pixels.data.side - model.side, stream)
+            views.append(
+                training_views(images, masks, model.side, model.mean, model.std, drawn.rows(mine))
+            )
+        features = model(torch.cat([x for x, _ in views]), torch.cat([m for _, m in views]))
+        # (view, region, width) → regions of all processes → (view, region, width)
+        by_region = features.unflatten(0, (2, -1)).transpose(0, 1)
+        return self.world.gather(by_region, len(order)).transpose(0, 1).flatten(0, 1)

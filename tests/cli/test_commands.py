@@ -1,0 +1,82 @@
+"""The commands that the README shows, from another folder, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for kind in ("good", "dent"):
+        for i in range(4):
+            image = rng.integers(90, 100, (64, 64, 3)).astype(np.uint8)
+            if kind == "dent":
+                image[20:40, 8 * i : 8 * i + 24] = 240
+            path = tmp_path / "photos" / kind / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    return tmp_path / "photos"
+
+
+def command(folder: Path, script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / script), *arguments], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path: Path) -> None:
+    product = ["dataset=folder", "dataset.path=photos"]
+    told = command(
+        tmp_path,
+        "scripts/anomaly_maps.py",
+        *product,
+        "detector=musc_descriptors",
+        "cache_root=made",
+    )
+    assert "image AUROC" in told
+    maps = next(line for line in told.splitlines() if line.startswith("Maps: ")).split()[1]
+    assert (tmp_path / maps / "photos" / "dent" / "0.png").is_file()
+
+    told = command(
+        tmp_path,
+        "train.py",
+        *(*product, f"detector.path={maps}", "backbone=vit_tiny_untrained", "backbone.side=32"),
+        *("fit.epochs=1", "fit.hidden=16", "tracker=none", "quiet=true"),
+    )
+    report = tmp_path / told.splitlines()[-1].removeprefix("Report: ")
+    assert report.is_file()
+    assert (tmp_path / "outputs" / "folder" / "photos").is_dir()
+
+    told = command(
+        tmp_path,
+        "predict.py",
+        *(f"run={report.parent}", "path=photos", f"detector.path={maps}"),
+    )
+    assert told.strip() == f"Predictions: {report.parent / 'predictions'}"
+    assert len((report.parent / "predictions" / "predictions.csv").read_text().splitlines()) == 9
+
+
+def test_benchmark_runs(tmp_path: Path) -> None:
+    table = command(
+        *(tmp_path, "scripts/benchmark.py", "--tiny", "--threads", "1", "--json", "rows.json"),
+        *("mebin", "cropping", "views", "trunk", "trunk_small_8", "step", "step_small_8"),
+        *("epoch", "run", "category", "prediction"),
+    )
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    for start in ("mebin", "cropping", "views", "trunk", "step", "epoch", "run", "prediction"):
+        assert any(row["name"].startswith(start) for row in rows), table
+    for row in rows:
+        assert row["ratio"] == pytest.approx(row["plain"] / row["ours"])
+        assert row["of_limit"] is None or row["of_limit"] > 0

@@ -1,0 +1,183 @@
+"""What the person who mistyped something is told."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from anomalyncd.cli import entry, override_errors
+from anomalyncd.config import Config, PredictConfig
+from anomalyncd.errors import InputError
+from tests.helpers.runs import command
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+entry.register_schemas()
+
+
+def told(*overrides: str, script: str = "train") -> str:
+    """What is said of a command line, as `entry` would say it."""
+    try:
+        with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+            entry.validated(compose(script, list(overrides)))
+    except InputError as error:
+        return str(error)
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        return override_errors.explained(error, Config if script == "train" else PredictConfig)
+    return ""
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("datasett=mvtec", "datasett: there is no such setting; did you mean dataset?"),
+        ("fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean fit.epochs?"),
+        ("epochs=3", "did you mean fit.epochs or detector.epochs?"),
+        ("step=2", "step: there is no such setting; did you mean mebin.step?"),
+        ("path=x", "did you mean dataset.path, base.path or detector.path?"),
+        ("experimnt=x", "did you mean experiment?"),
+        ("nothing.like=it", "nothing: there is no such setting; anomalyncd/config.py explains all"),
+        ("+fit.foo=1", "fit.foo: there is no such setting; anomalyncd/config.py explains all"),
+        ("+fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean fit.epochs?"),
+        ("+foo=1", "foo: there is no such setting"),
+        ("+detector.backbone.foo=1", "detector.backbone.foo: there is no such setting"),
+        ("detector.path=x", "detector.path: is a setting of detector=files; choose that"),
+        ("dataset=mvtecc", "no such option; did you mean mvtec? there are demo, folder, mtd or"),
+        ("+experiment=mvtec_musc", "experiment: has a value already, so it needs no +"),
+        ("+fit.epochs=3", "fit.epochs: has a value already, so it needs no +"),
+        ("fit.epochs=abc", "fit.epochs=abc: Value 'abc' of type 'str' could not be converted"),
+        ("seed=1,2", "seed=1,2: several values; add -m to run one after the other"),
+        ("seed", "seed: expected key=value"),
+        ("category=Größe", "inner quotes"),
+        ("category=${nowhere}", "Interpolation key 'nowhere' not found"),
+        ("~fit.foo", "Could not delete from config. 'fit.foo' does not exist."),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
+    found = told(override)
+    assert message in found
+    assert "\n" not in found
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("fit.epochs=3", "fit: there is no such setting; anomalyncd/config.py explains all"),
+        ("seed=1", "seed: there is no such setting"),
+        ("dataset=folder", "dataset: there is no such setting"),
+        ("detector.model=x", "detector.model: is a setting of detector=anomalib"),
+        ("pathh=x", "did you mean path"),
+        ("run=x", "not set: detector.path, path; add detector.path=… path=…"),
+    ],
+)
+def test_predict_knows_its_own_settings(override: str, message: str) -> None:
+    assert message in told(override, script="predict")
+
+
+def test_a_dictionary_of_ones_own_wants_a_plus() -> None:
+    needed = "detector.options.size: a name of your own needs a +: +detector.options.size=…"
+    assert told("detector=patchcore", "detector.options.size=3") == needed
+
+
+def test_a_dictionary_takes_keys_of_its_own() -> None:
+    assert told("detector=patchcore", "+detector.options.num_neighbors=3") == ""
+
+
+def test_groups_without_a_schema_are_known() -> None:
+    there = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    settings = {"dataset", "base", "detector", "backbone", "tracker"}
+    assert there == {*override_errors.GROUPS} | settings
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"], ["seed=1,2", "--multirun"]])
+def test_a_command_with_a_mistyped_key_ends_with_one_line(sweep: list[str]) -> None:
+    done = command(*sweep, "fit.epohcs=3")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "error: fit.epohcs: there is no such setting; did you mean fit.epochs? "
+        "anomalyncd/config.py explains all"
+    ]
+
+
+# Sends Ctrl-C to itself at the moment that it is told: in an import, or where a function is called.
+INTERRUPTED = """
+import os, runpy, signal, sys
+script, moment, *arguments = sys.argv[1:]
+
+class AtImport:
+    def find_spec(self, name, *_):
+        if name == moment:
+            os.kill(os.getpid(), signal.SIGINT)
+
+def at_call(*_, **__):
+    os.kill(os.getpid(), signal.SIGINT)
+
+if ":" in moment:
+    import importlib
+    module, _, path = moment.partition(":")
+    owner, _, function = path.rpartition(".")
+    setattr(getattr(importlib.import_module(module), owner), function, at_call)
+else:
+    sys.meta_path.insert(0, AtImport())
+sys.argv = [script, *arguments]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "moment", "arguments"),
+    [
+        ("train.py", "hydra", []),
+        ("train.py", "omegaconf.errors", []),
+        ("predict.py", "hydra", []),
+        ("scripts/anomaly_maps.py", "hydra", []),
+        ("scripts/status.py", "rich.live", ["outputs"]),
+        ("scripts/table.py", "rich.text", ["outputs"]),
+        ("train.py", "hydra._internal.hydra:Hydra.compose_config", []),
+        ("train.py", "anomalyncd.config", []),
+        ("train.py", "hydra._internal.hydra:Hydra.compose_config", ["-m", "seed=1,2"]),
+        ("train.py", "hydra.core.override_parser.overrides_parser:OverridesParser.create", ["-m"]),
+        ("train.py", "anomalyncd.experiment", []),
+    ],
+)
+def test_an_interrupt_is_one_line_at_any_time(
+    script: str, moment: str, arguments: list[str], tmp_path: Path
+) -> None:
+    root = CONFIGS.parent
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(root / script), moment, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.split("\n") == [
+        "",
+        "Interrupted; run the same command again: stages done and epochs kept are not lost.",
+        "",
+    ]
+    assert done.returncode == 130
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sweep", [["hydra.run.dir={}"], ["-m", "seed=1,2", "hydra.sweep.dir={}"]])
+def test_a_folder_that_cannot_be_made_is_one_line(sweep: list[str], tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    place = tmp_path / "taken" / "below"
+    done = command(*(override.format(place) for override in sweep))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"error: {place}: Not a directory; hydra.run.dir and hydra.sweep.dir need folders that "
+        "can be written, or leave them out"
+    ]
+
+
+def test_hydra_tells_all_to_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert "Traceback" in command("fit.epohcs=3").stderr

@@ -1,0 +1,124 @@
+"""Maps are judged against labels and truth masks, once for all runs on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from anomalyncd.detectors import map_store
+from anomalyncd.detectors.files import FilesDetector
+from anomalyncd.evaluation import map_quality
+from anomalyncd.storage.cache import Cache
+from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    """A good image and a scratched one, whose maps say so."""
+    samples = []
+    for number, name in enumerate(("good/0", "scratch/1")):
+        defect = np.zeros((32, 32), np.uint8)
+        defect[8:16, 8:24] = 255 * number
+        for folder in ("images", "masks", "maps"):
+            path = tmp_path / folder / f"{name}.png"
+            path.parent.mkdir(parents=True)
+            cv2.imwrite(str(path), defect // 2 if folder == "maps" else defect)
+        mask = tmp_path / "masks" / f"{name}.png" if number else None
+        samples.append(Sample(name, tmp_path / "images" / f"{name}.png", mask))
+    return Dataset(tuple(samples), Labels(("good", "scratch"), np.array([0, 1]), normal=0))
+
+
+def judge(root: Path, dataset: Dataset) -> dict[str, float | None]:
+    cache = Cache(root / "cache")
+    detector = FilesDetector(str(root / "maps"), "c")
+    stored = map_store.collect(detector, dataset, "c", cache, settings={})
+    return map_quality.judge_maps(dataset, stored, cache)
+
+
+def test_perfect_maps_are_judged_so(tmp_path: Path, dataset: Dataset) -> None:
+    assert judge(tmp_path, dataset) == pytest.approx(
+        {"image_auroc": 1, "pixel_auroc": 1, "aupro": 1}, abs=1e-3
+    )
+
+
+def test_maps_are_judged_once(
+    tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = judge(tmp_path, dataset)
+    monkeypatch.delattr(map_quality, "_judge_maps")
+    assert judge(tmp_path, dataset) == first
+
+
+@pytest.mark.parametrize("changed", ["map", "mask"])
+def test_another_map_or_mask_is_judged_anew(tmp_path: Path, dataset: Dataset, changed: str) -> None:
+    first = judge(tmp_path, dataset)
+    elsewhere = np.zeros((32, 32), np.uint8)
+    elsewhere[24:, :8] = 255
+    cv2.imwrite(str(tmp_path / f"{changed}s" / "scratch" / "1.png"), elsewhere)
+    second = judge(tmp_path, dataset)
+    assert first["pixel_auroc"] is not None and second["pixel_auroc"] is not None
+    assert second["pixel_auroc"] < 0.9 < first["pixel_auroc"]
+
+
+@pytest.mark.parametrize(("covered", "defective"), [(1, False), (2, True), (4, True)])
+def test_a_pixel_of_the_map_is_defective_that_the_mask_covers_by_half(
+    tmp_path: Path, covered: int, defective: bool
+) -> None:
+    """The mask is twice as fine as the map: four of its pixels lie under one of the map's."""
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:6, 4:6].flat[:covered] = 255
+    mask[10:12, 10:12] = 255
+    scores = np.zeros((8, 8), np.uint8)
+    scores[2, 2], scores[5, 5] = 100, 200
+    for place, pixels in {"images/1": mask, "masks/1": mask, "maps/hole/1": scores}.items():
+        path = tmp_path / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), pixels)
+    sample = Sample("hole/1", tmp_path / "images" / "1.png", tmp_path / "masks" / "1.png")
+    labels = Labels(("good", "hole"), np.array([1]), normal=0)
+    found = judge(tmp_path, Dataset((sample,), labels))
+    # if (2, 2) is defective both score above all others; else only (5, 5), which still does
+    assert found["pixel_auroc"] == 1
+    scores[2, 2] = 0  # a miss if the pixel counts as defective, else rightly low
+    cv2.imwrite(str(tmp_path / "maps" / "hole" / "1.png"), scores)
+    found = judge(tmp_path, Dataset((sample,), labels))
+    assert found["pixel_auroc"] == pytest.approx(0.75 if defective else 1)
+
+
+def test_unscored_images_and_defects_without_a_mask_are_left_out(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    """The third image is not scored, the fourth has a defect that no mask shows."""
+    for name in ("combined/2", "scratch/3"):
+        wrong = np.full((32, 32), 77 if name == "combined/2" else 0, np.uint8)
+        path = tmp_path / "maps" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), wrong)
+    image = dataset.samples[0].image
+    samples = (*dataset.samples, Sample("combined/2", image), Sample("scratch/3", image))
+    targets = np.array([0, 1, UNLABELLED, 1])
+    found = judge(tmp_path, Dataset(samples, Labels(("good", "scratch"), targets, normal=0)))
+    assert found["pixel_auroc"] == 1
+    assert found["image_auroc"] == pytest.approx(0.75)  # its map ties with the good one's
+
+
+def test_without_labels_or_a_normal_class_nothing_is_judged(
+    tmp_path: Path, dataset: Dataset
+) -> None:
+    nothing = {"image_auroc": None, "pixel_auroc": None, "aupro": None}
+    labels = Labels(("dent", "scratch"), np.array([0, 1]), normal=None)
+    for unknown in (None, labels):
+        found = Dataset(dataset.samples, unknown)
+        assert judge(tmp_path, found) == nothing
+        assert map_quality.judge_binarization(found, np.array([1, 0])) == {"fpr": None, "fnr": None}
+
+
+def test_an_image_with_a_main_element_counts_as_found(dataset: Dataset) -> None:
+    targets = np.array([0, 0, 1, UNLABELLED])
+    judged = Dataset(dataset.samples, Labels(("good", "scratch"), targets, normal=0))
+    found = map_quality.judge_binarization(judged, np.array([1, 0, 0, 9]))
+    assert found == {"fpr": 0.5, "fnr": 1.0}
+    assert map_quality.judge_binarization(judged, np.array([0, 0, 1, 0])) == {"fpr": 0, "fnr": 0}

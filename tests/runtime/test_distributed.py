@@ -1,0 +1,62 @@
+"""Several processes learn what one learns."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anomalyncd.config import FitConfig
+from anomalyncd.models.checkpoint import TrainingState
+from anomalyncd.runtime.distributed import ALONE, World, started, together
+from anomalyncd.training import train
+from tests.helpers.training import CPU, small_model, training_set
+
+CONFIG = FitConfig(epochs=2, batch_size=5, learning_rate=0.05)
+
+
+@given(st.integers(1, 40), st.integers(1, 6))
+def test_shares_cover_every_row_in_order(n: int, size: int) -> None:
+    rows = torch.cat([World(rank, size).share(n) for rank in range(size)])
+    assert rows[:n].tolist() == list(range(n)) and (rows[n:] == n - 1).all()
+
+
+def train_small(folder: Path, world: World = ALONE) -> None:
+    """Train a small model and keep its history and its weights."""
+    model = small_model()
+    state = TrainingState(folder / f"state-{world.size}", "data")
+    history = train.fit(
+        model, training_set(), CONFIG, seed=1, state=state, on_epoch=lambda *_: None, world=world
+    )
+    weights = torch.cat([p.detach().flatten() for _, p in model.trainable()])
+    np.savez(folder / f"{world.size}-{world.rank}.npz", history=history, weights=weights)
+
+
+def one_of_two(rank: int, folder: Path, port: int) -> None:
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as environment:
+        for key, value in {"RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}.items():
+            environment.setenv(key, str(value))
+        environment.setenv("MASTER_ADDR", "127.0.0.1")
+        world = started()
+        with together(world, CPU):
+            train_small(folder, world)
+
+
+def test_two_processes_have_the_losses_of_one(tmp_path: Path) -> None:
+    train_small(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(one_of_two, (tmp_path, port), nprocs=2)
+    alone = np.load(tmp_path / "1-0.npz")
+    for rank in range(2):
+        found = np.load(tmp_path / f"2-{rank}.npz")
+        np.testing.assert_allclose(found["history"], alone["history"], rtol=1e-5)
+        np.testing.assert_allclose(found["weights"], alone["weights"], rtol=1e-4, atol=1e-6)

@@ -1,0 +1,68 @@
+"""Where a run keeps its results follows from what it computes, and from nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from anomalyncd.storage.run_folder import RunFolder, is_locked
+from tests.helpers.runs import composed
+
+SETTINGS = ["detector=musc_embedded", "output_root=out", "cache_root=cache"]
+
+
+def place(*overrides: str) -> Path:
+    return RunFolder.of(composed([*SETTINGS, *overrides])).root
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("fit.epochs=3", "fit.trunk=exact", "fusion.weighting=score", "mebin.step=5"),
+        *("regions.padding=0.2", "attention.masked_blocks=3", "backbone.side=64"),
+        *("novel_classes=3", "dataset.seed=1", "base.seed=1", "detector.stages=2", "seed=1"),
+        *("category=other", "base=none"),
+    ],
+)
+def test_what_changes_the_result_changes_the_folder(override: str) -> None:
+    assert place(override) != place()
+
+
+@pytest.mark.parametrize("override", ["tracker=none", "device=cpu", "quiet=true", "rerun=true"])
+def test_what_does_not_change_the_result_does_not_change_the_folder(override: str) -> None:
+    assert place(override) == place()
+
+
+def test_a_folder_is_named_by_what_a_person_looks_for() -> None:
+    parts = place("seed=5", "category='a b+.'").parts
+    assert parts[:4] == ("out", "demo", "a_b+", "musc-embedded")
+    assert parts[4].startswith("embedded-demo-")
+    assert parts[5] == "seed-5"
+
+
+def test_a_folder_is_set_aside_under_the_next_free_name(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "seed-1")
+    folder.set_aside()  # nothing is there: no error
+    for number in (1, 2):
+        folder.create()
+        folder.write_text("note.txt", str(number))
+        folder.set_aside()
+        assert (tmp_path / f"seed-1.old-{number}" / "note.txt").read_text() == str(number)
+    assert not folder.root.exists()
+
+
+def test_a_run_is_finished_by_its_metrics_and_held_by_its_lock(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "seed-1")
+    assert not folder.is_held and not is_locked(tmp_path / "absent")
+    with folder.held():
+        assert folder.is_held
+        folder.create()
+        folder.note_progress(stage="fit", done=1)
+        assert folder.progress.items() >= {"stage": "fit", "done": 1}.items()
+        assert folder.progress["at"] > 0
+        assert not folder.finished
+        folder.finish({"seed": 1})
+    assert not folder.is_held
+    assert folder.finished and folder.metrics == {"seed": 1}
+    assert folder.progress == {}

@@ -1,0 +1,296 @@
+"""The bank: what it keeps is what fresh views would give."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from anomalyncd.config import FitConfig
+from anomalyncd.errors import InputError
+from anomalyncd.inference.classify import classify
+from anomalyncd.models.checkpoint import TrainingState
+from anomalyncd.models.mask_guided_vit import MaskGuidedViT
+from anomalyncd.models.model import Model
+from anomalyncd.runtime.distributed import ALONE
+from anomalyncd.training import cached_features as bank_module
+from anomalyncd.training import train
+from anomalyncd.training.augmentation import draw_parameters, training_views
+from anomalyncd.training.cached_features import Bank, _Files
+from anomalyncd.training.online_features import FreshViews
+from anomalyncd.training.training_set import Pixels
+from anomalyncd.types import MaskOn
+from tests.helpers.training import CPU, small_model, training_set
+
+VIEWS = 3
+
+
+def fill(
+    folder: Path,
+    model: Model | None = None,
+    *,
+    views: int = VIEWS,
+    seed: int = 5,
+    fingerprint: str = "data",
+    on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
+) -> Bank:
+    model = model or small_model()
+    return Bank.fill(
+        *(model, training_set(), views, seed, folder),
+        fingerprint=fingerprint,
+        on_views=on_views,
+    )
+
+
+def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+    """The views that a bank with seed 5 is made of."""
+    pixels, stream = Pixels(training_set(), CPU), torch.Generator().manual_seed(5)
+    images, masks = pixels.rows(torch.arange(16).repeat_interleave(VIEWS))
+    drawn = draw_parameters(len(images), images.shape[1] - model.side, stream)
+    return training_views(images, masks, model.side, model.mean, model.std, drawn)
+
+
+@pytest.mark.parametrize("mask_on", ["class_token", "all_tokens", "patch_tokens", "none"])
+def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_path: Path) -> None:
+    model = small_model()
+    model.vit.mask_on = mask_on
+    bank = fill(tmp_path / "bank", model)
+    x, masks = banked_views(model)
+    every_view = model(x, masks).unflatten(0, (-1, VIEWS))  # (16, 3, width)
+    order = torch.tensor([2, 2, 9, 15])
+    features = bank.class_tokens(order, torch.Generator().manual_seed(0)).unflatten(0, (2, -1))
+    distance = (features[:, :, None] - every_view[order]).abs().amax(-1)  # (2, 4, 3)
+    found = distance.min(-1)
+    assert (found.values < 0.01).all()  # half precision
+    assert (found.indices[0] != found.indices[1]).all(), "never one view twice"
+
+
+def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
+    model = small_model()
+    bank = fill(tmp_path / "bank", model)
+    _, masks = banked_views(model)
+    assert bank.counts.tolist() == model.vit.visible_keys(masks).sum((1, 2, 3)).tolist()
+    size = (tmp_path / "bank" / "tokens.f16").stat().st_size
+    assert size == int(bank.counts.sum()) * model.vit.width * 2
+
+
+def test_broken_weights_are_told(tmp_path: Path) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.vit.vit.patch_embed.proj.bias.fill_(torch.nan)
+    with pytest.raises(InputError, match="not finite; check the backbone's weights"):
+        fill(tmp_path / "bank", model)
+
+
+def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
+    model = small_model()
+    with torch.no_grad():
+        model.vit.vit.patch_embed.proj.bias.fill_(1e6)
+    with pytest.raises(InputError, match=r"trunk=exact"):
+        fill(tmp_path / "bank", model)
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two regions' views each, so that a small bank has eight groups."""
+    monkeypatch.setattr(bank_module, "GROUP", 2 * VIEWS)
+
+
+def interrupt(done: int, total: int, kept: int) -> None:
+    if done > total // 2:
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def half_filled(tmp_path: Path, small_groups: None) -> Path:
+    """A bank of 16 regions, 3 views each, filled by two regions at a time until the tenth."""
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "half", on_views=interrupt)
+    return tmp_path / "half"
+
+
+@pytest.mark.parametrize("torn", ["nothing", "counts", "tokens", "digests"])
+def test_filling_goes_on_where_it_was_killed(half_filled: Path, torn: str) -> None:
+    whole = fill(half_filled.with_name("whole"))
+    for name in ("counts.i64", "tokens.f16", "digests"):
+        with (half_filled / name).open("rb+") as file:
+            if name.startswith(torn):
+                file.truncate((half_filled / name).stat().st_size - 3)
+    told = []
+    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures))
+    assert torch.equal(resumed.tokens, whole.tokens)
+    assert torch.equal(resumed.counts, whole.counts)
+    kept = 30 if torn == "nothing" else 24  # of a torn group nothing is kept
+    assert told == [(done, 48, kept) for done in range(kept + 6, 49, 6)]
+
+
+@pytest.mark.parametrize("name", ["counts.i64", "tokens.f16", "digests"])
+@pytest.mark.parametrize("lost", [b"\0", b"\xff"])
+def test_what_a_power_cut_has_left_is_not_taken_for_tokens(
+    half_filled: Path, name: str, lost: bytes
+) -> None:
+    """A file may have its length and not its content."""
+    whole = fill(half_filled.with_name("whole"))
+    path = half_filled / name
+    kept = path.stat().st_size // 2
+    path.write_bytes(path.read_bytes()[:kept] + lost * (path.stat().st_size - kept))
+    told = []
+    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures))
+    assert torch.equal(resumed.tokens, whole.tokens)
+    assert torch.equal(resumed.counts, whole.counts)
+    assert told[0][2] == 12, "two of five groups lie before the loss"
+
+
+def test_any_number_of_views_at_once_fills_one_bank(half_filled: Path) -> None:
+    whole = fill(half_filled.with_name("whole"))
+    fewer = small_model()
+    fewer.forward_batch = 4
+    told = []
+    resumed = fill(half_filled, fewer, on_views=lambda *figures: told.append(figures))
+    assert told[0] == (36, 48, 30), "what was kept is not made again"
+    assert torch.equal(resumed.counts, whole.counts)
+    torch.testing.assert_close(resumed.tokens, whole.tokens, rtol=0.01, atol=0.01)
+
+
+def test_no_more_views_at_once_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    seen_tokens = MaskGuidedViT.seen_tokens
+
+    def note(vit: MaskGuidedViT, images: torch.Tensor, visible: torch.Tensor) -> Any:
+        sizes.append(len(images))
+        return seen_tokens(vit, images, visible)
+
+    monkeypatch.setattr(MaskGuidedViT, "seen_tokens", note)
+    model = small_model()
+    fill(tmp_path / "default", model)
+    assert sizes == [48]
+    sizes.clear()
+    model.forward_batch = 5
+    fill(tmp_path / "bank", model)
+    views = FreshViews(model, Pixels(training_set(), CPU), ALONE)
+    views.class_tokens(torch.arange(6), torch.Generator().manual_seed(0))
+    classify(model, training_set().novel)
+    assert sizes == [*([5] * 9), 3, 5, 5, 2, 5, 4]
+
+
+def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Path) -> None:
+    whole = fill(half_filled.with_name("whole"))
+    with (half_filled / "tokens.f16").open("ab") as file:
+        file.write(b"killed in mid-write")
+    assert torch.equal(fill(half_filled).tokens, whole.tokens)
+
+
+@pytest.mark.parametrize(
+    "other", [{"seed": 6}, {"fingerprint": "other data"}, {"views": 6, "seed": 5}]
+)
+def test_a_bank_of_something_else_is_not_gone_on_with(
+    half_filled: Path, other: dict[str, Any]
+) -> None:
+    told = []
+    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures), **other)
+    assert told[0][2] == 0
+    assert torch.equal(resumed.tokens, fill(half_filled.with_name("whole"), **other).tokens)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("keep_threshold", 0.1), ("precision", torch.bfloat16)]
+)
+def test_a_bank_of_another_trunk_is_not_gone_on_with(
+    half_filled: Path, setting: str, value: Any
+) -> None:
+    model = small_model()
+    setattr(model.vit, setting, value)
+    told = []
+    fill(half_filled, model, on_views=lambda *figures: told.append(figures))
+    assert told[0] == (6, 48, 0)
+
+
+@pytest.mark.parametrize("left", ["file", "no counts", "no label"])
+def test_what_is_no_bank_is_replaced(half_filled: Path, left: str) -> None:
+    if left == "file":
+        Bank.remove(half_filled)
+        half_filled.write_bytes(b"of an earlier version")
+    else:
+        (half_filled / {"no counts": "counts.i64", "no label": "made_of"}[left]).unlink()
+    assert torch.equal(fill(half_filled).tokens, fill(half_filled.with_name("whole")).tokens)
+
+
+def test_a_bank_may_be_larger_than_memory(tmp_path: Path) -> None:
+    files = _Files(tmp_path / "bank", "data", width=192)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    tokens = 2 * memory // (2 * files.width)
+    try:
+        os.truncate(files.tokens, 2 * files.width * tokens)  # takes no room until it is written
+    except OSError:
+        pytest.skip("this file system has no sparse files of that size")
+    files.counts.write_bytes(np.int64(tokens).tobytes())
+    assert files.mapped()[0].shape == (tokens, files.width)
+
+
+def train_small(state: Path, told: list, forward_batch: int = 64) -> None:
+    model = small_model()
+    model.forward_batch = forward_batch
+    train.fit(
+        model,
+        training_set(),
+        FitConfig(trunk="bank", views=3, epochs=1, batch_size=4),
+        seed=5,
+        state=TrainingState(state, "data"),
+        on_epoch=lambda *_: None,
+        on_views=lambda *figures: told.append(figures),
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), (InputError, "No space left on device")),
+        (torch.OutOfMemoryError("CUDA out of memory"), (torch.OutOfMemoryError, "CUDA")),
+        (KeyboardInterrupt("now"), (KeyboardInterrupt, "now")),
+        (RuntimeError("a broken GPU"), (RuntimeError, "broken")),
+    ],
+)
+def test_whatever_stops_the_filling_what_is_done_is_kept(
+    error: BaseException,
+    told: tuple[type[BaseException], str],
+    small_groups: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    append = _Files.append
+
+    def stops(files: _Files, tokens: torch.Tensor, counts: torch.Tensor) -> None:
+        if np.fromfile(files.counts, np.int64).size == 24:
+            raise error
+        append(files, tokens, counts)
+
+    monkeypatch.setattr(_Files, "append", stops)
+    with pytest.raises(told[0], match=told[1]):
+        train_small(tmp_path / "state", [])
+    monkeypatch.undo()
+    monkeypatch.setattr(bank_module, "GROUP", 2 * VIEWS)
+    figures: list = []
+    train_small(tmp_path / "state", figures, forward_batch=2)
+    assert figures[0] == (30, 48, 24)
+    assert not (tmp_path / "state.bank").exists()
+
+
+def test_running_out_of_memory_in_training_keeps_the_filled_bank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(train, "step", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        train_small(tmp_path / "state", [])
+    monkeypatch.undo()
+    figures: list = []
+    train_small(tmp_path / "state", figures)
+    assert not figures, "no view is made again"

@@ -1,0 +1,128 @@
+"""Every term of the objective: the release's values, and properties that hold for any input."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from anomalyncd.config import FitConfig
+from anomalyncd.training import losses
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
+PROJECTIONS = torch.from_numpy(GOLDEN["proj"])
+LABELS = torch.from_numpy(GOLDEN["labels"])
+NOVEL = torch.from_numpy(GOLDEN["logits"])[(LABELS < 0).repeat(2)]
+NORMAL_WEIGHT = torch.from_numpy(GOLDEN["normal_weight"])
+N_BASE = int(GOLDEN["n_base"])
+
+seeds = st.integers(0, 2**31)
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def distil(logits: Tensor, **options: object) -> Tensor:
+    defaults = {
+        "n_base": N_BASE,
+        "normal_weight": torch.zeros(logits.shape[-2], dtype=logits.dtype),
+        "teacher_temperature": 0.05,
+    }
+    return losses.self_distillation(logits, **(defaults | options))
+
+
+def test_contrastive_terms_match_the_release() -> None:
+    found = losses.info_nce(PROJECTIONS), losses.supervised_contrastive(PROJECTIONS, LABELS)
+    np.testing.assert_allclose(found, [GOLDEN["info_nce"], GOLDEN["supcon"]], rtol=1e-9)
+
+
+def test_mean_entropy_matches_the_release() -> None:
+    np.testing.assert_allclose(losses.mean_entropy_gap(NOVEL), GOLDEN["mean_entropy"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("epoch", [0, 5, 17, 39, 40, 49])
+def test_self_distillation_matches_the_release(epoch: int) -> None:
+    found = distil(
+        NOVEL,
+        normal_weight=NORMAL_WEIGHT,
+        teacher_temperature=FitConfig().teacher_temperature_at(epoch),
+    )
+    np.testing.assert_allclose(found, GOLDEN[f"distill_epoch_{epoch}"], rtol=1e-9)
+
+
+def test_teacher_temperature_matches_the_release() -> None:
+    found = [FitConfig().teacher_temperature_at(epoch) for epoch in range(50)]
+    np.testing.assert_allclose(found, GOLDEN["teacher_temperature"], rtol=1e-9)
+
+
+@given(seeds, st.integers(2, 9), st.floats(0.1, 10))
+def test_contrastive_terms_ignore_length_order_and_leave_out_novel(
+    seed: int, b: int, scale: float
+) -> None:
+    z, labels = random(seed, 2 * b, 5), torch.arange(b) % 3
+    order = torch.randperm(b, generator=torch.Generator().manual_seed(seed))
+    both = torch.cat([order, order + b])
+    torch.testing.assert_close(losses.info_nce(z), losses.info_nce(scale * z[both]))
+    supcon = losses.supervised_contrastive(z, labels)
+    torch.testing.assert_close(
+        supcon, losses.supervised_contrastive(scale * z[both], labels[order])
+    )
+    with_novel = torch.cat([z[:b], random(seed + 1, 1, 5), z[b:], random(seed + 2, 1, 5)])
+    padded = torch.cat([labels, torch.tensor([-1])])
+    torch.testing.assert_close(supcon, losses.supervised_contrastive(with_novel, padded))
+
+
+@given(seeds, st.integers(2, 9))
+def test_info_nce_is_lowest_for_equal_views(seed: int, b: int) -> None:
+    view, other = random(seed, b, 6), random(seed + 1, b, 6)
+    equal = losses.info_nce(torch.cat([view, view]), 0.1)
+    assert equal <= losses.info_nce(torch.cat([view, other]), 0.1) + 1e-9
+
+
+@given(seeds, st.integers(1, 12), st.integers(2, 8))
+def test_mean_entropy_gap_is_zero_only_when_all_classes_are_used_equally(
+    seed: int, n: int, k: int
+) -> None:
+    logits = random(seed, n, k)
+    assert -1e-9 <= losses.mean_entropy_gap(logits) <= math.log(k) + 1e-9
+    assert losses.mean_entropy_gap(torch.eye(k) * 100).abs() < 1e-6
+    one_class = torch.zeros(n, k)
+    one_class[:, 0] = 100
+    assert abs(losses.mean_entropy_gap(one_class) - math.log(k)) < 1e-6
+
+
+@given(seeds, st.integers(1, 6), st.integers(0, 4), st.integers(2, 5))
+def test_self_distillation_of_several_heads_is_that_of_each(
+    seed: int, n: int, n_base: int, n_novel: int
+) -> None:
+    logits = random(seed, 3, 2 * n, n_base + n_novel)
+    weight = torch.rand(2 * n, dtype=torch.float64) / 2
+    together = distil(logits, n_base=n_base, normal_weight=weight)
+    each = [distil(one, n_base=n_base, normal_weight=weight) for one in logits]
+    torch.testing.assert_close(together, torch.stack(each))
+
+
+@given(seeds, st.integers(1, 6))
+def test_teacher_gives_no_gradient_and_no_base_class(seed: int, n: int) -> None:
+    """Cross-entropy is flat along a uniform shift of a student's logits only if the teacher is a
+    distribution; and raising base logits can only hurt, as no teacher believes in them."""
+    logits = random(seed, 2 * n, N_BASE + 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(distil(logits), logits)
+    torch.testing.assert_close(gradient.sum(-1), torch.zeros(2 * n, dtype=torch.float64))
+    assert (gradient[:, :N_BASE] > 0).all()
+
+
+def test_pseudo_label_correction_pulls_normal_regions_to_the_first_novel_class() -> None:
+    logits = torch.zeros(2, N_BASE + 3, dtype=torch.float64, requires_grad=True)
+    full = torch.full((2,), 0.5, dtype=torch.float64)
+    (plain,) = torch.autograd.grad(distil(logits), logits)
+    (corrected,) = torch.autograd.grad(distil(logits, normal_weight=full), logits)
+    assert (corrected[:, N_BASE] < plain[:, N_BASE]).all()
+    assert (corrected[:, N_BASE + 1 :] > plain[:, N_BASE + 1 :]).all()
