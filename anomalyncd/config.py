@@ -18,12 +18,12 @@ from omegaconf import MISSING
 from anomalyncd.errors import InputError
 from anomalyncd.types import (
     AreaUnit,
-    Fit,
-    KeepPool,
-    MaskOn,
+    ResizeMode,
+    MaskPooling,
+    MaskedQueries,
     Precision,
     RegionLabels,
-    Trunk,
+    FeatureSource,
     Weighting,
 )
 
@@ -40,10 +40,10 @@ HIGHEST_MAX_MEGAPIXELS = 1000  # no setting lets more be read
 # How the release computes where that moves figures: what `compat=release` stands for.
 RELEASE: dict[str, Any] = {
     "novel_classes": "auto",  # K_n is read off the label folders
-    "regions.fit": "compat",  # of an oblong region only the top-left square is seen
+    "regions.resize_mode": "compat",  # of an oblong region only the top-left square is seen
     "regions.full_mask": "empty",  # a mask that covers its whole image is saved black
-    "fit.trunk": "exact",
-    "fit.precision": "float32",
+    "train.features": "online",
+    "train.precision": "float32",
     "fusion.area_unit": "pixels",  # of the source, so that τ means another thing at another size
     "evaluation.region_labels": "image",  # a false alarm beside a defect counts as that defect
 }
@@ -250,11 +250,11 @@ class BackboneConfig:
     name: str = MISSING  # any timm ViT with a class token
     pretrained: bool = True  # weights from the hub, unless `checkpoint` names a file
     checkpoint: str | None = None  # a local weights file, .safetensors or .pth
-    side: int = 224  # pixels of a view
+    image_size: int = 224  # pixels of a view
 
     def __post_init__(self) -> None:
         # The widest blur reflects 16 pixels at the border.
-        _within(self, "backbone", 17, side=MAX_SIDE)
+        _within(self, "backbone", 17, image_size=MAX_SIDE)
 
 
 @dataclass
@@ -264,12 +264,12 @@ class MuscDetectorConfig(DetectorConfig):
     kind: str = "musc"
     # None: hand-made descriptors (`detectors/descriptors.py`), which need no weights
     backbone: BackboneConfig | None = field(
-        default_factory=lambda: BackboneConfig("vit_large_patch14_clip_336.openai", side=518)
+        default_factory=lambda: BackboneConfig("vit_large_patch14_clip_336.openai", image_size=518)
     )
     stages: int = 4  # blocks of the backbone that are compared: equally spaced, to the last
     degrees: list[int] = field(default_factory=lambda: [1, 3, 5])  # neighbourhoods, in patches
-    lowest: float = 0.3  # share of the other images that score a patch: those that suit it best
-    map_side: int = 256
+    topmin_max: float = 0.3  # share of the other images that score a patch: those that suit it best
+    map_size: int = 256
     reweight: bool = False  # scale maps by how anomalous similar images are
     windows: list[int] = field(default_factory=lambda: [1, 2, 3])  # of similar images, itself one
     memory_gb: float = 4.0  # for comparing patches, on the device
@@ -281,11 +281,11 @@ class MuscDetectorConfig(DetectorConfig):
             raise InputError(
                 f"detector.degrees={self.degrees}: expected odd numbers, such as [1,3,5]"
             )
-        if not 0 < self.lowest <= 1:
-            raise InputError(f"detector.lowest={self.lowest}: expected in (0, 1]")
+        if not 0 < self.topmin_max <= 1:
+            raise InputError(f"detector.topmin_max={self.topmin_max}: expected in (0, 1]")
         if not self.windows or min(self.windows) < 1 or max(self.windows) > 10**6:
             raise InputError(f"detector.windows={self.windows}: expected numbers from 1 to 1000000")
-        _within(self, "detector", 1, stages=1000, map_side=MAX_SIDE)
+        _within(self, "detector", 1, stages=1000, map_size=MAX_SIDE)
         _positive(self, "detector", "memory_gb")
 
     @property
@@ -322,11 +322,11 @@ class RegionsConfig:
     padding: float = 0.1  # added around a component, as a share of its longer side
     min_size: float = 0.1  # half side of the smallest region, as a share of the image's longer side
     merge_distance: float = 0.01  # boxes closer than this share of the longer side become one
-    fit: str = "letterbox"  # non-square regions; `compat` keeps the top-left square as the release
+    resize_mode: str = "letterbox"  # non-square regions; `compat` keeps the top-left square as the release
     full_mask: str = "keep"  # of an image that is defect all over; `empty` as the release
 
     def __post_init__(self) -> None:
-        _one_of("regions.fit", self.fit, Fit)
+        _one_of("regions.resize_mode", self.resize_mode, ResizeMode)
         _one_of("regions.full_mask", self.full_mask, FullMask)
         for key in ("padding", "min_size", "merge_distance"):
             value = getattr(self, key)
@@ -336,23 +336,25 @@ class RegionsConfig:
 @dataclass
 class AttentionConfig:
     masked_blocks: int = 9  # counted from the last
-    mask_on: str = "class_token"
-    keep_pool: str = "average"  # `max` keeps patches under thin defects
-    keep_threshold: float = 0.5
+    masked_queries: str = "class_token"
+    mask_pooling: str = "average"  # `max` keeps patches under thin defects
+    mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        _one_of("attention.mask_on", self.mask_on, MaskOn)
+        _one_of("attention.masked_queries", self.masked_queries, MaskedQueries)
         _not_negative(self, "attention", "masked_blocks")
-        _one_of("attention.keep_pool", self.keep_pool, KeepPool)
-        threshold = self.keep_threshold
-        _require(0 < threshold <= 1, f"attention.keep_threshold={threshold}: expected in (0, 1]")
+        _one_of("attention.mask_pooling", self.mask_pooling, MaskPooling)
+        threshold = self.mask_threshold
+        _require(0 < threshold <= 1, f"attention.mask_threshold={threshold}: expected in (0, 1]")
 
 
 @dataclass
-class FitConfig:
-    trunk: str = "exact"  # `bank`: `views` of each region go through the frozen blocks once
-    views: int = 4  # of each region in the bank; 2 to 16 score alike (docs/results.md)
-    precision: str = "auto"  # of the frozen blocks; auto: bfloat16 where hardware is made for it
+class TrainConfig:
+    # Where class tokens come from. `online`: new views in every step, as published. `cached`:
+    # `cached_views` of each region go through the frozen blocks once, before the training.
+    features: str = "online"
+    cached_views: int = 4  # of each region; 2 to 16 score alike (docs/results.md)
+    precision: str = "auto"  # of the frozen blocks; auto: bfloat16 where natively supported
     epochs: int = 50
     batch_size: int = 32
     learning_rate: float = 0.003
@@ -362,8 +364,8 @@ class FitConfig:
     heads: int = 4
     hidden: int = 2048  # width of the projector
     bottleneck: int = 256
-    base_weight: float = 0.3  # share of the base set's losses; the novel ones have the rest
-    entropy_weight: float = 4.0
+    sup_weight: float = 0.3  # share of the base set's losses; the novel ones have the rest
+    memax_weight: float = 4.0
     student_temperature: float = 0.1
     teacher_temperature: float = 0.07
     final_teacher_temperature: float = 0.04
@@ -372,16 +374,16 @@ class FitConfig:
     pseudo_label_correction: bool = True
 
     def __post_init__(self) -> None:
-        _one_of("fit.trunk", self.trunk, Trunk)
-        _one_of("fit.precision", self.precision, Precision)
-        _within(self, "fit", 1, epochs=10**6, heads=1000, hidden=2**16, bottleneck=2**16)
-        _within(self, "fit", 1, temperature_steps=10**6, temperature_hold=10**6)
-        _within(self, "fit", 2, views=1000, batch_size=10**5)
+        _one_of("train.features", self.features, FeatureSource)
+        _one_of("train.precision", self.precision, Precision)
+        _within(self, "train", 1, epochs=10**6, heads=1000, hidden=2**16, bottleneck=2**16)
+        _within(self, "train", 1, temperature_steps=10**6, temperature_hold=10**6)
+        _within(self, "train", 2, cached_views=1000, batch_size=10**5)
         temperatures = ("student_temperature", "teacher_temperature", "final_teacher_temperature")
-        _positive(self, "fit", *temperatures, "learning_rate")
-        _not_negative(self, "fit", "final_learning_rate", "weight_decay", "entropy_weight")
-        _require(0 <= self.momentum < 1, f"fit.momentum={self.momentum}: expected [0, 1)")
-        _require(0 <= self.base_weight < 1, f"fit.base_weight={self.base_weight}: expected [0, 1)")
+        _positive(self, "train", *temperatures, "learning_rate")
+        _not_negative(self, "train", "final_learning_rate", "weight_decay", "memax_weight")
+        _require(0 <= self.momentum < 1, f"train.momentum={self.momentum}: expected [0, 1)")
+        _require(0 <= self.sup_weight < 1, f"train.sup_weight={self.sup_weight}: expected [0, 1)")
 
     def teacher_temperature_at(self, epoch: int) -> float:
         """τ_t of an epoch counted from 0: steps down, then stays."""
@@ -452,7 +454,7 @@ class Config:
     mebin: MebinConfig = field(default_factory=MebinConfig)
     regions: RegionsConfig = field(default_factory=RegionsConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
-    fit: FitConfig = field(default_factory=FitConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     category: str = MISSING

@@ -41,11 +41,11 @@ def predict(config: PredictConfig) -> Path:
     weights = Path(config.run) / "model.safetensors"
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; run=… takes the folder of a finished run")
-    network, recipe = checkpoint.load_model(weights, config.checkpoint)
+    network, metadata = checkpoint.load_model(weights, config.checkpoint)
     device = devices.choose(config.device)
     network.to(device)
     network.forward_batch = config.forward_batch
-    network.vit.precision = devices.precision(recipe.fit.precision, device)
+    network.vit.precision = devices.precision(metadata.train.precision, device)
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
         images, most = FolderConfig(path=config.path), config.max_megapixels
@@ -59,34 +59,34 @@ def predict(config: PredictConfig) -> Path:
             config.category,
             cache,
             settings=asdict(config.detector),
-            raw_range=recipe.raw_range,
+            raw_range=metadata.raw_range,
         )
-        if (anomaly_maps.raw_range is None) != (recipe.raw_range is None):
+        if (anomaly_maps.raw_range is None) != (metadata.raw_range is None):
             kinds = ("8-bit, normalised already", "not yet normalised")
-            expected, found = kinds if recipe.raw_range is None else kinds[::-1]
+            expected, found = kinds if metadata.raw_range is None else kinds[::-1]
             raise InputError(
                 f"detector.path: these maps are {found}, and the run was trained on maps that are "
                 f"{expected}; give maps made and stored in the same way"
             )
-        cut = cropping.cut_novel(
+        cut = cropping.crop_novel(
             dataset.samples,
             anomaly_maps,
-            recipe.mebin,
-            recipe.regions,
-            recipe.backbone.side,
+            metadata.mebin,
+            metadata.regions,
+            metadata.backbone.image_size,
             cache,
         )
         fewer = max(1, config.forward_batch // 2)
         with devices.memory_explained(f"set forward_batch={fewer}, or use device=cpu"):
             probabilities = classify(
-                network, cut.regions, temperature=recipe.fit.student_temperature
+                network, cut.regions, temperature=metadata.train.student_temperature
             )
-        found_classes = assign(probabilities[recipe.head], cut.regions, recipe.fusion)
+        found_classes = assign(probabilities[metadata.head], cut.regions, metadata.fusion)
 
     output.mkdir(parents=True, exist_ok=True)
     for name in TABLES:  # one without the other is of a try that was broken off, or of the user's
         archive(output / name)
-    names, labels = recipe.class_names, dataset.labels
+    names, labels = metadata.class_names, dataset.labels
     csv_files.write_predictions(
         output / "predictions.csv", dataset.samples, cut, found_classes, names, labels
     )

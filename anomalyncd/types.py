@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 UNLABELLED = -1
 
 # The choices that both the configuration and the mathematics name.
-MaskOn = Literal["class_token", "patch_tokens", "all_tokens", "none"]  # whose queries are masked
-KeepPool = Literal["average", "max"]  # how a patch's share of the mask is measured
-Fit = Literal["letterbox", "stretch", "compat"]  # how a non-square region becomes square
+MaskedQueries = Literal["class_token", "patch_tokens", "all_tokens", "none"]  # whose queries are masked
+MaskPooling = Literal["average", "max"]  # how a patch's share of the mask is measured
+ResizeMode = Literal["letterbox", "stretch", "compat"]  # how a non-square region becomes square
 Weighting = Literal["area", "average", "score"]  # of an image's regions
 AreaUnit = Literal["pixels", "relative"]  # of √area in the fusion
 RegionLabels = Literal["mask", "image"]  # what the true class of a region is read from
-Trunk = Literal["exact", "bank"]  # how training gets its class tokens
+FeatureSource = Literal["online", "cached"]  # where training gets class tokens from
 Precision = Literal["auto", "float32", "bfloat16"]  # of the frozen blocks
 
 # One anomaly map per test image, in the order of the samples; larger = more anomalous. Each is

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the oracl
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
-    FitConfig,
+    TrainConfig,
     FusionConfig,
     MebinConfig,
     RegionsConfig,
@@ -58,8 +58,8 @@ from anomalyncd.runtime.versions import versions
 from anomalyncd.storage.cache import Cache
 from anomalyncd.training import train as fitting
 from anomalyncd.training.augmentation import draw_parameters, evaluation_view, training_views
-from anomalyncd.training.cached_features import Bank
-from anomalyncd.training.online_features import FreshViews
+from anomalyncd.training.cached_features import CachedFeatures
+from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.training_set import Pixels, Targets, TrainingSet
 from anomalyncd.types import Dataset, Regions, Sample
 from tests.oracles import cutting as plain_cutting
@@ -237,7 +237,7 @@ def bench_cropping(options: argparse.Namespace) -> list[Row]:
 
         def plain() -> None:
             images = [sample.image for sample in dataset.samples]
-            plain_cutting.cut(images, list(stored), *levels, cropping.stored_side(side))
+            plain_cutting.cut(images, list(stored), *levels, cropping.stored_size(side))
 
         fast, slow = (total / n for total in alternate(ours, plain, runs=3))
         measured_on = f"{n} images {image_side(options)} px; {1000 / fast:.0f} images/s"
@@ -248,7 +248,7 @@ def bench_cropping(options: argparse.Namespace) -> list[Row]:
 def bench_views(options: argparse.Namespace) -> list[Row]:
     """A batch's training views on the device, against Pillow's one region after the other."""
     n, side = views_at_once(options), view_side(options)
-    stored = cropping.stored_side(side)
+    stored = cropping.stored_size(side)
     images, masks = drawn_pixels(n, stored)
     here = torch.from_numpy(images), torch.from_numpy(masks)
     there = to_device((images, masks), options)
@@ -283,8 +283,8 @@ def bench_trunk_small_8(options: argparse.Namespace) -> list[Row]:
 def trunk_row(name: str, options: argparse.Namespace) -> Row:
     model = network(name, view_side(options), options)
     model.forward_batch = n = views_at_once(options)
-    x = torch.randn(n, 3, model.side, model.side, device=options.device)
-    masks = torch.from_numpy(drawn_pixels(n, model.side)[1]).to(options.device)[:, None].float()
+    x = torch.randn(n, 3, model.image_size, model.image_size, device=options.device)
+    masks = torch.from_numpy(drawn_pixels(n, model.image_size)[1]).to(options.device)[:, None].float()
     masks /= 255
 
     @torch.inference_mode()
@@ -296,7 +296,7 @@ def trunk_row(name: str, options: argparse.Namespace) -> Row:
         plain_class_tokens(model, x, masks)
 
     least = operations(ours) / peak(options.device, model.vit.precision)
-    measured_on = f"{n} views of {model.side} px, {precision_of(model)}"
+    measured_on = f"{n} views of {model.image_size} px, {precision_of(model)}"
     return row(f"trunk forward, {name}", measured_on, ours, plain, runs=3, least=least)
 
 
@@ -315,7 +315,7 @@ def bench_step_small_8(options: argparse.Namespace) -> list[Row]:
 def step_rows(name: str, options: argparse.Namespace, runs: int) -> list[Row]:
     side = view_side(options)
     data = drawn_set(32, 32, side)
-    config = FitConfig(batch_size=batch_size(options))
+    config = TrainConfig(batch_size=batch_size(options))
     rows = []
     with Learner(name, side, data, config, options) as learner:
         order = learner.an_order()
@@ -342,7 +342,7 @@ def bench_epoch(options: argparse.Namespace) -> list[Row]:
         for trunk, views in (("exact", learner.exact), ("bank", learner.bank)):
             fast = statistics.median(milliseconds(partial(learner.epoch, views)) for _ in range(3))
             note = f"{len(data)} regions of {side} px; plain from its steps"
-            if trunk == "bank":
+            if trunk == "cached":
                 fast += filling / config.epochs
                 note += f"; filling {filling / 1000:.1f} s"
             rows.append(Row(f"epoch, {trunk}, {EMBEDDED}", note, fast, slow, slow / fast))
@@ -360,15 +360,15 @@ def bench_category(options: argparse.Namespace) -> list[Row]:
     """All 50 epochs of an MVTec-sized category, exact and from the bank (for a GPU)."""
     side = view_side(options)
     data = drawn_set(*((6, 6) if options.tiny else (1278, 130)), side)
-    config = FitConfig(batch_size=batch_size(options), epochs=epochs(options))
-    return run_rows(BASE_8, side, data, config, ("exact", "bank"), options)
+    config = TrainConfig(batch_size=batch_size(options), epochs=epochs(options))
+    return run_rows(BASE_8, side, data, config, ("online", "cached"), options)
 
 
 def run_rows(
     name: str,
     side: int,
     data: TrainingSet,
-    config: FitConfig,
+    config: TrainConfig,
     trunks: tuple[str, ...],
     options: argparse.Namespace,
 ) -> list[Row]:
@@ -380,7 +380,7 @@ def run_rows(
         for trunk in trunks:
             fast = milliseconds(partial(learner.run, trunk))
             least = learner.least_seconds(trunk, order) * len(data) * config.epochs / len(order)
-            if trunk == "bank":
+            if trunk == "cached":
                 least += operations(learner.fill_bank) / learner.trunk_peak
             of_limit = 1000 * least / fast
             note = f"{len(data)} regions of {side} px, {config.epochs} epochs"
@@ -400,23 +400,23 @@ def bench_prediction(options: argparse.Namespace) -> list[Row]:
 
 def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[Row]:
     model = network(name, view_side(options), options)
-    stored_side = cropping.stored_side(model.side)
-    one = drawn_regions(1, stored_side)
+    stored_size = cropping.stored_size(model.image_size)
+    one = drawn_regions(1, stored_size)
     images, masks = to_device((one.images, one.masks), options)
-    x, mask = evaluation_view(images, masks, model.side, model.mean, model.std)
-    visible = model.vit.visible_keys(mask)
+    x, mask = evaluation_view(images, masks, model.image_size, model.mean, model.std)
+    visible = model.vit.attention_mask(mask)
 
     @torch.inference_mode()
     def trunk_alone() -> None:
-        (model.vit.trunk if x.is_cuda else model.vit.seen_tokens)(x, visible)
+        (model.vit.trunk if x.is_cuda else model.vit.visible_tokens)(x, visible)
 
     @torch.inference_mode()
     def plainly(images: Tensor, masks: Tensor) -> None:
-        view = evaluation_view(images, masks, model.side, model.mean, model.std)
+        view = evaluation_view(images, masks, model.image_size, model.mean, model.std)
         model.heads.classify(plain_class_tokens(model, *view))
 
     of_region, plain_of_region = partial(classify, model, one), partial(plainly, images, masks)
-    on = f"{name}, {model.side} px, {precision_of(model)}"
+    on = f"{name}, {model.image_size} px, {precision_of(model)}"
     rows = [
         row("prediction of a region, against its trunk", on, of_region, trunk_alone, runs=runs),
         row("prediction of a region", on, of_region, plain_of_region, runs=runs),
@@ -428,12 +428,12 @@ def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[R
         fresh = caches(folder)
 
         def ours() -> None:
-            cut = cut_all(dataset, stored, levels, model.side, next(fresh))
+            cut = cut_all(dataset, stored, levels, model.image_size, next(fresh))
             assign(classify(model, cut.regions)[0], cut.regions, FusionConfig())
 
         def plain() -> None:
             (image,) = (sample.image for sample in dataset.samples)
-            found = plain_cutting.cut([image], list(stored), *levels, stored_side)
+            found = plain_cutting.cut([image], list(stored), *levels, stored_size)
             for region in found:
                 plainly(*to_device((region.image[None], region.mask[None]), options))
 
@@ -453,7 +453,7 @@ class Learner:
         name: str,
         side: int,
         data: TrainingSet,
-        config: FitConfig,
+        config: TrainConfig,
         options: argparse.Namespace,
     ) -> None:
         self.data, self.config = data, config
@@ -461,8 +461,8 @@ class Learner:
         self.optimizer = fitting.make_optimizer(self.model, config)
         self.targets = Targets(data, options.device)
         self.stream = torch.Generator().manual_seed(0)
-        self.exact = FreshViews(self.model, Pixels(data, options.device), ALONE)
-        self._bank: Bank | None = None
+        self.exact = OnlineFeatures(self.model, Pixels(data, options.device), ALONE)
+        self._bank: CachedFeatures | None = None
 
     def __enter__(self) -> Learner:
         self._folder = tempfile.TemporaryDirectory()
@@ -473,13 +473,13 @@ class Learner:
         self._folder.cleanup()
 
     @property
-    def bank(self) -> Bank:
+    def bank(self) -> CachedFeatures:
         return self._bank or self.fill_bank()
 
-    def fill_bank(self) -> Bank:
+    def fill_bank(self) -> CachedFeatures:
         folder = next(self._files)
-        views = self.config.views
-        self._bank = Bank.fill(self.model, self.data, views, 0, folder, fingerprint="")
+        views = self.config.cached_views
+        self._bank = CachedFeatures.fill(self.model, self.data, views, 0, folder, fingerprint="")
         return self._bank
 
     def batches(self) -> Iterator[Tensor]:
@@ -490,7 +490,7 @@ class Learner:
         """Regions of one batch."""
         return next(self.batches()).sort().values
 
-    def step(self, views: FreshViews | Bank, order: Tensor) -> None:
+    def step(self, views: OnlineFeatures | CachedFeatures, order: Tensor) -> None:
         """What the loop of `fit.fit` does with a batch."""
         features = views.class_tokens(order, self.stream)
         fitting.step(
@@ -520,7 +520,7 @@ class Learner:
         step()  # does not count
         return statistics.median(milliseconds(step) for _ in range(3)) * len(self.data) / len(order)
 
-    def epoch(self, views: FreshViews | Bank) -> None:
+    def epoch(self, views: OnlineFeatures | CachedFeatures) -> None:
         for order in self.batches():
             self.step(views, order.sort().values)
 
@@ -581,16 +581,16 @@ def bandwidth(device: torch.device) -> float:
 
 
 def network(
-    name: str, side: int, options: argparse.Namespace, config: FitConfig | None = None
+    name: str, side: int, options: argparse.Namespace, config: TrainConfig | None = None
 ) -> Model:
     """An untrained network on the device, in the precision that a run would take."""
     source = backbone.build(
-        BackboneConfig(name=NETWORKS[TINY if options.tiny else name], pretrained=False, side=side)
+        BackboneConfig(name=NETWORKS[TINY if options.tiny else name], pretrained=False, image_size=side)
     )
     model = models.build(
         source,
         AttentionConfig(),
-        config or FitConfig(),
+        config or TrainConfig(),
         n_base=N_BASE_CLASSES,
         n_novel=N_NOVEL_CLASSES,
     )
@@ -624,16 +624,16 @@ def epochs(options: argparse.Namespace) -> int:
     return 2 if options.tiny else 50
 
 
-def like_screw(options: argparse.Namespace) -> tuple[int, TrainingSet, FitConfig]:
+def like_screw(options: argparse.Namespace) -> tuple[int, TrainingSet, TrainConfig]:
     """Side, as many regions as screw and its base set give, and `experiment=offline_cpu`."""
     side = 32 if options.tiny else 112
     data = drawn_set(*((6, 6) if options.tiny else (376, 174)), side)
-    config = FitConfig(batch_size=batch_size(options), epochs=epochs(options), hidden=512)
+    config = TrainConfig(batch_size=batch_size(options), epochs=epochs(options), hidden=512)
     return side, data, config
 
 
 def drawn_set(n_base: int, n_novel: int, side: int) -> TrainingSet:
-    stored = cropping.stored_side(side)
+    stored = cropping.stored_size(side)
     return TrainingSet(
         drawn_regions(n_novel, stored),
         drawn_regions(n_base, stored),
@@ -696,9 +696,9 @@ def cut_all(
     levels: tuple[float, float],
     side: int,
     empty: Cache,
-) -> cropping.Cut:
+) -> cropping.Cropped:
     mebin = MebinConfig(search_range=list(levels))
-    return cropping.cut_novel(dataset.samples, stored, mebin, RegionsConfig(), side, empty)
+    return cropping.crop_novel(dataset.samples, stored, mebin, RegionsConfig(), side, empty)
 
 
 def to_device(

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from anomalyncd.config import AttentionConfig
 from anomalyncd.models import embedded
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.atomic import atomic_write
 from scripts import probe_backbone
 from scripts.pretraining import distillation, stream
 from scripts.pretraining.distillation import Student, Targets
@@ -176,7 +176,7 @@ def train(
             print(f"{state.stem} {done}/{steps}, {seconds:.2f} s each: {means}", flush=True)
             sums = torch.zeros(())
         if done % every == 0 or done == steps:
-            with written_whole(state) as draft:
+            with atomic_write(state) as draft:
                 torch.save(
                     {
                         "parts": parts.state_dict(),
@@ -195,7 +195,7 @@ def describe(student: Student) -> probe_backbone.Describe:
 
 def export(student: Student, path: Path) -> str:
     """Write the network as it is shipped; returns the file's SHA-256."""
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         safetensors.torch.save_file(embedded.as_shipped(student.vit.vit), draft)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

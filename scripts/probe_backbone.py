@@ -165,7 +165,7 @@ def class_tokens(backbone: Backbone, attention: AttentionConfig | None = None) -
     """The mask-guided class token, as the method uses it."""
     attention = attention or AttentionConfig()
     vit = MaskGuidedViT(
-        backbone.vit, attention.masked_blocks, keep_threshold=attention.keep_threshold
+        backbone.vit, attention.masked_blocks, keep_threshold=attention.mask_threshold
     )
     return lambda images, masks: vit(_normalised(images, backbone), masks)
 
@@ -197,11 +197,11 @@ def main() -> None:
     options = parser.parse_args()
 
     networks = {
-        "untrained": BackboneConfig("vit_tiny_patch16_224", pretrained=False, side=SIDE),
-        "embedded": BackboneConfig("embedded", side=SIDE),
+        "untrained": BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=SIDE),
+        "embedded": BackboneConfig("embedded", image_size=SIDE),
     }
     if options.checkpoint:
-        given = BackboneConfig(options.name, checkpoint=options.checkpoint, side=SIDE)
+        given = BackboneConfig(options.name, checkpoint=options.checkpoint, image_size=SIDE)
         networks[Path(options.checkpoint).name] = given
     columns = {"MobileNetV2": mobilenet(load_teacher(options.data / WEIGHTS))}
     for name, config in networks.items():

@@ -23,7 +23,7 @@ from anomalyncd.cli import entry
 from anomalyncd.results.aggregate import gather, ungrouped
 from anomalyncd.results.paper_tables import as_csv, grids, latex, markdown, show
 from anomalyncd.runtime.console import printable
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.jobs import find
 
 
@@ -45,7 +45,7 @@ def main() -> None:
             options.out.mkdir(parents=True, exist_ok=True)
             forms = {"md": markdown(tables), "csv": as_csv(blocks, others), "tex": latex(tables)}
             for suffix, text in forms.items():
-                with written_whole(options.out / f"tables.{suffix}") as draft:
+                with atomic_write(options.out / f"tables.{suffix}") as draft:
                     draft.write_text(text, encoding="utf-8", newline="")
             written = printable(f"Written: {options.out}/tables.md, .csv, .tex")
             out.print(Text(f"\n{written}"), soft_wrap=True)

@@ -42,12 +42,12 @@ def test_datasets_bring_the_published_settings(dataset: str, temperature: float)
     config = composed(*MVTEC, f"dataset={dataset}")
     assert config.backbone.name == "vit_base_patch8_224.dino"
     assert config.backbone.pretrained
-    assert config.backbone.side == 224
+    assert config.backbone.image_size == 224
     assert config.base.path.endswith("data/aebad")  # type: ignore[attr-defined]
     assert config.fusion.temperature == temperature
-    fit = config.fit
-    assert (fit.epochs, fit.batch_size, fit.learning_rate, fit.weight_decay) == (50, 32, 3e-3, 5e-5)
-    assert (config.attention.masked_blocks, config.attention.mask_on) == (9, "class_token")
+    fit = config.train
+    assert (train.epochs, train.batch_size, train.learning_rate, train.weight_decay) == (50, 32, 3e-3, 5e-5)
+    assert (config.attention.masked_blocks, config.attention.masked_queries) == (9, "class_token")
     assert config.seed == 3407
 
 
@@ -85,7 +85,7 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
     ("overrides", "message"),
     [
         (["mebin.stepp=3"], "stepp"),
-        (["fit.epochs=many"], "could not be converted to Integer"),
+        (["train.epochs=many"], "could not be converted to Integer"),
         (["dataset=nowhere"], "nowhere"),
         ([*MVTEC, "detector=ground_truth"], "detector.path"),
         (["detector=ground_truth", "detector.seed=1"], "seed"),
@@ -97,8 +97,8 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         ([*MVTEC, "detector=simulated", "~detector.path"], "detector.path"),
         (["dataset=folder", "dataset.path=x", "detector=simulated"], "detector=simulated is for"),
         (["dataset=folder", "dataset.path=x", "detector=ground_truth"], "needs truth masks"),
-        (["attention.mask_on=cls"], "attention.mask_on=cls: expected one of class_token"),
-        (["regions.fit=squash"], "regions.fit=squash: expected one of letterbox"),
+        (["attention.masked_queries=cls"], "attention.masked_queries=cls: expected one of class_token"),
+        (["regions.resize_mode=squash"], "regions.resize_mode=squash: expected one of letterbox"),
         (["mebin.search_range=[9,3]"], "0 ≤ lo ≤ hi ≤ 255"),
         (["mebin.step=0"], "mebin.step=0"),
         (["mebin.erosion=100000"], "mebin.erosion=100000: expected 0 (none) to 255 pixels"),
@@ -108,30 +108,30 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["mebin.threshold=1"], "mebin.threshold=1.0: expected 0 or more and below 1"),
         (["regions.full_mask=black"], "regions.full_mask=black: expected one of keep, empty"),
         (["compat=releases"], "releases"),
-        (["compat=release", "regions.fit=stretch"], "compat=release computes regions.fit=compat"),
+        (["compat=release", "regions.resize_mode=stretch"], "compat=release computes regions.resize_mode=compat"),
         (["compat=release", "novel_classes=3"], "compat=release computes novel_classes=auto"),
         (["mebin.search_range=[0,inf]"], "0 ≤ lo ≤ hi ≤ 255"),
         (["seed=-1"], "seed=-1"),
         (["dataset.seed=-1"], "dataset.seed=-1"),
-        (["fit.momentum=-1"], "fit.momentum"),
-        (["fit.entropy_weight=nan"], "fit.entropy_weight=nan"),
-        (["backbone.side=16"], "backbone.side=16: expected 17 to 4096"),
-        (["backbone.side=1000000000"], "backbone.side=1000000000: expected 17 to 4096"),
-        (["detector.backbone.side=99999"], "backbone.side=99999"),
-        (["detector.map_side=1000000"], "detector.map_side=1000000: expected 1 to 4096"),
+        (["train.momentum=-1"], "train.momentum"),
+        (["train.memax_weight=nan"], "train.memax_weight=nan"),
+        (["backbone.image_size=16"], "backbone.image_size=16: expected 17 to 4096"),
+        (["backbone.image_size=1000000000"], "backbone.image_size=1000000000: expected 17 to 4096"),
+        (["detector.backbone.image_size=99999"], "backbone.image_size=99999"),
+        (["detector.map_size=1000000"], "detector.map_size=1000000: expected 1 to 4096"),
         (["detector.stages=100000000"], "detector.stages=100000000"),
         (["detector.degrees=[1000001]"], "detector.degrees=[1000001]"),
         (["detector.windows=[9223372036854775807]"], "detector.windows=[9223372036854775807]"),
         (["detector.memory_gb=inf"], "detector.memory_gb=inf: expected a number > 0"),
         (["detector=patchcore", "detector.image_size=10000000"], "detector.image_size=10000000"),
-        (["fit.heads=1000000000"], "fit.heads=1000000000: expected 1 to 1000"),
-        (["fit.hidden=1000000000"], "fit.hidden=1000000000: expected 1 to 65536"),
-        (["fit.bottleneck=1000000000"], "fit.bottleneck=1000000000: expected 1 to 65536"),
-        (["fit.views=1000000000"], "fit.views=1000000000: expected 2 to 1000"),
-        (["fit.batch_size=9223372036854775807"], "fit.batch_size=9223372036854775807"),
-        (["fit.epochs=9223372036854775807"], "fit.epochs=9223372036854775807"),
-        (["fit.temperature_steps=1000000000000"], "fit.temperature_steps=1000000000000"),
-        (["fit.student_temperature=inf"], "fit.student_temperature=inf"),
+        (["train.heads=1000000000"], "train.heads=1000000000: expected 1 to 1000"),
+        (["train.hidden=1000000000"], "train.hidden=1000000000: expected 1 to 65536"),
+        (["train.bottleneck=1000000000"], "train.bottleneck=1000000000: expected 1 to 65536"),
+        (["train.cached_views=1000000000"], "train.cached_views=1000000000: expected 2 to 1000"),
+        (["train.batch_size=9223372036854775807"], "train.batch_size=9223372036854775807"),
+        (["train.epochs=9223372036854775807"], "train.epochs=9223372036854775807"),
+        (["train.temperature_steps=1000000000000"], "train.temperature_steps=1000000000000"),
+        (["train.student_temperature=inf"], "train.student_temperature=inf"),
         (["fusion.temperature=nan"], "fusion.temperature=nan: expected a number > 0"),
         (["dataset.per_class=1000000000000"], "dataset.per_class=1000000000000: expected 0 to"),
         (["base.per_class=1000000000000"], "base.per_class=1000000000000: expected 1 to"),
@@ -141,7 +141,7 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["base.kind=none"], "kind=none on top of demo is no choice"),
         (["output_root="], "output_root is empty"),
         (["category=."], "category=.: expected one folder"),
-        (["fit.batch_size=1"], "fit.batch_size=1"),
+        (["train.batch_size=1"], "train.batch_size=1"),
         (["fusion.temperature=0"], "fusion.temperature=0"),
         (["category=../up"], "category=../up: expected one folder's name"),
         (["tracker.mode=maybe"], "tracker.mode=maybe"),
@@ -170,8 +170,8 @@ def test_compat_sets_all_that_it_stands_for_and_nothing_else(dataset: str) -> No
 
 def test_compat_outlives_what_an_experiment_brings() -> None:
     config = composed(*MVTEC, "experiment=offline_cpu", "compat=release", "mebin.method=otsu")
-    assert (config.regions.fit, config.fit.hidden, config.mebin.method) == ("compat", 512, "otsu")
-    assert config.fit.trunk == "exact"
+    assert (config.regions.resize_mode, config.train.hidden, config.mebin.method) == ("compat", 512, "otsu")
+    assert config.train.features == "exact"
 
 
 def test_a_run_folder_follows_from_what_is_computed() -> None:
@@ -193,7 +193,7 @@ def test_a_run_folder_follows_from_what_is_computed() -> None:
         "debug=true",
     ):
         assert folder(other_machine) == default
-    for other in ("fit.epochs=3", "seed=1", "base=none", "dataset.seed=3", "mebin.step=2"):
+    for other in ("train.epochs=3", "seed=1", "base=none", "dataset.seed=3", "mebin.step=2"):
         assert folder(other) != default
     a, b = (folder(*MVTEC, f"detector.path=maps/{name}") for name in ("musc", "patchcore"))
     assert a.parts[3] == "files-musc"

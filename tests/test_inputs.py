@@ -14,7 +14,7 @@ from PIL import Image
 
 from anomalyncd import experiment, prediction
 from anomalyncd.cli import entry
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.models import checkpoint
 
@@ -84,7 +84,7 @@ def test_nothing_is_predicted_with_a_file_too_large(
     large: str, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.safetensors").touch()
-    trained = MagicMock(), SimpleNamespace(fit=FitConfig(), raw_range=None)
+    trained = MagicMock(), SimpleNamespace(fit=TrainConfig(), raw_range=None)
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: trained)
     draw(tmp_path / large, height=1000)
     config = composed(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.data.images import read_map
 from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.models.heads import Heads
@@ -58,7 +58,7 @@ def test_class_tokens(masked_blocks: int, options: dict[str, object]) -> None:
 def test_a_plain_step_learns_what_a_step_of_fit_learns(tmp_path: Path) -> None:
     regions = TrainingSet(drawn_regions(9, 0), drawn_regions(7, 1), np.arange(7) % 2)
     # one epoch of one batch is one step; a high rate makes what is learned stand out
-    config = FitConfig(epochs=1, batch_size=16, learning_rate=0.1)
+    config = TrainConfig(epochs=1, batch_size=16, learning_rate=0.1)
     before = model()
     ours, plain = copy.deepcopy(before), copy.deepcopy(before)
     (terms,) = train.fit(

@@ -76,8 +76,8 @@ def settings(plates: Path) -> list[str]:
     return [
         *("experiment=offline_cpu", "dataset=folder", f"dataset.path={plates / 'plates'}"),
         *(f"detector.path={plates / 'maps'}", "base=folder", f"base.path={plates / 'base'}"),
-        *("backbone.side=64", "fit.epochs=80", "fit.hidden=64", "fit.bottleneck=32"),
-        *("fit.heads=2", "fit.views=4", "fit.learning_rate=0.05"),
+        *("backbone.image_size=64", "train.epochs=80", "train.hidden=64", "train.bottleneck=32"),
+        *("train.heads=2", "train.cached_views=4", "train.learning_rate=0.05"),
         *("tracker=none", "quiet=true", "device=cpu", f"output_root={plates / 'out'}"),
     ]
 

@@ -103,7 +103,7 @@ def test_a_finished_run_is_recognised_and_rerun_only_when_asked(overrides: list[
 def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
     overrides: list[str], tmp_path: Path
 ) -> None:
-    longer = [*overrides, "fit.epochs=60"]
+    longer = [*overrides, "train.epochs=60"]
     whole = run([*longer, f"output_root={tmp_path / 'whole'}"])
     process = subprocess.Popen([sys.executable, str(ROOT / "train.py"), *longer])
     deadline = time.monotonic() + 120
@@ -124,7 +124,7 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
 
 
 def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) -> None:
-    overrides = [*overrides, "fit.trunk=exact"]
+    overrides = [*overrides, "train.features=online"]
     alone = run(overrides)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     elsewhere = [*overrides, f"output_root={alone.folder.parents[4] / 'together'}"]
@@ -148,7 +148,7 @@ def test_what_torchrun_cannot_do_is_told_at_once(
 ) -> None:
     monkeypatch.setattr(distributed, "started", lambda: distributed.World(0, 2))
     with pytest.raises(InputError, match="works in one process, not in 2"):
-        run([*overrides, "fit.trunk=bank"])
+        run([*overrides, "train.features=cached"])
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = command("-m", *overrides, "seed=1,2")
     assert done.returncode == 1
@@ -232,9 +232,9 @@ def test_a_choice_changes_what_it_is_about(photographs: Path, overrides: list[st
     weighted = run([*plain, "fusion.weighting=average"])
     assert weighted.metrics["losses"] == default.metrics["losses"]  # fusion comes after training
     # "a.b" shows nothing, so that its region is the whole, oblong image
-    fitted = run([*plain, "regions.fit=compat"])
+    fitted = run([*plain, "regions.resize_mode=compat"])
     assert fitted.metrics["losses"] != default.metrics["losses"]
-    unmasked = run([*plain, "attention.mask_on=none"])
+    unmasked = run([*plain, "attention.masked_queries=none"])
     assert unmasked.metrics["losses"] != default.metrics["losses"]
 
 
@@ -270,7 +270,7 @@ def turn_a_map(root: Path) -> None:
 def test_a_finished_run_whose_inputs_have_changed_is_computed_again(
     change: Callable[[Path], None], told: str, photographs: Path, overrides: list[str]
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
     first = run(settings)
     before = (first.folder / "predictions.csv").read_bytes()
     change(photographs)
@@ -290,7 +290,7 @@ def test_a_finished_run_whose_inputs_have_changed_is_computed_again(
 def test_files_that_are_only_touched_or_renamed_elsewhere_are_the_same_inputs(
     photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
     run(settings)
     for path in (photographs / "photos").iterdir():
         os.utime(path)
@@ -303,7 +303,7 @@ def test_files_that_are_only_touched_or_renamed_elsewhere_are_the_same_inputs(
 def test_a_finished_run_without_a_record_of_its_inputs_is_computed_again(
     photographs: Path, overrides: list[str]
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
     folder = run(settings).folder
     for number, text in enumerate(("", "[1]", '{"image": 3}'), 1):
         (folder / "inputs.json").write_text(text)
@@ -314,7 +314,7 @@ def test_a_finished_run_without_a_record_of_its_inputs_is_computed_again(
 def test_a_finished_run_outlives_the_loss_of_its_inputs(
     photographs: Path, overrides: list[str]
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
     folder = run(settings).folder
     os.rename(photographs / "photos", photographs / "away")
     known = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -382,7 +382,7 @@ def test_another_cpu_predicts_with_a_model_and_resumes_a_training(
 ) -> None:
     """Position embeddings are resampled to 96 pixels: their last bits depend on the CPU."""
     plain = [o for o in folder_overrides(photographs, overrides) if not o.startswith("backbone")]
-    settings = [*plain, "backbone=embedded", "backbone.side=96", "novel_classes=2"]
+    settings = [*plain, "backbone=embedded", "backbone.image_size=96", "novel_classes=2"]
     arguments = ["-c", ON_ANOTHER_CPU, str(photographs / "folder"), *settings]
     elsewhere = subprocess.run(
         [sys.executable, *arguments],
@@ -524,7 +524,7 @@ def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list
 def test_prediction_has_its_own_advice_on_memory(
     photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3", "fit.epochs=1"])
+    outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3", "train.epochs=1"])
 
     def full(network: Model, *_: object, **__: object) -> None:
         assert network.forward_batch == 10
@@ -621,7 +621,7 @@ def test_errors_are_one_line_and_leave_no_half_result(
 def test_the_advice_on_memory_resumes_the_run(
     photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.trunk=bank"]
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.features=cached"]
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -644,7 +644,7 @@ def test_the_advice_on_memory_resumes_the_run(
 @pytest.mark.parametrize(
     ("detector", "advice"),
     [
-        ("detector=musc_embedded", "lower detector.memory_gb=4 or detector.backbone.side="),
+        ("detector=musc_embedded", "lower detector.memory_gb=4 or detector.backbone.image_size="),
         ("detector=musc_descriptors", r"lower detector\.memory_gb=4$"),
         ("detector=padim", r"lower detector\.batch_size=\d+, or set a smaller detector.image_size"),
         ("detector=ground_truth", "it was the detector"),
@@ -670,7 +670,7 @@ def test_a_full_disk_is_one_message(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "regions.csv")
 
-    monkeypatch.setattr(cropping, "cut_novel", full)
+    monkeypatch.setattr(cropping, "crop_novel", full)
     monkeypatch.setattr(entry, "failures", [])
     with entry.one_line_errors(debug=False):
         run(overrides)
@@ -706,7 +706,7 @@ def test_a_training_that_breaks_is_told_and_writes_no_result(
     """Of a last step that is too large, no loss tells."""
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
     with pytest.raises(InputError, match=r"lower fit\.learning_rate"):
-        run([*settings, "fit.learning_rate=1e20", "fit.epochs=1"])
+        run([*settings, "train.learning_rate=1e20", "train.epochs=1"])
     left = {path.name for path in (photographs / "out").rglob("seed-3407/*")}
     assert not left & {"metrics.json", "model.safetensors", "predictions.csv", "report.html"}
     assert find([photographs / "out"])[0].state == "failed"
@@ -715,7 +715,7 @@ def test_a_training_that_breaks_is_told_and_writes_no_result(
 def test_damaged_figures_of_a_finished_run_are_one_line(
     photographs: Path, overrides: list[str]
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "fit.epochs=1"]
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
     figures = run(settings).folder / "metrics.json"
     for text in ("", "[]", '{"dataset": "folder"}', "[" * 100_000):
         figures.write_text(text)
@@ -731,7 +731,7 @@ def test_a_mistyped_path_leaves_no_run(photographs: Path, overrides: list[str]) 
         run([*settings, "device=cdua"])
     assert not (photographs / "out").exists(), "no empty folders, and no lock"
     good = next(o for o in settings if o.startswith("dataset.path=")).partition("=")[2]
-    done = command("-m", *settings, "seed=5", "fit.epochs=1", f"dataset.path=here,{good},there")
+    done = command("-m", *settings, "seed=5", "train.epochs=1", f"dataset.path=here,{good},there")
     assert done.returncode == 1
     states = {job.settings["dataset"]["path"]: job for job in find([photographs / "out"])}
     assert states[good].state == "done"
@@ -744,7 +744,7 @@ def test_a_sweep_over_detectors_and_categories_ends_with_one_table(
     overrides: list[str], tmp_path: Path
 ) -> None:
     general = [o for o in overrides if not o.startswith("detector=")]
-    choices = ["category=a,b", "detector=musc_descriptors,ground_truth,simulated", "fit.epochs=1"]
+    choices = ["category=a,b", "detector=musc_descriptors,ground_truth,simulated", "train.epochs=1"]
     done = command("-m", *general, *choices)
     assert done.returncode == 0, done.stderr
     folders = sorted(

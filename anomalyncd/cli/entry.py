@@ -31,7 +31,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.results import published
 from anomalyncd.runtime import interrupt, local_gpus
 from anomalyncd.runtime.console import printable
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.jobs import SWEEP_LOCK
 from anomalyncd.storage.run_folder import RunFolder
 from anomalyncd.storage.run_record import JOBS, MAX_REASON
@@ -223,7 +223,7 @@ class SweepRecord(Callback):
             _end_without_folder(error)
         self._lock = FileLock(sweep / SWEEP_LOCK, timeout=0)
         self._lock.acquire()
-        with written_whole(sweep / JOBS) as draft:
+        with atomic_write(sweep / JOBS) as draft:
             draft.write_text(json.dumps(listed), encoding="utf-8")
         sweeps.append(sweep)
 

@@ -36,7 +36,7 @@ from anomalyncd.data.images import read_image
 from anomalyncd.detectors import descriptors, mutual_scoring
 from anomalyncd.errors import InputError
 from anomalyncd.models import backbone
-from anomalyncd.runtime.console import Fifths
+from anomalyncd.runtime.console import ProgressThrottle
 from anomalyncd.storage.cache import digest_files
 from anomalyncd.storage.identity import Digests, digests
 from anomalyncd.types import Dataset, Sample
@@ -84,7 +84,7 @@ class MuscDetector:
         return None if network is None else backbone.weights_file(network, _BACKBONE)
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
-        """One (map_side, map_side) float32 map per image, ≥ 0, comparable between images.
+        """One (map_size, map_size) float32 map per image, ≥ 0, comparable between images.
 
         Raises:
             InputError: fewer than five images, an unreadable one, or a backbone that cannot be had
@@ -109,8 +109,8 @@ class MuscDetector:
             yield self._enlarge(patches) * factor
 
     def _enlarge(self, patches: Tensor) -> NDArray[np.float32]:
-        """(h, w) → (map_side, map_side), bilinear."""
-        size = (self.config.map_side, self.config.map_side)
+        """(h, w) → (map_size, map_size), bilinear."""
+        size = (self.config.map_size, self.config.map_size)
         return F.interpolate(patches[None, None], size, mode="bilinear")[0, 0].numpy()
 
     @torch.inference_mode()
@@ -124,7 +124,7 @@ class MuscDetector:
         features = _on_disk(folder / "features", (n, h * w, d))  # for each stage and degree in turn
         total = torch.zeros(n, h * w)
         rounds = [(stage, degree) for stage in stages for degree in self.config.degrees]
-        fifths = Fifths()
+        fifths = ProgressThrottle()
 
         def tell(number: int, share: float) -> None:
             done = (number + share) / len(rounds)
@@ -151,7 +151,7 @@ class MuscDetector:
         class_tokens = torch.empty(n, d)
         mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (stock.mean, stock.std))
         half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
-        for part, images in _batches(samples, network.side):
+        for part, images in _batches(samples, network.image_size):
             x = ((images - mean) / std).to(self.device)
             with half:
                 returned = vit.forward_intermediates(x, indices=blocks, output_fmt="NLC")
@@ -168,7 +168,7 @@ class MuscDetector:
         try:
             return mutual_scoring.mutual_scores(
                 features,
-                lowest=self.config.lowest,
+                lowest=self.config.topmin_max,
                 device=self.device,
                 memory=memory,
                 on_share=on_share,

@@ -24,7 +24,7 @@ _SIDE = 256  # pixels at which overlaps are compared, if memory allows
 _AUPRO_PIXELS = 20_000_000  # of all maps together: 60 bytes each while the curve is made
 
 
-def judge_maps(dataset: Dataset, anomaly_maps: StoredMaps, cache: Cache) -> dict[str, float | None]:
+def evaluate_maps(dataset: Dataset, anomaly_maps: StoredMaps, cache: Cache) -> dict[str, float | None]:
     """Compare maps with labels and truth masks, once for all runs on these maps.
 
     Pixels are compared at the map's resolution: there a pixel is defective that the mask covers by
@@ -72,7 +72,7 @@ def _judge_maps(
     }
 
 
-def judge_binarization(dataset: Dataset, counts: NDArray[np.int64]) -> dict[str, float | None]:
+def evaluate_binarization(dataset: Dataset, counts: NDArray[np.int64]) -> dict[str, float | None]:
     """Compare labels with whether an image has a main element (the paper's ablation of MEBin).
 
     Args:

@@ -18,7 +18,7 @@ from anomalyncd.types import Regions
 
 
 @dataclass(frozen=True)
-class Assignment:
+class Predictions:
     """What regions and images were found to be; classes are 0 … K − 1."""
 
     region_class: NDArray[np.int64]  # (n_regions,)
@@ -48,14 +48,14 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
         part = slice(start, start + model.forward_batch)
         images = torch.from_numpy(np.array(regions.images[part])).to(device)
         masks = torch.from_numpy(np.array(regions.masks[part])).to(device)
-        x, mask = augmentation.evaluation_view(images, masks, model.side, model.mean, model.std)
+        x, mask = augmentation.evaluation_view(images, masks, model.image_size, model.mean, model.std)
         logits.append(model.heads.classify(model(x, mask)))
     found = novel_probabilities(torch.cat(logits, dim=1), model.n_base, temperature)
     broken = ~found.isfinite().all(dim=-1).all(dim=0)
     if broken.any():
         raise InputError(
             f"{int(broken.sum())} of {len(broken)} regions have no finite probabilities; train "
-            "again with a lower fit.learning_rate, or check the backbone's weights"
+            "again with a lower train.learning_rate, or check the backbone's weights"
         )
     return found.cpu().numpy()
 
@@ -67,7 +67,7 @@ def novel_probabilities(logits: Tensor, n_base: int, temperature: float = 0.1) -
 
 def assign(
     probabilities: NDArray[np.float64], regions: Regions, config: FusionConfig
-) -> Assignment:
+) -> Predictions:
     """Classes of regions, and by fusion those of images.
 
     Args:
@@ -86,4 +86,4 @@ def assign(
             fused = fusion.fuse_by_score(probabilities, regions.scores, index)
         case _:
             fused = fusion.fuse_by_average(probabilities, index)
-    return Assignment(probabilities.argmax(1), probabilities.max(1), fused.argmax(1), fused.max(1))
+    return Predictions(probabilities.argmax(1), probabilities.max(1), fused.argmax(1), fused.max(1))

@@ -65,10 +65,10 @@ def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
         vit, source = _create(config, key, pretrained=True), "hub"
         # At the image size that they were trained at, weights are loaded as they are stored.
         native = cast(dict[str, Any], vit.pretrained_cfg)["input_size"][-1]
-        if native == config.side:
+        if native == config.image_size:
             weights_hash = _hash_of(vit.state_dict())
         else:
-            native_vit = _create(replace(config, side=native), key, pretrained=True)
+            native_vit = _create(replace(config, image_size=native), key, pretrained=True)
             weights_hash = _hash_of(native_vit.state_dict())
     else:
         with torch.random.fork_rng(devices=[]):
@@ -122,10 +122,10 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
     try:
         with _no_waiting_for_the_hub() if pretrained else nullcontext():
             vit = (
-                embedded.create(config.side)
+                embedded.create(config.image_size)
                 if config.name == embedded.NAME
                 else timm.create_model(
-                    config.name, pretrained=pretrained, num_classes=0, img_size=config.side
+                    config.name, pretrained=pretrained, num_classes=0, img_size=config.image_size
                 )
             )
     except TypeError as error:  # the network has no img_size
@@ -142,10 +142,10 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
     if not isinstance(vit, VisionTransformer):
         raise not_a_vit
     patch = vit.patch_embed.patch_size[0]
-    if config.side % patch:
+    if config.image_size % patch:
         raise InputError(
-            f"{key}.side={config.side}: {config.name} has patches of {patch} pixels; expected a "
-            f"multiple, such as {round(config.side / patch) * patch or patch}"
+            f"{key}.image_size={config.image_size}: {config.name} has patches of {patch} pixels; expected a "
+            f"multiple, such as {round(config.image_size / patch) * patch or patch}"
         )
     return vit
 

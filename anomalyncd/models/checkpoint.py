@@ -22,7 +22,7 @@ from anomalyncd.config import (
     MAX_CLASSES,
     AttentionConfig,
     BackboneConfig,
-    FitConfig,
+    TrainConfig,
     FusionConfig,
     MebinConfig,
     RegionsConfig,
@@ -33,7 +33,7 @@ from anomalyncd.models import model as models
 from anomalyncd.models.backbone import Backbone
 from anomalyncd.models.model import Model
 from anomalyncd.storage import foreign
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.cache import digest
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ _APART = 19  # times what keeping an epoch took, until the next is kept
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelMetadata:
     """All that prediction needs beside the weights."""
 
     backbone: BackboneConfig
@@ -53,7 +53,7 @@ class Recipe:
     mebin: MebinConfig  # with the search range of the training maps
     regions: RegionsConfig
     fusion: FusionConfig
-    fit: FitConfig
+    fit: TrainConfig
     raw_range: tuple[float, float] | None  # of the training maps before they became 8-bit
     head: int  # the classifier that is used
     base_classes: tuple[str, ...]
@@ -73,14 +73,14 @@ class Recipe:
             raise InputError(f"raw_range is {self.raw_range}; expected the lower value first")
 
 
-def save_model(path: Path, model: Model, recipe: Recipe) -> None:
+def save_model(path: Path, model: Model, metadata: ModelMetadata) -> None:
     tensors: dict[str, Tensor] = dict(model.trainable())
-    if recipe.backbone_source == "random":
+    if metadata.backbone_source == "random":
         tensors |= dict(model.frozen())
-    _save(path, tensors, {"recipe": asdict(recipe)})
+    _save(path, tensors, {"metadata": asdict(metadata)})
 
 
-def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
+def load_model(path: Path, weights: str | None = None) -> tuple[Model, ModelMetadata]:
     """Rebuild a trained model, strictly: every weight must be there, none may be left over.
 
     Args:
@@ -92,41 +92,41 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, Recipe]:
             these are not finite, or its frozen weights have changed.
     """
     tensors, header = _load(path)
-    recipe = foreign.build(Recipe, header.get("recipe"), f"{path}: its header")
-    _require_sizes(recipe, tensors, path)
+    metadata = foreign.build(ModelMetadata, header.get("metadata"), f"{path}: its header")
+    _require_sizes(metadata, tensors, path)
     backbone = backbones.build(
-        replace(recipe.backbone, checkpoint=weights or recipe.backbone.checkpoint)
+        replace(metadata.backbone, checkpoint=weights or metadata.backbone.checkpoint)
     )
     model = models.build(
         backbone,
-        recipe.attention,
-        recipe.fit,
-        n_base=len(recipe.base_classes),
-        n_novel=len(recipe.class_names),
+        metadata.attention,
+        metadata.train,
+        n_base=len(metadata.base_classes),
+        n_novel=len(metadata.class_names),
     )
     own = dict(model.named_parameters())
-    expected = set(own) if recipe.backbone_source == "random" else dict(model.trainable()).keys()
+    expected = set(own) if metadata.backbone_source == "random" else dict(model.trainable()).keys()
     if expected != tensors.keys():
         odd = sorted(expected ^ tensors.keys())[:3]
         raise InputError(f"{path}: weights missing or left over: {', '.join(odd)} …")
     _copy(tensors, own, path)
-    stored_here = recipe.backbone_source == "random"
-    if not stored_here and frozen_hash(backbone) != recipe.frozen_hash:
+    stored_here = metadata.backbone_source == "random"
+    if not stored_here and frozen_hash(backbone) != metadata.frozen_hash:
         raise InputError(
-            f"{recipe.backbone.checkpoint or recipe.backbone.name}: its weights are not those that "
+            f"{metadata.backbone.checkpoint or metadata.backbone.name}: its weights are not those that "
             f"{path} was trained on; restore them, or train again"
         )
-    return model, recipe
+    return model, metadata
 
 
-def _require_sizes(recipe: Recipe, tensors: dict[str, Tensor], path: Path) -> None:
+def _require_sizes(metadata: ModelMetadata, tensors: dict[str, Tensor], path: Path) -> None:
     """The network that the header asks for is as large as the weights; before it is made."""
-    n_classes = len(recipe.base_classes) + len(recipe.class_names)
-    fit = recipe.fit
+    n_classes = len(metadata.base_classes) + len(metadata.class_names)
+    fit = metadata.train
     for name, expected in (
-        ("heads.prototypes", (fit.heads, n_classes, None)),
-        ("heads.projector.0.weight", (fit.hidden, None)),
-        ("heads.projector.4.weight", (fit.bottleneck, fit.hidden)),
+        ("heads.prototypes", (train.heads, n_classes, None)),
+        ("heads.projector.0.weight", (train.hidden, None)),
+        ("heads.projector.4.weight", (train.bottleneck, train.hidden)),
     ):
         shape = tuple(tensors[name].shape) if name in tensors else ()
         fits = len(shape) == len(expected) and all(
@@ -243,7 +243,7 @@ class TrainingState:
 
 def _save(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         try:
             save_file(own, draft, metadata={_KEY: json.dumps({"format": _FORMAT, **header})})
         except SafetensorError as error:  # how it reports a full disk

@@ -16,7 +16,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from anomalyncd.types import KeepPool, MaskOn
+from anomalyncd.types import MaskPooling, MaskedQueries
 
 # Tokens whose activations a CPU's cache holds. Measured: 1,600 take 0.6 of the time of 12,800 with
 # ViT-S/16, and 800 take 0.94 of the time of 1,600, with the embedded backbone 0.87.
@@ -46,17 +46,17 @@ class MaskGuidedViT(nn.Module):
         self,
         vit: VisionTransformer,
         masked_blocks: int = 9,
-        mask_on: MaskOn = "class_token",
+        mask_on: MaskedQueries = "class_token",
         *,
-        keep_pool: KeepPool = "average",
+        keep_pool: MaskPooling = "average",
         keep_threshold: float = 0.5,
     ) -> None:
         super().__init__()
         _require_plain_vit(vit)
         if not 0 <= masked_blocks <= len(vit.blocks):
             raise ValueError(f"masked_blocks={masked_blocks}: expected 0 to {len(vit.blocks)}")
-        if mask_on not in get_args(MaskOn):
-            raise ValueError(f"mask_on={mask_on}: expected one of {', '.join(get_args(MaskOn))}")
+        if mask_on not in get_args(MaskedQueries):
+            raise ValueError(f"mask_on={mask_on}: expected one of {', '.join(get_args(MaskedQueries))}")
         self.vit = vit
         self.first_masked = len(vit.blocks) - masked_blocks
         self.mask_on = mask_on
@@ -88,12 +88,12 @@ class MaskGuidedViT(nn.Module):
         Returns:
             (b, width) class tokens after the final norm.
         """
-        visible = self.visible_keys(masks)
+        visible = self.attention_mask(masks)
         if images.is_cuda:  # counting what is kept would have the host wait for the device
             return self.describe(self.trunk(images, visible), visible)
-        return self.describe(*padded(*self.seen_tokens(images, visible)))
+        return self.describe(*padded(*self.visible_tokens(images, visible)))
 
-    def visible_keys(self, masks: Tensor) -> Tensor:
+    def attention_mask(self, masks: Tensor) -> Tensor:
         """Which tokens a masked query may attend to: (b, 1, 1, n), for all heads and queries."""
         size = self.vit.patch_embed.patch_size
         pool = F.avg_pool2d if self.keep_pool == "average" else F.max_pool2d
@@ -109,7 +109,7 @@ class MaskGuidedViT(nn.Module):
             return self._run(self.blocks[:-1], self._embed(images), visible).float()
 
     @torch.no_grad()
-    def seen_tokens(self, images: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    def visible_tokens(self, images: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
         """Run the frozen part for those tokens alone that the last block's class token sees.
 
         The last frozen block answers only for them. On a CPU, images go through in groups whose

@@ -8,12 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from anomalyncd.config import AttentionConfig, FitConfig
+from anomalyncd.config import AttentionConfig, TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.models.backbone import Backbone
 from anomalyncd.models.heads import Heads
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
-from anomalyncd.types import KeepPool, MaskOn
+from anomalyncd.types import MaskPooling, MaskedQueries
 
 
 class Model(nn.Module):
@@ -43,7 +43,7 @@ class Model(nn.Module):
         self.std = std
 
     @property
-    def side(self) -> int:
+    def image_size(self) -> int:
         return self.vit.vit.patch_embed.img_size[0]
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class Model(nn.Module):
 
 
 def build(
-    backbone: Backbone, attention: AttentionConfig, fit: FitConfig, *, n_base: int, n_novel: int
+    backbone: Backbone, attention: AttentionConfig, fit: TrainConfig, *, n_base: int, n_novel: int
 ) -> Model:
     """Put fresh heads on a backbone.
 
@@ -73,13 +73,13 @@ def build(
         vit = MaskGuidedViT(
             backbone.vit,
             attention.masked_blocks,
-            cast(MaskOn, attention.mask_on),  # config.py has checked the words
-            keep_pool=cast(KeepPool, attention.keep_pool),
-            keep_threshold=attention.keep_threshold,
+            cast(MaskedQueries, attention.masked_queries),  # config.py has checked the words
+            keep_pool=cast(MaskPooling, attention.mask_pooling),
+            keep_threshold=attention.mask_threshold,
         )
     except ValueError as error:
         raise InputError(f"backbone, attention: {error}") from error
     heads = Heads(
-        vit.width, n_base + n_novel, n_heads=fit.heads, hidden=fit.hidden, bottleneck=fit.bottleneck
+        vit.width, n_base + n_novel, n_heads=train.heads, hidden=train.hidden, bottleneck=train.bottleneck
     )
     return Model(vit, heads, n_base=n_base, mean=backbone.mean, std=backbone.std)

@@ -26,7 +26,7 @@ from anomalyncd.preparation.layouts import Layout
 from anomalyncd.preparation.sources import Source
 from anomalyncd.preparation.verification import find_problems
 from anomalyncd.runtime.console import say
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.cache import digest
 
 _RECORD = ".verified.json"
@@ -212,7 +212,7 @@ def _verify(
         ]
     record = {"fingerprint": fingerprint, "archives": archives}
     if not problems and record != known:
-        with written_whole(target / _RECORD) as draft:
+        with atomic_write(target / _RECORD) as draft:
             draft.write_text(json.dumps(record))
     return Report(images, len(groups), problems, absent)
 

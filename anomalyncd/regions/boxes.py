@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd.types import Box, Fit
+from anomalyncd.types import Box, ResizeMode
 
 
 def find_boxes(
@@ -97,9 +97,9 @@ def score_boxes(
 
 
 def crop(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], box: Box, side: int, fit: Fit
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], box: Box, side: int, mode: ResizeMode
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-    """Cut a box out of image and mask, and bring both to `side` x `side`.
+    """Cropped a box out of image and mask, and bring both to `side` x `side`.
 
     Resizing is bilinear, antialiased and in 8 bits, so mask edges become soft. On a square box
     the three ways to fit agree; only a whole non-square image is not.
@@ -181,7 +181,7 @@ def _cut(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     return padded
 
 
-def _fit(image: NDArray[np.uint8], side: int, fit: Fit) -> NDArray[np.uint8]:
+def _fit(image: NDArray[np.uint8], side: int, mode: ResizeMode) -> NDArray[np.uint8]:
     """Resize to `side` x `side`."""
     height, width = image.shape[:2]
     if fit == "stretch":

@@ -28,7 +28,7 @@ from anomalyncd.regions import mebin
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
 from anomalyncd.storage.cache import Cache, digest_files
-from anomalyncd.types import Box, Fit, Regions, Sample
+from anomalyncd.types import Box, ResizeMode, Regions, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
 # Part of the cache key: raise the number when the same input gives other regions.
@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Cut:
+class Cropped:
     """The regions of the unlabelled images, and how their main elements were found."""
 
     regions: Regions
@@ -59,20 +59,20 @@ class _ImageCut:
     count: int = 0
 
 
-def stored_side(side: int) -> int:
+def stored_size(side: int) -> int:
     """Side of a stored region: 8/7 of a view's, so that random crops have room (256 for 224)."""
     return round(side * 8 / 7)
 
 
-def cut_novel(
+def crop_novel(
     samples: Sequence[Sample],
     maps: StoredMaps,
     mebin_config: MebinConfig,
     config: RegionsConfig,
     side: int,
     cache: Cache,
-) -> Cut:
-    """Cut the unlabelled images around the main elements of their maps.
+) -> Cropped:
+    """Cropped the unlabelled images around the main elements of their maps.
 
     Raises:
         InputError: an image is unreadable, or a map has another aspect ratio than its image.
@@ -114,7 +114,7 @@ def cut_novel(
     folder = cache.entry("regions", key, build)
     table = json.loads((folder / _INDEX).read_text())
     lo, hi = table["search_range"]
-    return Cut(
+    return Cropped(
         _open(folder, side),
         search_range=(lo, hi),
         thresholds=np.array(table["thresholds"]),
@@ -122,8 +122,8 @@ def cut_novel(
     )
 
 
-def cut_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache: Cache) -> Regions:
-    """Cut the base set around its truth masks, at most two regions an image (reference section 4).
+def crop_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache: Cache) -> Regions:
+    """Cropped the base set around its truth masks, at most two regions an image (reference section 4).
 
     Raises:
         InputError: an image or mask is unreadable, or they differ in size.
@@ -172,8 +172,8 @@ def _crops(
     side: int,
     config: RegionsConfig,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
-    fit = cast(Fit, config.fit)  # config.py has checked the word
-    return [crop(image, mask, box, stored_side(side), fit) for box in boxes]
+    fit = cast(ResizeMode, config.train)  # config.py has checked the word
+    return [crop(image, mask, box, stored_size(side), fit) for box in boxes]
 
 
 def _resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.uint8]:
@@ -239,7 +239,7 @@ def _pack(cuts: Iterator[_ImageCut], folder: Path) -> dict[str, list]:
 
 def _open(folder: Path, side: int) -> Regions:
     table = json.loads((folder / _INDEX).read_text())
-    n, s = len(table["areas"]), stored_side(side)
+    n, s = len(table["areas"]), stored_size(side)
     return Regions(
         images=np.memmap(folder / _IMAGES, np.uint8, mode="r", shape=(n, s, s, 3)),
         masks=np.memmap(folder / _MASKS, np.uint8, mode="r", shape=(n, s, s)),

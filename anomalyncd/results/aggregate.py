@@ -30,9 +30,9 @@ SCORES = ("nmi", "ari", "f1")
 FIGURES = (*SCORES, "aupro", "fpr", "fnr", "normal_recall")
 _OTHER = object()
 _SET_NAMES = {"mvtec": "MVTec AD", "mtd": "MTD"}
-_BACKBONE = ("name", "pretrained", "checkpoint", "side")
+_BACKBONE = ("name", "pretrained", "checkpoint", "image_size")
 # How it is computed, not what: the published figures are of these too.
-_SAME_FIGURES = ("compat", "fit.trunk", "fit.views", "fit.precision")
+_SAME_FIGURES = ("compat", "train.features", "train.cached_views", "train.precision")
 _TOLD_APART = ("base.kind", "compat", *(f"backbone.{key}" for key in _BACKBONE))
 _NAMED = 6  # products that were not run are named up to so many, or up to half of all
 
@@ -304,7 +304,7 @@ def _sortable(settings: dict[str, Any]) -> list[tuple[str, bool, float, str]]:
 
 def _backbone(settings: dict[str, Any]) -> str:
     backbone = BackboneConfig(**settings)
-    name = f"{backbone.name} at {backbone.side} px"
+    name = f"{backbone.name} at {backbone.image_size} px"
     if backbone.checkpoint:
         return f"{name} ({PurePath(backbone.checkpoint).name})"
     return name if backbone.pretrained else f"{name} (untrained)"

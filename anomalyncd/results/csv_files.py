@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.inference.classify import Assignment
-from anomalyncd.regions.cropping import Cut
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.inference.classify import Predictions
+from anomalyncd.regions.cropping import Cropped
+from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.jobs import Job
 from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
 
@@ -20,8 +20,8 @@ from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
 def write_predictions(
     path: Path,
     samples: Sequence[Sample],
-    cut: Cut,
-    found: Assignment,
+    cut: Cropped,
+    found: Predictions,
     class_names: Sequence[str],
     labels: Labels | None,
 ) -> None:
@@ -52,7 +52,7 @@ def write_regions(
     path: Path,
     samples: Sequence[Sample],
     regions: Regions,
-    found: Assignment,
+    found: Predictions,
     class_names: Sequence[str],
     labels: Labels | None,
     targets: NDArray[np.int64] | None,
@@ -119,7 +119,7 @@ def _name(labels: Labels | None, target: int) -> str:
 def _write(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
     # surrogateescape: a file name that is no valid Unicode goes out as the bytes that it is
     with (
-        written_whole(path) as draft,
+        atomic_write(path) as draft,
         draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")

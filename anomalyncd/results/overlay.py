@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd.types import Box, Fit
+from anomalyncd.types import Box, ResizeMode
 
 # Even in lightness and safe for colour-blind eyes, unlike the usual rainbow.
 _COLOURS: NDArray[np.uint8] = np.ascontiguousarray(
@@ -54,9 +54,9 @@ def outline(image: NDArray[np.uint8], mask: NDArray[np.uint8], thickness: int) -
 
 
 def region_heat(
-    heat: NDArray[np.float32], box: Box, image_size: tuple[int, int], side: int, fit: Fit
+    heat: NDArray[np.float32], box: Box, image_size: tuple[int, int], side: int, mode: ResizeMode
 ) -> NDArray[np.float32]:
-    """Cut a region's part out of its image's map, by the geometry of the stored region.
+    """Cropped a region's part out of its image's map, by the geometry of the stored region.
 
     Args:
         heat: (h, w), over the whole image; its aspect ratio may differ from the image's.

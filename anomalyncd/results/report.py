@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalyncd.results.overlay import colour_map, heat_overlay, normalise, outline, region_heat
-from anomalyncd.storage.atomic import written_whole
-from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, Fit, Labels, Regions, Sample
+from anomalyncd.storage.atomic import atomic_write
+from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, ResizeMode, Labels, Regions, Sample
 
 MAX_TILES = 500
 TILE_SIDE = 160  # pixels; the page shows some 110, or more on a fine or a narrow screen
@@ -25,7 +25,7 @@ MAX_MIXED = 40
 
 
 @dataclass(frozen=True)
-class Findings:
+class ReportData:
     """All that the report shows. K = number of discovered classes."""
 
     title: str
@@ -45,7 +45,7 @@ class Findings:
     image_confidence: NDArray[np.floating]  # (n_samples,)
     class_names: tuple[str, ...]  # (K,)
     matching: NDArray[np.int64]  # (K,), index into labels.classes; -1 = matched to none
-    fit: Fit  # how regions that are not square were stored
+    mode: ResizeMode  # how regions that are not square were stored
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Mixed:
     truth: str | None
 
 
-def write_report(path: Path, findings: Findings) -> None:
+def write_report(path: Path, data_of_report: ReportData) -> None:
     """Write the page to `path` in one step: a reader sees the old page or the new, never a part.
 
     At most `MAX_TILES` regions and the maps of their images are read.
@@ -123,42 +123,42 @@ def write_report(path: Path, findings: Findings) -> None:
     )
     environment.filters["duration"] = _duration
     page = environment.get_template("report.html.j2").stream(
-        f=findings,
-        labelled=int((_targets(findings) != UNLABELLED).sum()),
-        classes=_classes(findings),
-        confusion=_confusion(findings),
-        mixed=_mixed(findings),
+        f=data_of_report,
+        labelled=int((_targets(data_of_report) != UNLABELLED).sum()),
+        classes=_classes(data_of_report),
+        confusion=_confusion(data_of_report),
+        mixed=_mixed(data_of_report),
         max_mixed=MAX_MIXED,
         heat_colours=[f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))],
     )
     page.enable_buffering(64)
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         # A file name that is no valid Unicode must not cost the user the page.
         page.dump(str(draft), encoding="utf-8", errors="replace")
 
 
-def _targets(f: Findings) -> NDArray[np.int64]:
+def _targets(f: ReportData) -> NDArray[np.int64]:
     """True class per image, all UNLABELLED where there are no labels: (n_samples,)."""
     return f.labels.targets if f.labels else np.full(len(f.samples), UNLABELLED)
 
 
-def _class_name(f: Findings, target: int) -> str | None:
+def _class_name(f: ReportData, target: int) -> str | None:
     return f.labels.classes[target] if f.labels and target >= 0 else None
 
 
-def _is_normal(f: Findings) -> NDArray[np.bool_]:
+def _is_normal(f: ReportData) -> NDArray[np.bool_]:
     """Which discovered classes stand for the defect-free one, as far as labels tell: (K,)."""
     if f.labels is None or f.labels.normal is None:
         return np.zeros(len(f.matching), np.bool_)
     return np.equal(f.matching, f.labels.normal)
 
 
-def _matched_order(f: Findings) -> list[int]:
+def _matched_order(f: ReportData) -> list[int]:
     """Discovered classes in the order of their true classes, those matched to none last."""
     return sorted(range(len(f.matching)), key=lambda k: (f.matching[k] < 0, f.matching[k], k))
 
 
-def _classes(f: Findings) -> list[DiscoveredClass]:
+def _classes(f: ReportData) -> list[DiscoveredClass]:
     targets = f.region_targets
     if targets is None:
         targets = np.full(len(f.regions), UNLABELLED)
@@ -227,7 +227,7 @@ def _quota(sizes: list[int]) -> int:
     return quota
 
 
-def _pictures(f: Findings, shown: list[int]) -> dict[int, str]:
+def _pictures(f: ReportData, shown: list[int]) -> dict[int, str]:
     """Draw the regions `shown`, ascending: so each map is read once and the arrays forwards."""
     side = f.regions.images.shape[1]
     low, high = f.metrics["mebin"]["search_range"]
@@ -260,7 +260,7 @@ def _jpeg(picture: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _confusion(f: Findings) -> Confusion | None:
+def _confusion(f: ReportData) -> Confusion | None:
     if f.labels is None:
         return None
     matched = {int(true): k for k, true in enumerate(f.matching) if true >= 0}
@@ -289,7 +289,7 @@ def _ratio(part: int, whole: NDArray[np.int64]) -> float | None:
     return int(part) / total if total else None
 
 
-def _mixed(f: Findings) -> list[Mixed]:
+def _mixed(f: ReportData) -> list[Mixed]:
     targets, defect = _targets(f), ~_is_normal(f)
     counts = np.zeros((len(f.samples), len(f.matching)), np.int64)
     np.add.at(counts, (f.regions.image_index, f.region_class), 1)

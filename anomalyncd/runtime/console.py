@@ -107,7 +107,7 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, 
         yield lambda done, word: bar.update(task, completed=done, word=word)
 
 
-class Fifths:
+class ProgressThrottle:
     """Says when another fifth of something is done, which is worth a line where no bar is drawn."""
 
     def __init__(self, share: float = 0.0) -> None:

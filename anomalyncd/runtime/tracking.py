@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from anomalyncd.config import TensorboardConfig, TrackerConfig, WandbConfig
 from anomalyncd.errors import InputError
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -118,7 +118,7 @@ class _Wandb:
                 return known
         self._id.parent.mkdir(exist_ok=True)
         run_id = secrets.token_hex(8)
-        with written_whole(self._id) as draft:
+        with atomic_write(self._id) as draft:
             draft.write_text(run_id, encoding="utf-8")
         return run_id
 

@@ -11,7 +11,7 @@ from anomalyncd.errors import InputError
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary name beside `path` to write to; it takes the place of `path` at the end.
 
     Raises:

@@ -89,7 +89,7 @@ def outcome(sweep: Path) -> tuple[list[Job], list[str]]:
 
 
 def computed_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """All that a run's figures follow from, but its category and seed: {"fit.epochs": 50, …}."""
+    """All that a run's figures follow from, but its category and seed: {"train.epochs": 50, …}."""
     apart = (*NON_RESULT_KEYS, "category", "seed")
     return _flat({key: value for key, value in settings.items() if key not in apart})
 
@@ -106,7 +106,7 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
-    """`epochs` for `fit.epochs`, where no other setting ends so."""
+    """`epochs` for `train.epochs`, where no other setting ends so."""
     ends = [key.rpartition(".")[2] for key in settings]
     return {
         end if ends.count(end) == 1 else key: value

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
-from anomalyncd.storage.atomic import archive, written_whole
+from anomalyncd.storage.atomic import archive, atomic_write
 from anomalyncd.storage.cache import digest
 from anomalyncd.storage.identity import Digests, result_settings
 from anomalyncd.storage.run_record import METRICS, PROGRESS, read_metrics
@@ -129,7 +129,7 @@ class RunFolder:
         self.write_json(METRICS, metrics)
         (self.root / PROGRESS).unlink(missing_ok=True)
 
-    def set_aside(self) -> Path | None:
+    def archive(self) -> Path | None:
         """Rename the folder, if there is one, so that computing again loses nothing.
 
         Returns:
@@ -138,7 +138,7 @@ class RunFolder:
         return archive(self.root)
 
     def write_text(self, name: str, text: str) -> None:
-        with written_whole(self.root / name) as draft:
+        with atomic_write(self.root / name) as draft:
             draft.write_text(text, encoding="utf-8", newline="")
 
     def write_json(self, name: str, value: Any) -> None:

@@ -38,7 +38,7 @@ GROUP = 64
 _DIGEST = 16  # bytes
 
 
-class Bank:
+class CachedFeatures:
     """Trunk tokens of M views of every region, in half precision, packed one after the other.
 
     They lie in a file that is mapped into memory: the system keeps it there while there is room.
@@ -68,7 +68,7 @@ class Bank:
         *,
         fingerprint: str,
         on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
-    ) -> Bank:
+    ) -> CachedFeatures:
         """Make all views and run the trunk on them, or go on where a killed process has ended.
 
         Args:
@@ -97,12 +97,12 @@ class Bank:
             going_on = f", {kept} of them before" if kept else ""
             log.info("%d views go through the frozen blocks%s", total, going_on)
             for group in groups:
-                drawn = draw_parameters(len(group), data.side - model.side, stream)
+                drawn = draw_parameters(len(group), data.stored_size - model.image_size, stream)
                 done += len(group)
                 if done > kept:  # those kept are drawn too: the others are the same for it
                     images, masks = pixels.rows(group // views)
                     x, mask = training_views(
-                        images, masks, model.side, model.mean, model.std, drawn
+                        images, masks, model.image_size, model.mean, model.std, drawn
                     )
                     seen = [_seen(model, *part) for part in model.in_parts(x, mask)]
                     files.append(*(torch.cat(part) for part in zip(*seen, strict=True)))
@@ -111,7 +111,7 @@ class Bank:
         except OSError as error:
             raise InputError(
                 f"{folder}: the bank cannot be kept ({error.strerror}); give it room, take fewer "
-                "fit.views, or use fit.trunk=exact"
+                "train.cached_views, or use train.features=online"
             ) from error
         if devices.has_room(device, tokens.nbytes):
             tokens = tokens.to(device)
@@ -172,14 +172,14 @@ class _Files:
         files = (self.tokens, self.counts, self.digests)
         whole = all(path.is_file() for path in (label, *files))
         if not whole or label.read_bytes() != made_of.encode():
-            Bank.remove(folder)
+            CachedFeatures.remove(folder)
             folder.mkdir(exist_ok=True)
             for file in files:
                 file.write_bytes(b"")
             label.write_text(made_of, encoding="utf-8")
 
     def keep(self, groups: Sequence[int]) -> int:
-        """Cut off what is not of a whole group, and say how many views are left.
+        """Cropped off what is not of a whole group, and say how many views are left.
 
         Args:
             groups: how many views are written at a time.
@@ -228,7 +228,7 @@ def _digest(tokens: bytes | memoryview, counts: bytes) -> bytes:
 
 def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """What the last block's class token sees of views: packed tokens, and how many of each."""
-    tokens, counts = model.vit.seen_tokens(images, model.vit.visible_keys(masks))
+    tokens, counts = model.vit.visible_tokens(images, model.vit.attention_mask(masks))
     largest = float(tokens.abs().max())
     if not math.isfinite(largest):
         raise InputError(
@@ -236,7 +236,7 @@ def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         )
     if largest > torch.finfo(torch.float16).max:
         raise InputError(
-            "fit.trunk=bank: this backbone's tokens do not fit half precision; use fit.trunk=exact"
+            "train.features=cached: this backbone's tokens do not fit half precision; use train.features=online"
         )
     return tokens, counts
 

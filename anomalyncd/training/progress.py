@@ -18,7 +18,7 @@ class TrainingProgress(ExitStack):
     def __init__(self, folder: RunFolder, *, quiet: bool) -> None:
         super().__init__()
         self._folder, self._quiet = folder, quiet
-        self._unit, self._fifths = "", console.Fifths()
+        self._unit, self._fifths = "", console.ProgressThrottle()
         self._began = self._latest = time.perf_counter()
 
     def __call__(self, unit: str, done: int, total: int, before: int, word: str = "") -> None:
@@ -33,7 +33,7 @@ class TrainingProgress(ExitStack):
         """
         if unit != self._unit:
             self._unit, self._began = unit, self._latest
-            self._fifths = console.Fifths(before / total)
+            self._fifths = console.ProgressThrottle(before / total)
             self.close()
             self._advance = self.enter_context(
                 console.progress(f"Training: {unit}s", total, quiet=self._quiet)

@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.models.model import Model
 from anomalyncd.runtime import devices
 from anomalyncd.runtime.distributed import ALONE, World
 from anomalyncd.training import losses
-from anomalyncd.training.cached_features import Bank
-from anomalyncd.training.online_features import FreshViews
+from anomalyncd.training.cached_features import CachedFeatures
+from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.training_set import Batch, Pixels, Targets, TrainingSet
 
 TERMS = ("total", "base_class", "novel_class", "base_contrast", "contrast")  # then one per head
@@ -33,7 +33,7 @@ TERMS = ("total", "base_class", "novel_class", "base_contrast", "contrast")  # t
 def fit(
     model: Model,
     data: TrainingSet,
-    config: FitConfig,
+    config: TrainConfig,
     *,
     seed: int,
     state: TrainingState,
@@ -50,7 +50,7 @@ def fit(
         seed: of batches and views.
         state: where epochs are kept, to resume a killed run from; the bank lies beside it.
         on_epoch: told the epoch, counted from 0, and its mean figures, none without a batch.
-        on_views: told how far a bank is, as `Bank.fill` does.
+        on_views: told how far a bank is, as `CachedFeatures.fill` does.
         world: the processes that share each batch's work; what is learned is the same for any
             number of them.
 
@@ -63,18 +63,18 @@ def fit(
     """
     optimizer = make_optimizer(model, config)
     history = state.load(model, optimizer)
-    bank = bank_beside(state.path)
+    bank = features_beside(state.path)
     device = next(model.parameters()).device
     model.vit.precision = devices.precision(config.precision, device)
     if history and state.epochs_done == config.epochs:  # it was killed after its last epoch
-        Bank.remove(bank)
+        CachedFeatures.remove(bank)
         return history
     targets = Targets(data, device)
-    source: AbstractContextManager[FreshViews | Bank]
-    if config.trunk == "bank":
+    source: AbstractContextManager[OnlineFeatures | CachedFeatures]
+    if config.features == "cached":
         source = _banked(model, data, config, seed, bank, state.fingerprint, on_views)
     else:
-        source = nullcontext(FreshViews(model, Pixels(data, device), world))
+        source = nullcontext(OnlineFeatures(model, Pixels(data, device), world))
     with source as views:
         for epoch in range(state.epochs_done, config.epochs):
             stream = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
@@ -100,7 +100,7 @@ def fit(
     return history
 
 
-def bank_beside(state: Path) -> Path:
+def features_beside(state: Path) -> Path:
     """Where the bank of the run lies that keeps its epochs in `state`."""
     return state.with_suffix(".bank")
 
@@ -109,17 +109,17 @@ def bank_beside(state: Path) -> Path:
 def _banked(
     model: Model,
     data: TrainingSet,
-    config: FitConfig,
+    config: TrainConfig,
     seed: int,
     folder: Path,
     fingerprint: str,
     on_views: Callable[[int, int, int], None],
-) -> Iterator[Bank]:
+) -> Iterator[CachedFeatures]:
     """A bank that is removed when training ends; whatever stops it earlier, a resume reuses it."""
     bank, is_kept = None, False
     try:
-        bank = Bank.fill(
-            *(model, data, config.views, seed, folder), fingerprint=fingerprint, on_views=on_views
+        bank = CachedFeatures.fill(
+            *(model, data, config.cached_views, seed, folder), fingerprint=fingerprint, on_views=on_views
         )
         yield bank
     except InputError as error:  # of no use to another try, unless it was a disk that was full
@@ -132,7 +132,7 @@ def _banked(
         if bank:
             bank.close()
         if not is_kept:
-            Bank.remove(folder)
+            CachedFeatures.remove(folder)
 
 
 def step(
@@ -140,7 +140,7 @@ def step(
     optimizer: torch.optim.Optimizer,
     features: Tensor,
     batch: Batch,
-    config: FitConfig,
+    config: TrainConfig,
     epoch: int,
     world: World = ALONE,
 ) -> Tensor:
@@ -154,7 +154,7 @@ def step(
 
 
 def objective(
-    model: Model, features: Tensor, batch: Batch, config: FitConfig, epoch: int
+    model: Model, features: Tensor, batch: Batch, config: TrainConfig, epoch: int
 ) -> Tensor:
     """All terms of the loss (reference section 8): (len(TERMS) + n_heads,), the total first.
 
@@ -181,14 +181,14 @@ def objective(
         student_temperature=config.student_temperature,
     )
     gap = losses.mean_entropy_gap(novel, config.student_temperature)
-    per_head = per_head + config.entropy_weight * gap
+    per_head = per_head + config.memax_weight * gap
     novel_class, contrast = per_head.mean(), losses.info_nce(projections)
     if batch.n_base:
         known = by_view[:, :, : batch.n_base].flatten(0, 2) / config.student_temperature
         targets = batch.labels[: batch.n_base].repeat(2 * len(logits))
         base_class = F.cross_entropy(known, targets)
         base_contrast = losses.supervised_contrastive(projections, batch.labels)
-        weight = config.base_weight
+        weight = config.sup_weight
     else:
         base_class = base_contrast = features.new_zeros(())
         weight = 0.0
@@ -197,7 +197,7 @@ def objective(
     return torch.cat([terms, per_head])
 
 
-def make_optimizer(model: Model, config: FitConfig) -> torch.optim.SGD:
+def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.SGD:
     """SGD with momentum; weight decay on matrices only."""
     parameters = [p for _, p in model.trainable()]
     matrices = {
@@ -208,7 +208,7 @@ def make_optimizer(model: Model, config: FitConfig) -> torch.optim.SGD:
     return torch.optim.SGD([matrices, vectors], lr=config.learning_rate, momentum=config.momentum)
 
 
-def learning_rate(config: FitConfig, epoch: int) -> float:
+def learning_rate(config: TrainConfig, epoch: int) -> float:
     """Cosine over the epochs, constant within one."""
     share = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
     return config.final_learning_rate + share * (config.learning_rate - config.final_learning_rate)
@@ -257,7 +257,7 @@ def _require_finite_weights(model: Model, optimizer: torch.optim.SGD, epoch: int
     if not torch.stack([tensor.isfinite().all() for _, tensor in trained]).all():
         name = next(name for name, tensor in trained if not tensor.isfinite().all())
         raise InputError(
-            f"{name} is not finite after epoch {epoch + 1}; lower fit.learning_rate, or check the "
+            f"{name} is not finite after epoch {epoch + 1}; lower train.learning_rate, or check the "
             "backbone's weights"
         )
 
@@ -269,6 +269,6 @@ def _epoch_means(steps: Tensor, epoch: int) -> list[float]:
         raise InputError(
             f"the loss is not a finite number at epoch {epoch + 1}, step {step}: "
             f"{dict(zip(TERMS, steps[step - 1].tolist(), strict=False))}; "
-            "lower fit.learning_rate, or check the backbone's weights"
+            "lower train.learning_rate, or check the backbone's weights"
         )
     return steps.mean(0).tolist()

@@ -30,7 +30,7 @@ class TrainingSet:
         return self.n_base + len(self.novel)
 
     @property
-    def side(self) -> int:
+    def stored_size(self) -> int:
         """Of the stored regions, which views are cropped from."""
         return self.novel.images.shape[1]
 

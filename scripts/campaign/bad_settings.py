@@ -46,9 +46,9 @@ def _detectors() -> Iterator[Trial]:
 
         settings = (
             *("dataset=folder", "dataset.path=product/photos", "base=none", "backbone=embedded"),
-            *("backbone.side=32", "fit.epochs=1", "fit.hidden=16", "fit.bottleneck=8"),
-            *("fit.heads=2", "tracker=none", "quiet=true", "device=cpu", "output_root=out"),
-            *("detector=custom", "detector.target=mine:Mine", "fit.trunk=bank"),
+            *("backbone.image_size=32", "train.epochs=1", "train.hidden=16", "train.bottleneck=8"),
+            *("train.heads=2", "tracker=none", "quiet=true", "device=cpu", "output_root=out"),
+            *("detector=custom", "detector.target=mine:Mine", "train.features=cached"),
         )
 
         return Trial(
@@ -115,16 +115,16 @@ def _settings() -> Iterator[Trial]:
         )  # fmt: skip
 
     refused = (
-        *("fit.heads=1000000000", "fit.heads=0", "fit.heads=-1", "fit.heads=1.5", "fit.heads=many"),
-        *("fit.hidden=1000000000", "fit.bottleneck=1000000000", "fit.epochs=0", "fit.epochs=-3"),
-        *("fit.batch_size=1", "fit.batch_size=-2", "fit.views=1", "fit.views=1000000000"),
-        *("fit.learning_rate=0", "fit.learning_rate=-1", "fit.learning_rate=nan"),
-        *("fit.learning_rate=inf", "fit.momentum=1", "fit.momentum=nan", "fit.base_weight=1.5"),
-        *("fit.student_temperature=0", "fit.student_temperature=nan", "fit.weight_decay=nan"),
-        *("fit.trunk=fast", "fit.precision=int8", "backbone.side=1000000000", "backbone.side=33"),
+        *("train.heads=1000000000", "train.heads=0", "train.heads=-1", "train.heads=1.5", "train.heads=many"),
+        *("train.hidden=1000000000", "train.bottleneck=1000000000", "train.epochs=0", "train.epochs=-3"),
+        *("train.batch_size=1", "train.batch_size=-2", "train.cached_views=1", "train.cached_views=1000000000"),
+        *("train.learning_rate=0", "train.learning_rate=-1", "train.learning_rate=nan"),
+        *("train.learning_rate=inf", "train.momentum=1", "train.momentum=nan", "train.sup_weight=1.5"),
+        *("train.student_temperature=0", "train.student_temperature=nan", "train.weight_decay=nan"),
+        *("train.features=fast", "train.precision=int8", "backbone.image_size=1000000000", "backbone.image_size=33"),
         *(
-            "backbone.side=0",
-            "backbone.side=-32",
+            "backbone.image_size=0",
+            "backbone.image_size=-32",
             "backbone.name=resnet18",
             "backbone.name=nothing",
         ),
@@ -137,37 +137,37 @@ def _settings() -> Iterator[Trial]:
         *("mebin.method=magic", "mebin.threshold=2", "regions.padding=-1", "regions.padding=nan"),
         *(
             "regions.min_size=9",
-            "regions.fit=crop",
+            "regions.resize_mode=crop",
             "fusion.temperature=0",
             "fusion.temperature=nan",
         ),
-        *("fusion.weighting=max", "attention.keep_threshold=0", "attention.mask_on=all"),
+        *("fusion.weighting=max", "attention.mask_threshold=0", "attention.masked_queries=all"),
         *("attention.masked_blocks=-1", "compat=old", "tracker=mlflow", "dataset=cifar"),
         *("detector=magic", "detector.kind=musc", "dataset.kind=demo", "fit.epoch=3", "epochs=3"),
         *("output_root=''", "fit=null", "dataset=null", "hydra.run.dir=/proc/nope"),
-        *("fit.heads=${nowhere}"),
-        *("output_root=/proc/nope", "cache_root=/proc/nope", "fit.heads=[1,2]", "fit.heads={a:1}"),
+        *("train.heads=${nowhere}"),
+        *("output_root=/proc/nope", "cache_root=/proc/nope", "train.heads=[1,2]", "train.heads={a:1}"),
     )
     for value in refused:
         yield setting(value)
-    yield setting("fit.learning_rate=1e20", "refused", "")
-    yield setting("fit.learning_rate=1e300", "refused", "")
-    yield setting("fit.entropy_weight=1e300", "refused", "")
+    yield setting("train.learning_rate=1e20", "refused", "")
+    yield setting("train.learning_rate=1e300", "refused", "")
+    yield setting("train.memax_weight=1e300", "refused", "")
     yield setting("mebin.erosion=100000", "either")
     yield setting("mebin.min_interval=1000000000", "either", "mebin")
     yield setting("category=${oc.env:NOT_SET_AT_ALL}", "refused", "category|NOT_SET_AT_ALL")
     yield setting("attention.masked_blocks=1000000000", "either")
     yield setting("fusion.temperature=1e-300", "either")
     yield setting("fusion.temperature=1e300", "either")
-    yield setting("fit.student_temperature=1e-30", "either", "")
-    yield setting("fit.temperature_hold=1000000000", "either")
-    yield setting("fit.batch_size=1000000000", "either")
-    yield setting("fit.hidden=3000000", "either")
+    yield setting("train.student_temperature=1e-30", "either", "")
+    yield setting("train.temperature_hold=1000000000", "either")
+    yield setting("train.batch_size=1000000000", "either")
+    yield setting("train.hidden=3000000", "either")
     yield setting("+fit.new=1", "refused", "fit.new")
-    yield setting("~fit.heads", "refused", "heads")
-    yield setting("fit.heads", "refused", "heads")
+    yield setting("~train.heads", "refused", "heads")
+    yield setting("train.heads", "refused", "heads")
     yield setting("=3", "refused", "=3")
-    yield setting("fit.heads = 3", "refused", "heads")
+    yield setting("train.heads = 3", "refused", "heads")
     yield setting("category=Größe", "either", "Größe")
     yield setting("", "either", "")
 

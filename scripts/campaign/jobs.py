@@ -15,7 +15,7 @@ COUNT = 12
 TIMEOUT = 600.0
 VARIANTS: tuple[tuple[str, ...], ...] = (
     *((f"seed={seed}",) for seed in (1, 2, 3)),
-    *(("fit.trunk=exact",), ("mebin.method=otsu",), ("regions.padding=0.2",)),
+    *(("train.features=online",), ("mebin.method=otsu",), ("regions.padding=0.2",)),
 )
 GENERAL = (
     *("dataset=folder", "dataset.path=product/photos", "detector=musc_descriptors"),
@@ -28,7 +28,7 @@ def cases() -> Iterator[Case]:
         made = Case("jobs", "at once", name, lambda at: _work(made, variants, at, one_folder))
         return made
 
-    same: list[tuple[str, ...]] = [("fit.trunk=bank",)] * COUNT
+    same: list[tuple[str, ...]] = [("train.features=cached",)] * COUNT
     yield case("12 with the same settings, each in its own output folder", same)
     yield case("12 with the same settings in one output folder", same, one_folder=True)
     mixed = [VARIANTS[number % len(VARIANTS)] for number in range(COUNT)]

@@ -33,7 +33,7 @@ UNFINISHED = ("training.safetensors", "progress.json", ".bank", ".part", ".build
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ModelMetadata:
     """A run that is killed in many ways."""
 
     name: str
@@ -45,7 +45,7 @@ class Recipe:
 class Whole:
     """The same run without a kill."""
 
-    recipe: Recipe
+    metadata: ModelMetadata
     case: Path  # where it worked
     run: Path  # its folder
     changes: dict[str, int]  # of files, per script
@@ -54,27 +54,27 @@ class Whole:
     predicted: dict[str, str]
 
 
-def recipes(product: Product) -> list[Recipe]:
+def recipes(product: Product) -> list[ModelMetadata]:
     general = product.settings()
     computed = tuple(o for o in general if not o.startswith("detector.path"))
     demo = (
         *("detector=simulated", "dataset.train=1", "dataset.good=2", "dataset.per_class=2"),
-        *("dataset.combined=1", "base.per_class=2", *SMALL, "fit.trunk=bank"),
+        *("dataset.combined=1", "base.per_class=2", *SMALL, "train.features=cached"),
     )
     return [
-        Recipe("exact", (*general, "fit.trunk=exact", "fit.epochs=8")),
-        Recipe("bank", (*general, *product.with_base(), "fit.trunk=bank", "fit.epochs=30")),
-        Recipe(
+        ModelMetadata("exact", (*general, "train.features=online", "train.epochs=8")),
+        ModelMetadata("bank", (*general, *product.with_base(), "train.features=cached", "train.epochs=30")),
+        ModelMetadata(
             "computed maps",
-            (*computed, "detector=musc_descriptors", *product.with_base(), "fit.trunk=bank"),
+            (*computed, "detector=musc_descriptors", *product.with_base(), "train.features=cached"),
             predicts=False,
         ),
-        Recipe("demo", demo, predicts=False),
+        ModelMetadata("demo", demo, predicts=False),
     ]
 
 
-def train(recipe: Recipe, case: Path, *more: str) -> Command:
-    return Command("train.py", (*recipe.settings, "output_root=out", *more), case)
+def train(metadata: ModelMetadata, case: Path, *more: str) -> Command:
+    return Command("train.py", (*metadata.settings, "output_root=out", *more), case)
 
 
 def predict(product: Product, case: Path, run: Path) -> Command:
@@ -82,7 +82,7 @@ def predict(product: Product, case: Path, run: Path) -> Command:
     return Command("predict.py", (*product.prediction(run), *output), case)
 
 
-def whole(recipe: Recipe, product: Product, case: Path) -> Whole:
+def whole(metadata: ModelMetadata, product: Product, case: Path) -> Whole:
     """Compute a run without a kill, and a prediction with it.
 
     Raises:
@@ -93,16 +93,16 @@ def whole(recipe: Recipe, product: Product, case: Path) -> Whole:
     seconds: dict[str, float] = {}
     calls = case.with_name(f"{case.name}-calls")
     calls.mkdir()
-    done = _counted(train(recipe, case), calls, changes, seconds)
+    done = _counted(train(metadata, case), calls, changes, seconds)
     if done.status != 0:
-        raise RuntimeError(f"{recipe.name}: {done.status}\n{done.err}")
+        raise RuntimeError(f"{metadata.name}: {done.status}\n{done.err}")
     (run,) = results.run_folders(case)
-    if recipe.predicts:
+    if metadata.predicts:
         done = _counted(predict(product, case, run), calls, changes, seconds)
         if done.status != 0:
-            raise RuntimeError(f"{recipe.name}, prediction: {done.status}\n{done.err}")
+            raise RuntimeError(f"{metadata.name}, prediction: {done.status}\n{done.err}")
     return Whole(
-        *(recipe, case, run, changes, seconds),
+        *(metadata, case, run, changes, seconds),
         found=results.of_run(run, case),
         predicted=results.of_prediction(case / "predicted", case),
     )
@@ -150,7 +150,7 @@ class Plan:
             rerun = rng.choice(["again", "once"])
         return cls(
             number,
-            rng.choice([whole for whole in wholes if whole.recipe.predicts or not predicting]),
+            rng.choice([whole for whole in wholes if whole.metadata.predicts or not predicting]),
             warm=rng.random() < 0.5,
             rerun=rerun,
             predicting=predicting,
@@ -161,7 +161,7 @@ class Plan:
         )
 
     def case(self, product: Product) -> Case:
-        words = [self.whole.recipe.name, "warm cache" if self.warm else "cold cache"]
+        words = [self.whole.metadata.name, "warm cache" if self.warm else "cold cache"]
         words += ["predict.py"] * self.predicting + ["rerun=true"] * (self.rerun != "no")
         words += ["own process"] * self.own_process + ["two kills"] * (self.kills == 2)
         name = f"{self.number}: {', '.join(words)}"
@@ -210,7 +210,7 @@ class Plan:
     def _command(self, product: Product, work: Path, *, rerun: bool) -> Command:
         if self.predicting:
             return predict(product, work, work / self.whole.run.relative_to(self.whole.case))
-        return train(self.whole.recipe, work, *["rerun=true"] * rerun)
+        return train(self.whole.metadata, work, *["rerun=true"] * rerun)
 
     def _killed(self, command: Command, report: Path, rng: random.Random) -> Ended | None:
         """Kill it at a random moment; None if it has always ended before."""
@@ -251,12 +251,12 @@ class Plan:
         return "; ".join(filter(None, faults))
 
 
-def start_up(recipe: Recipe, folder: Path) -> float:
+def start_up(metadata: ModelMetadata, folder: Path) -> float:
     """Seconds that a run takes as a process of its own, on a cold cache."""
     folder.mkdir(parents=True)
-    ended = train(recipe, folder).spawn(folder / "start-up").wait(TIMEOUT)
+    ended = train(metadata, folder).spawn(folder / "start-up").wait(TIMEOUT)
     if ended.status != 0:
-        raise RuntimeError(f"{recipe.name}: {ended.status}\n{ended.err}")
+        raise RuntimeError(f"{metadata.name}: {ended.status}\n{ended.err}")
     return ended.seconds
 
 

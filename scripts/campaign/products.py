@@ -13,8 +13,8 @@ IMAGES, KINDS = 4, ("good", "dent", "stripe")  # images per class, classes
 HEIGHT, WIDTH = 48, 64
 
 SMALL = (
-    *("backbone=embedded", "backbone.side=32", "fit.epochs=4", "fit.hidden=16"),
-    *("fit.bottleneck=8", "fit.heads=2", "tracker=none", "quiet=true", "device=cpu"),
+    *("backbone=embedded", "backbone.image_size=32", "train.epochs=4", "train.hidden=16"),
+    *("train.bottleneck=8", "train.heads=2", "tracker=none", "quiet=true", "device=cpu"),
 )
 
 

@@ -133,7 +133,7 @@ def _models() -> Iterator[Trial]:
     def header(edit: Callable[[dict[str, Any]], object]) -> Write:
         def change(path: Path) -> None:
             stored, content = _opened(path)
-            edit(stored["recipe"])
+            edit(stored["metadata"])
             _save(path, stored, content)
 
         return change
@@ -159,8 +159,8 @@ def _models() -> Iterator[Trial]:
     yield model("metadata: null", text("null"))
     yield model("metadata: nested 100,000 deep", text("[" * 100_000))
     yield model("metadata: another format", text('{"format": 99}'))
-    yield model("metadata: no recipe", text('{"format": 1}'))
-    yield model("metadata: recipe is a list", text('{"format": 1, "recipe": []}'))
+    yield model("metadata: no metadata", text('{"format": 1}'))
+    yield model("metadata: metadata is a list", text('{"format": 1, "metadata": []}'))
     yield model("weights: NaN", tensors(lambda _, t: torch.full_like(t, torch.nan)))
     yield model("weights: one infinite", tensors(_one_infinite))
     yield model("weights: int32", tensors(lambda _, t: t.to(torch.int32)))
@@ -177,8 +177,8 @@ def _models() -> Iterator[Trial]:
         *("backbone", "backbone_source", "attention", "mebin", "regions", "fusion", "fit"),
         *("raw_range", "head", "base_classes", "class_names", "frozen_hash"),
     ):
-        yield model(f"recipe without {key}", header(methodcaller("pop", key)))
-        yield model(f"recipe: {key} as an object", header(methodcaller("update", {key: {}})))
+        yield model(f"metadata without {key}", header(methodcaller("pop", key)))
+        yield model(f"metadata: {key} as an object", header(methodcaller("update", {key: {}})))
     edits: dict[str, Callable[[dict[str, Any]], object]] = {
         "head 99": lambda r: r.update(head=99),
         "head −1": lambda r: r.update(head=-1),
@@ -191,8 +191,8 @@ def _models() -> Iterator[Trial]:
         "range of NaN": lambda r: r.update(raw_range=[float("nan")] * 2),
         "unknown backbone": lambda r: r["backbone"].update(name="nothing"),
         "backbone without its side": lambda r: r["backbone"].pop("side"),
-        "backbone of side 10⁹": lambda r: r["backbone"].update(side=10**9),
-        "backbone's side as text": lambda r: r["backbone"].update(side="x"),
+        "backbone of side 10⁹": lambda r: r["backbone"].update(image_size=10**9),
+        "backbone's side as text": lambda r: r["backbone"].update(image_size="x"),
         "a weights file elsewhere": lambda r: r["backbone"].update(checkpoint="/dev/zero"),
         "a weights file over the network": lambda r: r["backbone"].update(checkpoint="//host/x"),
         "unknown setting": lambda r: r["fit"].update(new=1),
@@ -207,9 +207,9 @@ def _models() -> Iterator[Trial]:
         "hash of other weights": lambda r: r.update(frozen_hash="0" * 32),
     }
     for name, edit in edits.items():
-        yield model(f"recipe: {name}", header(edit), names="")
+        yield model(f"metadata: {name}", header(edit), names="")
     yield model(
-        "recipe: class names with control characters",
+        "metadata: class names with control characters",
         header(lambda r: r.update(class_names=["\x1b]0;x\x07", "b\nc", "=1+1"])),
         "either",
     )

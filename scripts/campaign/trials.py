@@ -63,7 +63,7 @@ def case(part: str, trial: Trial, whole: Whole) -> Case:
 
 def usual(product: Product) -> tuple[str, ...]:
     """Settings of a run, with paths relative to the folder of the trial."""
-    return (*product.settings(), "fit.trunk=bank")
+    return (*product.settings(), "train.features=cached")
 
 
 def _work(made: Case, trial: Trial, whole: Whole, folder: Path) -> Row:

@@ -98,7 +98,7 @@ class Student(nn.Module):
             masks: (b, 1, h, w) in [0, 1].
             targets: (b, h/16, w/16, width), of the teacher.
         """
-        tokens = self.vit.all_tokens(images, self.vit.visible_keys(masks))
+        tokens = self.vit.all_tokens(images, self.vit.attention_mask(masks))
         dense = targets.flatten(1, 2)
         share = F.avg_pool2d(masks, embedded.PATCH).flatten(1)[..., None]
         whole = (dense * share).sum(1) / share.sum(1)

@@ -178,7 +178,7 @@ def test_a_sweeps_record_has_the_jobs_that_hydra_runs(swept: list[str]) -> None:
 
 
 def test_a_sweep_over_an_interval_is_left_for_hydra_to_reject() -> None:
-    overrides = OverridesParser.create().parse_overrides(["fit.learning_rate=interval(0,1)"])
+    overrides = OverridesParser.create().parse_overrides(["train.learning_rate=interval(0,1)"])
     with pytest.raises(HydraException):
         entry._choices(overrides)
 

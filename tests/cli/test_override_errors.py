@@ -37,21 +37,21 @@ def told(*overrides: str, script: str = "train") -> str:
     ("override", "message"),
     [
         ("datasett=mvtec", "datasett: there is no such setting; did you mean dataset?"),
-        ("fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean fit.epochs?"),
-        ("epochs=3", "did you mean fit.epochs or detector.epochs?"),
+        ("fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean train.epochs?"),
+        ("epochs=3", "did you mean train.epochs or detector.epochs?"),
         ("step=2", "step: there is no such setting; did you mean mebin.step?"),
         ("path=x", "did you mean dataset.path, base.path or detector.path?"),
         ("experimnt=x", "did you mean experiment?"),
         ("nothing.like=it", "nothing: there is no such setting; anomalyncd/config.py explains all"),
         ("+fit.foo=1", "fit.foo: there is no such setting; anomalyncd/config.py explains all"),
-        ("+fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean fit.epochs?"),
+        ("+fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean train.epochs?"),
         ("+foo=1", "foo: there is no such setting"),
         ("+detector.backbone.foo=1", "detector.backbone.foo: there is no such setting"),
         ("detector.path=x", "detector.path: is a setting of detector=files; choose that"),
         ("dataset=mvtecc", "no such option; did you mean mvtec? there are demo, folder, mtd or"),
         ("+experiment=mvtec_musc", "experiment: has a value already, so it needs no +"),
-        ("+fit.epochs=3", "fit.epochs: has a value already, so it needs no +"),
-        ("fit.epochs=abc", "fit.epochs=abc: Value 'abc' of type 'str' could not be converted"),
+        ("+train.epochs=3", "train.epochs: has a value already, so it needs no +"),
+        ("train.epochs=abc", "train.epochs=abc: Value 'abc' of type 'str' could not be converted"),
         ("seed=1,2", "seed=1,2: several values; add -m to run one after the other"),
         ("seed", "seed: expected key=value"),
         ("category=Größe", "inner quotes"),
@@ -68,7 +68,7 @@ def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("fit.epochs=3", "fit: there is no such setting; anomalyncd/config.py explains all"),
+        ("train.epochs=3", "fit: there is no such setting; anomalyncd/config.py explains all"),
         ("seed=1", "seed: there is no such setting"),
         ("dataset=folder", "dataset: there is no such setting"),
         ("detector.model=x", "detector.model: is a setting of detector=anomalib"),
@@ -100,7 +100,7 @@ def test_a_command_with_a_mistyped_key_ends_with_one_line(sweep: list[str]) -> N
     done = command(*sweep, "fit.epohcs=3")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: fit.epohcs: there is no such setting; did you mean fit.epochs? "
+        "error: fit.epohcs: there is no such setting; did you mean train.epochs? "
         "anomalyncd/config.py explains all"
     ]
 

@@ -32,7 +32,7 @@ SMALL = [
     "detector=simulated",
     *("dataset.train=1", "dataset.good=2", "dataset.per_class=2", "dataset.combined=0"),
     "base=none",
-    *("backbone.side=32", "fit.epochs=3", "fit.hidden=16", "fit.bottleneck=8", "fit.heads=2"),
+    *("backbone.image_size=32", "train.epochs=3", "train.hidden=16", "train.bottleneck=8", "train.heads=2"),
     *("tracker=none", "quiet=true", "device=cpu"),
 ]
 
@@ -116,21 +116,21 @@ def test_a_failed_run_tells_why(overrides: list[str], tmp_path: Path) -> None:
 def test_a_sweep_lists_its_jobs_and_an_ended_one_what_it_left(
     overrides: list[str], tmp_path: Path
 ) -> None:
-    sweep = begin_sweep([*overrides, "seed=1,2", "fit.base_weight=0.1,7"])
+    sweep = begin_sweep([*overrides, "seed=1,2", "train.sup_weight=0.1,7"])
     jobs = find([tmp_path])
     assert sorted(job.state for job in jobs) == ["failed", "failed", "queued", "queued"]
     assert {job.name for job in jobs if job.state == "failed"} == {
-        "seed=1 fit.base_weight=7",
-        "seed=2 fit.base_weight=7",
+        "seed=1 train.sup_weight=7",
+        "seed=2 train.sup_weight=7",
     }
     assert all("expected [0, 1)" in job.reason for job in jobs if job.state == "failed")
     queued = {Path(job.name) for job in jobs if job.state == "queued"}
     runs = [
-        RunFolder.of(composed([*overrides, "fit.base_weight=0.1", f"seed={n}"])) for n in (1, 2)
+        RunFolder.of(composed([*overrides, "train.sup_weight=0.1", f"seed={n}"])) for n in (1, 2)
     ]
     assert queued == {run.root for run in runs}
     runs[0].root.mkdir(parents=True)
-    config = composed([*overrides, "fit.base_weight=0.1", "seed=1"])
+    config = composed([*overrides, "train.sup_weight=0.1", "seed=1"])
     runs[0].write_text("config.yaml", OmegaConf.to_yaml(config))
     runs[0].note_progress(stage="maps")
     states = ["failed", "failed", "queued", "stopped"]
@@ -168,11 +168,11 @@ def test_a_lock_is_looked_at_and_never_written(tmp_path: Path) -> None:
 
 
 def test_a_newer_sweep_speaks_for_the_same_jobs(overrides: list[str], tmp_path: Path) -> None:
-    begin_sweep([*overrides, "seed=1,2,3", "fit.base_weight=0.1,7"])
+    begin_sweep([*overrides, "seed=1,2,3", "train.sup_weight=0.1,7"])
     (first,) = (tmp_path / "sweeps").iterdir()
     first.rename(first.with_name("2000-01-01_00-00-00"))
     assert {job.state for job in find([tmp_path])} == {"not started", "failed"}
-    sweep = begin_sweep([*overrides, "seed=1,2", "fit.base_weight=0.1"])
+    sweep = begin_sweep([*overrides, "seed=1,2", "train.sup_weight=0.1"])
     states = sorted(job.state for job in find([tmp_path]))
     assert states == ["not started", "queued", "queued"]
     del sweep
@@ -202,7 +202,7 @@ def test_a_sweep_that_trains_nothing_lists_nothing(overrides: list[str], tmp_pat
 
 
 def test_train_py_records_its_sweep(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "-m", "fit.base_weight=7"]
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "train.sup_weight=7"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "Callback" not in done.stderr
@@ -213,7 +213,7 @@ def test_train_py_records_its_sweep(tmp_path: Path) -> None:
         text=True,
     )
     assert seen.returncode == 0, seen.stderr
-    assert "fit.base_weight=7: fit.base_weight=7.0: expected" in " ".join(seen.stdout.split())
+    assert "train.sup_weight=7: train.sup_weight=7.0: expected" in " ".join(seen.stdout.split())
     assert "1 failed" in seen.stdout
 
 

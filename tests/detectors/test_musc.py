@@ -199,8 +199,8 @@ def draw_images(folder: Path, count: int = 6, side: int = 128) -> Dataset:
     return Dataset(tuple(samples), None)
 
 
-TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, side=128)
-CONFIG = MuscDetectorConfig(backbone=TINY, stages=2, degrees=[1, 3], map_side=64)
+TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=128)
+CONFIG = MuscDetectorConfig(backbone=TINY, stages=2, degrees=[1, 3], map_size=64)
 
 
 def maps_of(config: MuscDetectorConfig, dataset: Dataset, workspace: Path) -> Tensor:

@@ -35,7 +35,7 @@ def judge(root: Path, dataset: Dataset) -> dict[str, float | None]:
     cache = Cache(root / "cache")
     detector = FilesDetector(str(root / "maps"), "c")
     stored = map_store.collect(detector, dataset, "c", cache, settings={})
-    return map_quality.judge_maps(dataset, stored, cache)
+    return map_quality.evaluate_maps(dataset, stored, cache)
 
 
 def test_perfect_maps_are_judged_so(tmp_path: Path, dataset: Dataset) -> None:
@@ -113,12 +113,12 @@ def test_without_labels_or_a_normal_class_nothing_is_judged(
     for unknown in (None, labels):
         found = Dataset(dataset.samples, unknown)
         assert judge(tmp_path, found) == nothing
-        assert map_quality.judge_binarization(found, np.array([1, 0])) == {"fpr": None, "fnr": None}
+        assert map_quality.evaluate_binarization(found, np.array([1, 0])) == {"fpr": None, "fnr": None}
 
 
 def test_an_image_with_a_main_element_counts_as_found(dataset: Dataset) -> None:
     targets = np.array([0, 0, 1, UNLABELLED])
     judged = Dataset(dataset.samples, Labels(("good", "scratch"), targets, normal=0))
-    found = map_quality.judge_binarization(judged, np.array([1, 0, 0, 9]))
+    found = map_quality.evaluate_binarization(judged, np.array([1, 0, 0, 9]))
     assert found == {"fpr": 0.5, "fnr": 1.0}
-    assert map_quality.judge_binarization(judged, np.array([0, 0, 1, 0])) == {"fpr": 0, "fnr": 0}
+    assert map_quality.evaluate_binarization(judged, np.array([0, 0, 1, 0])) == {"fpr": 0, "fnr": 0}

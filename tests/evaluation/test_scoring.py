@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from anomalyncd.experiment import _judge
-from anomalyncd.inference.classify import Assignment
+from anomalyncd.inference.classify import Predictions
 from anomalyncd.types import Dataset, Labels, Regions, Sample
 
 
@@ -26,9 +26,9 @@ def one_region_each(boxes: list[tuple[int, int, int, int]]) -> Regions:
     )
 
 
-def found(classes: list[int]) -> Assignment:
+def found(classes: list[int]) -> Predictions:
     sure = np.ones(len(classes))
-    return Assignment(np.array(classes), sure, np.array(classes), sure)
+    return Predictions(np.array(classes), sure, np.array(classes), sure)
 
 
 @pytest.mark.parametrize("classes", [[0, 1, 0, 1], [1, 0, 1, 0]])

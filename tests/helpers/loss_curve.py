@@ -10,20 +10,20 @@ import json
 import tempfile
 from pathlib import Path
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.training import train
 from tests.helpers.training import small_model, training_set
 
 PLACE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
-TRUNKS = ("exact", "bank")
+TRUNKS = ("online", "cached")
 
 
 def loss_curve(trunk: str, folder: Path) -> list[list[float]]:
     """(epochs, terms): a high learning rate and short holds, so that every schedule shows."""
-    config = FitConfig(
-        trunk=trunk,
-        views=3,
+    config = TrainConfig(
+        features=trunk,
+        cached_views=3,
         precision="float32",
         epochs=6,
         batch_size=6,

@@ -43,7 +43,7 @@ def stored_maps(root: Path, dataset: Dataset) -> map_store.StoredMaps:
     return map_store.collect(detector, dataset, "c", Cache(root / "cache"), settings={})
 
 
-def cut(root: Path, dataset: Dataset, **regions: object) -> cropping.Cut:
+def cut(root: Path, dataset: Dataset, **regions: object) -> cropping.Cropped:
     stored, config = stored_maps(root, dataset), RegionsConfig(**regions)
     cache = Cache(root / "cache")
-    return cropping.cut_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)
+    return cropping.crop_novel(dataset.samples, stored, MebinConfig(), config, 56, cache)

@@ -22,7 +22,7 @@ def composed(overrides: list[str], name: str = "train") -> Config:
         return entry.validated(compose(name, overrides))
 
 
-def run(overrides: list[str]) -> experiment.Outcome:
+def run(overrides: list[str]) -> experiment.RunResult:
     return experiment.run(composed(overrides))
 
 

@@ -11,6 +11,6 @@ SMALL = [
     "dataset.per_class=3",
     "dataset.combined=2",
     "base.per_class=3",
-    *("backbone.side=32", "fit.epochs=2", "fit.hidden=16", "fit.bottleneck=8", "fit.heads=2"),
+    *("backbone.image_size=32", "train.epochs=2", "train.hidden=16", "train.bottleneck=8", "train.heads=2"),
     *("tracker=none", "quiet=true", "device=cpu"),
 ]

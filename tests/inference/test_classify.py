@@ -79,7 +79,7 @@ def test_every_head_gives_a_distribution_over_novel_classes() -> None:
     model, drawn = small_model(n_base=2, n_novel=3), drawn_regions(70, seed=0)
     found = classify(model, drawn, temperature=0.2)
     images, masks = torch.from_numpy(drawn.images), torch.from_numpy(drawn.masks)
-    x, mask = augmentation.evaluation_view(images, masks, model.side, model.mean, model.std)
+    x, mask = augmentation.evaluation_view(images, masks, model.image_size, model.mean, model.std)
     with torch.no_grad():
         logits = model.heads.classify(model(x, mask)).double()
     expected = (logits[..., 2:] / 0.2).softmax(-1)

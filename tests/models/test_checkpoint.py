@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
-    FitConfig,
+    TrainConfig,
     FusionConfig,
     MebinConfig,
     RegionsConfig,
@@ -32,14 +32,14 @@ from anomalyncd.config import (
 from anomalyncd.errors import InputError
 from anomalyncd.models import backbone, checkpoint, model
 
-FIT = FitConfig(hidden=8, bottleneck=4, heads=2)
-TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, side=32)
+FIT = TrainConfig(hidden=8, bottleneck=4, heads=2)
+TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=32)
 
 
-def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Recipe]:
+def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.ModelMetadata]:
     stock = backbone.build(config)
     network = model.build(stock, AttentionConfig(), FIT, n_base=1, n_novel=3)
-    recipe = checkpoint.Recipe(
+    metadata = checkpoint.ModelMetadata(
         backbone=config,
         backbone_source=stock.source,
         attention=AttentionConfig(),
@@ -53,7 +53,7 @@ def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Reci
         class_names=("good", "scratch", "class 3"),
         frozen_hash=checkpoint.frozen_hash(stock),
     )
-    return network, recipe
+    return network, metadata
 
 
 def views() -> tuple[Tensor, Tensor]:
@@ -62,13 +62,13 @@ def views() -> tuple[Tensor, Tensor]:
 
 
 def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
-    network, recipe = trained()
+    network, metadata = trained()
     with torch.no_grad():
         for _, p in network.trainable():
             p.add_(torch.randn_like(p))
-    checkpoint.save_model(tmp_path / "m.safetensors", network, recipe)
+    checkpoint.save_model(tmp_path / "m.safetensors", network, metadata)
     loaded, again = checkpoint.load_model(tmp_path / "m.safetensors")
-    assert again == recipe
+    assert again == metadata
     torch.testing.assert_close(loaded.eval()(*views()), network(*views()), rtol=0, atol=0)
     assert not list(tmp_path.glob("*.part"))
 
@@ -82,9 +82,9 @@ def saved_weights(path: Path, seed: int) -> Path:
 
 def test_frozen_weights_of_a_file_stay_there_and_are_checked(tmp_path: Path) -> None:
     config = replace(TINY, checkpoint=str(saved_weights(tmp_path / "w.safetensors", 1)))
-    network, recipe = trained(config)
+    network, metadata = trained(config)
     path = tmp_path / "m.safetensors"
-    checkpoint.save_model(path, network, recipe)
+    checkpoint.save_model(path, network, metadata)
     assert "vit.vit.patch_embed.proj.weight" not in load_file(path)
     assert checkpoint.load_model(path)[1].backbone_source == "file"
     saved_weights(tmp_path / "w.safetensors", 2)
@@ -96,7 +96,7 @@ def test_the_hash_is_that_of_the_stored_weights_and_the_image_size(tmp_path: Pat
     path = saved_weights(tmp_path / "w.safetensors", 1)
 
     def hashes(side: int = 64) -> tuple[str, str]:
-        stock = backbone.build(replace(TINY, checkpoint=str(path), side=side))
+        stock = backbone.build(replace(TINY, checkpoint=str(path), image_size=side))
         return stock.weights_hash, checkpoint.frozen_hash(stock)
 
     first = hashes()
@@ -124,7 +124,7 @@ def test_the_hash_of_hub_weights_is_not_of_resampled_embeddings(
 
     monkeypatch.setattr(timm, "create_model", from_hub)
     config = replace(TINY, pretrained=True)
-    hashes = {side: backbone.build(replace(config, side=side)).weights_hash for side in (32, 224)}
+    hashes = {side: backbone.build(replace(config, image_size=side)).weights_hash for side in (32, 224)}
     assert hashes[32] == hashes[224]
     seed = 2
     assert backbone.build(config).weights_hash != hashes[32]
@@ -132,11 +132,11 @@ def test_the_hash_of_hub_weights_is_not_of_resampled_embeddings(
 
 def test_a_random_backbone_of_another_cpu_comes_from_the_model_file(tmp_path: Path) -> None:
     """Its last bits depend on the CPU, so that no hash of it would hold elsewhere."""
-    network, recipe = trained()
+    network, metadata = trained()
     with torch.no_grad():
         next(p for _, p in network.frozen()).add_(1e-7)
     path = tmp_path / "m.safetensors"
-    checkpoint.save_model(path, network, replace(recipe, frozen_hash="of another CPU"))
+    checkpoint.save_model(path, network, replace(metadata, frozen_hash="of another CPU"))
     loaded, _ = checkpoint.load_model(path)
     torch.testing.assert_close(loaded.eval()(*views()), network(*views()), rtol=0, atol=0)
 
@@ -204,33 +204,33 @@ def fault(path: Path, tensors: dict[str, Tensor], header: Any) -> str:
 
 HUGE = 10**15
 ODD_HEADERS: list[tuple[str, Any]] = [
-    *(("recipe", value) for value in (..., None, [], "text", {})),
-    *(("recipe.backbone", value) for value in (..., None, [], {"side": 32}, "vit")),
-    *(("recipe.backbone.name", value) for value in (..., 5, None, "no_such", "a/../b", "x" * 9999)),
-    *(("recipe.backbone.side", value) for value in ("32", 32.5, True, -32, 0, HUGE, 33, 64, None)),
-    *(("recipe.backbone.checkpoint", value) for value in (7, "nowhere.safetensors", "/dev/zero")),
-    *(("recipe.backbone.pretrained", value) for value in (1, "yes", None)),
-    ("recipe.backbone.patch", 16),
-    *(("recipe.backbone_source", value) for value in (..., "elsewhere", 5, "hub", "file")),
-    *(("recipe.attention.masked_blocks", value) for value in (-1, HUGE, "9", 9.5)),
-    ("recipe.attention.mask_on", "everything"),
-    ("recipe.attention.keep_threshold", float("nan")),
-    *(("recipe.mebin.search_range", v) for v in (None, [1], [9, 3], "all", [0, float("inf")])),
-    *(("recipe.mebin.step", value) for value in (0, "4", HUGE)),
-    ("recipe.regions.padding", 1e308),
-    ("recipe.fusion.temperature", 0),
-    ("recipe.fusion.weighting", None),
-    *(("recipe.fit.heads", value) for value in (..., 0, 1, 3, HUGE, "2", 2.0)),
-    *(("recipe.fit.hidden", value) for value in (..., 9, 65_536, HUGE)),
-    *(("recipe.fit.bottleneck", value) for value in (5, HUGE, None)),
-    *(("recipe.fit.student_temperature", value) for value in (0, float("inf"), "0.1", 10**400)),
-    ("recipe.fit.warmup", 3),
-    *(("recipe.raw_range", value) for value in (5, [1], [1, 2, 3], [3, 1], ["a", "b"], {})),
-    *(("recipe.head", value) for value in (..., -1, 2, 1.0, True, "1", HUGE)),
-    *(("recipe.base_classes", value) for value in (..., "dent", [1], [], ["a", "b"])),
-    *(("recipe.class_names", value) for value in ("abc", [], ["one"], ["a"] * 20_000, {"a": 1})),
-    *(("recipe.frozen_hash", value) for value in (..., 5)),
-    ("recipe.from_the_future", 1),
+    *(("metadata", value) for value in (..., None, [], "text", {})),
+    *(("metadata.backbone", value) for value in (..., None, [], {"side": 32}, "vit")),
+    *(("metadata.backbone.name", value) for value in (..., 5, None, "no_such", "a/../b", "x" * 9999)),
+    *(("metadata.backbone.image_size", value) for value in ("32", 32.5, True, -32, 0, HUGE, 33, 64, None)),
+    *(("metadata.backbone.checkpoint", value) for value in (7, "nowhere.safetensors", "/dev/zero")),
+    *(("metadata.backbone.pretrained", value) for value in (1, "yes", None)),
+    ("metadata.backbone.patch", 16),
+    *(("metadata.backbone_source", value) for value in (..., "elsewhere", 5, "hub", "file")),
+    *(("metadata.attention.masked_blocks", value) for value in (-1, HUGE, "9", 9.5)),
+    ("metadata.attention.masked_queries", "everything"),
+    ("metadata.attention.mask_threshold", float("nan")),
+    *(("metadata.mebin.search_range", v) for v in (None, [1], [9, 3], "all", [0, float("inf")])),
+    *(("metadata.mebin.step", value) for value in (0, "4", HUGE)),
+    ("metadata.regions.padding", 1e308),
+    ("metadata.fusion.temperature", 0),
+    ("metadata.fusion.weighting", None),
+    *(("metadata.train.heads", value) for value in (..., 0, 1, 3, HUGE, "2", 2.0)),
+    *(("metadata.train.hidden", value) for value in (..., 9, 65_536, HUGE)),
+    *(("metadata.train.bottleneck", value) for value in (5, HUGE, None)),
+    *(("metadata.train.student_temperature", value) for value in (0, float("inf"), "0.1", 10**400)),
+    ("metadata.train.warmup", 3),
+    *(("metadata.raw_range", value) for value in (5, [1], [1, 2, 3], [3, 1], ["a", "b"], {})),
+    *(("metadata.head", value) for value in (..., -1, 2, 1.0, True, "1", HUGE)),
+    *(("metadata.base_classes", value) for value in (..., "dent", [1], [], ["a", "b"])),
+    *(("metadata.class_names", value) for value in ("abc", [], ["one"], ["a"] * 20_000, {"a": 1})),
+    *(("metadata.frozen_hash", value) for value in (..., 5)),
+    ("metadata.from_the_future", 1),
     *(("format", value) for value in (..., 99, "1", None, [1], {})),
 ]
 
@@ -249,7 +249,7 @@ def test_a_header_of_another_shape_is_one_line(saved: Any, text: str) -> None:
 
 def test_a_setting_that_this_version_does_not_know_is_named(saved: Any) -> None:
     path, tensors, header = saved
-    told = fault(path, tensors, tampered(header, "recipe.fit.warmup", 3))
+    told = fault(path, tensors, tampered(header, "metadata.train.warmup", 3))
     assert "fit: warmup: this version does not know it; written by a newer version?" in told
 
 
@@ -259,7 +259,7 @@ def test_a_header_cannot_ask_for_more_than_its_weights(
     """Before any network is made."""
     path, tensors, header = saved
     monkeypatch.setattr(backbone, "build", lambda *_: pytest.fail("made"))
-    header = tampered(header, "recipe.fit.hidden", 65_536)
+    header = tampered(header, "metadata.train.hidden", 65_536)
     told = fault(path, tensors, header)
     assert "heads.projector.0.weight is 8 × 192, and its header says 65536 × any" in told
 
@@ -275,11 +275,11 @@ JUNK = st.recursive(
 @given(st.data())
 def test_any_header_loads_or_is_told(saved: Any, data: st.DataObject) -> None:
     path, tensors, header = saved
-    recipe = header["recipe"]
-    groups = [key for key, value in recipe.items() if isinstance(value, dict)]
-    below = [f"recipe.{group}.{key}" for group in groups for key in recipe[group]]
+    metadata = header["metadata"]
+    groups = [key for key, value in metadata.items() if isinstance(value, dict)]
+    below = [f"metadata.{group}.{key}" for group in groups for key in metadata[group]]
     # A name without junk in it may be one that timm knows, and a large network to make.
-    keys = [f"recipe.{key}" for key in recipe] + [k for k in below if k != "recipe.backbone.name"]
+    keys = [f"metadata.{key}" for key in metadata] + [k for k in below if k != "metadata.backbone.name"]
     odd = tampered(header, data.draw(st.sampled_from(keys)), data.draw(JUNK))
     assert "\n" not in fault(path, tensors, odd)
 
@@ -356,7 +356,7 @@ def test_the_random_backbone_is_the_same_every_time_and_leaves_the_seed_alone() 
 
 def test_position_embeddings_are_resampled_to_the_side(tmp_path: Path) -> None:
     path = str(saved_weights(tmp_path / "w.safetensors", 1))
-    vit = backbone.build(replace(TINY, checkpoint=path, side=64)).vit
+    vit = backbone.build(replace(TINY, checkpoint=path, image_size=64)).vit
     assert vit.pos_embed.shape == (1, 17, 192)
 
 
@@ -365,7 +365,7 @@ def test_position_embeddings_are_resampled_to_the_side(tmp_path: Path) -> None:
     [
         (replace(TINY, name="vit_tinny"), "timm knows no such model"),
         (replace(TINY, name="resnet18"), "expected one such as vit_base_patch8_224.dino"),
-        (replace(TINY, side=40), "backbone.side=40"),
+        (replace(TINY, image_size=40), "backbone.image_size=40"),
         (replace(TINY, checkpoint="absent.pth"), "absent.pth: no such weights file"),
     ],
 )
@@ -428,7 +428,7 @@ def test_plain_weights_in_a_pickle_are_taken(tmp_path: Path) -> None:
 
 def test_without_a_network_the_hub_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    config = BackboneConfig("vit_small_patch16_224.dino", side=32)
+    config = BackboneConfig("vit_small_patch16_224.dino", image_size=32)
     with pytest.raises(InputError, match=r"could not be fetched .* backbone\.checkpoint="):
         backbone.build(config)
 

@@ -25,7 +25,7 @@ def test_the_file_is_the_one_named_and_small_enough() -> None:
 
 @pytest.mark.parametrize("side", [32, 112, 224])
 def test_it_describes_views_of_any_side(side: int) -> None:
-    stock = backbone.build(BackboneConfig("embedded", side=side))
+    stock = backbone.build(BackboneConfig("embedded", image_size=side))
     assert stock.source == "package" and stock.mean == embedded.MEAN
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 1, side, side)
@@ -40,7 +40,7 @@ def test_it_tells_textures_apart_whatever_their_turn() -> None:
     stripes = ((line // 4) % 2).float().expand(112, 112)
     dots = stripes * stripes.T
     images = torch.stack([stripes, stripes.T * 0.8, dots, dots.flip(0) * 0.8])
-    vit = MaskGuidedViT(backbone.build(BackboneConfig("embedded", side=112)).vit)
+    vit = MaskGuidedViT(backbone.build(BackboneConfig("embedded", image_size=112)).vit)
     with torch.inference_mode():
         x = (images[:, None].expand(-1, 3, -1, -1) - 0.5) / 0.5
         features = torch.nn.functional.normalize(vit(x, torch.ones(4, 1, 112, 112)), dim=-1)
@@ -51,7 +51,7 @@ def test_it_tells_textures_apart_whatever_their_turn() -> None:
 def test_a_damaged_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_SHA256", "0" * 64)
     with pytest.raises(InputError, match="install anomalyncd again"):
-        backbone.build(BackboneConfig("embedded", side=32))
+        backbone.build(BackboneConfig("embedded", image_size=32))
 
 
 def test_its_file_can_be_given_by_path_too(tmp_path: Path) -> None:

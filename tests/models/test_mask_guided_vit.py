@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
-from anomalyncd.types import MaskOn
+from anomalyncd.types import MaskedQueries
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "vit.npz"
 
@@ -97,12 +97,12 @@ class OnGpu(Tensor):
 @pytest.mark.parametrize("blocks", [0, 1, 3, 4])
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True}], ids=["plain", "normed"])
 def test_the_way_on_a_gpu_gives_the_same(
-    mode: MaskOn, blocks: int, options: dict, monkeypatch: pytest.MonkeyPatch
+    mode: MaskedQueries, blocks: int, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vit = small_vit(**options)
     x, masks = torch.randn(2, 3, 32, 32), half_mask()
     model = MaskGuidedViT(vit, blocks, mode)
-    monkeypatch.delattr(MaskGuidedViT, "seen_tokens")  # it would have the host wait
+    monkeypatch.delattr(MaskGuidedViT, "visible_tokens")  # it would have the host wait
     found = model(x.as_subclass(OnGpu), masks).as_subclass(Tensor)
     torch.testing.assert_close(found, plain_forward(vit, x, masks, blocks, mode))
 
@@ -135,7 +135,7 @@ def test_thin_defect_keeps_no_patch_but_by_the_cures() -> None:
         ({"keep_pool": "max"}, 4),
         ({"keep_threshold": 0.3}, 4),
     ):
-        visible = MaskGuidedViT(vit, 4, **options).visible_keys(scratch)
+        visible = MaskGuidedViT(vit, 4, **options).attention_mask(scratch)
         assert int(visible.sum()) == 1 + patches  # the class token always sees itself
         assert MaskGuidedViT(vit, 4, **options)(torch.randn(1, 3, 32, 32), scratch).isfinite().all()
 

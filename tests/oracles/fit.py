@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.models.model import Model
 from anomalyncd.training import train
 from anomalyncd.training.augmentation import draw_parameters
@@ -23,18 +23,18 @@ def step(
     optimizer: torch.optim.SGD,
     data: TrainingSet,
     order: Tensor,
-    config: FitConfig,
+    config: TrainConfig,
     stream: torch.Generator,
 ) -> Tensor:
     """Train on the regions `order` (b,), ascending, in epoch 0; return all terms of the loss."""
     device = next(model.parameters()).device
     images, masks = data.pixels(order)
-    room = images.shape[1] - model.side
+    room = images.shape[1] - model.image_size
     views = [
         training_views(
             images,
             masks,
-            model.side,
+            model.image_size,
             model.mean,
             model.std,
             draw_parameters(len(order), room, stream),

@@ -34,7 +34,7 @@ from anomalyncd.preparation.archive import extract
 from anomalyncd.preparation.download import fetch
 from anomalyncd.preparation.layouts import BASE_CLASSES
 from anomalyncd.preparation.sources import RemoteFile
-from anomalyncd.regions.cropping import cut_base
+from anomalyncd.regions.cropping import crop_base
 from anomalyncd.storage.cache import Cache
 
 ROOT = Path(__file__).parents[2]
@@ -603,7 +603,7 @@ def test_aebad_becomes_a_base_set_that_a_run_cuts(
     assert base is not None and base.labels is not None
     assert base.labels.classes == BASE_CLASSES
     assert len({sample.id for sample in base.samples}) == 8
-    assert len(cut_base(base.samples, RegionsConfig(), 32, cache)) == 12
+    assert len(crop_base(base.samples, RegionsConfig(), 32, cache)) == 12
 
     mask = target / "masks/groove/same_IMG_1.png"
     Image.new("L", (64, 48)).save(mask)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyncd.regions.boxes import Fit, crop, find_boxes, score_boxes
+from anomalyncd.regions.boxes import ResizeMode, crop, find_boxes, score_boxes
 from anomalyncd.types import Box
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -186,10 +186,10 @@ def test_a_range_without_width_scores_nothing() -> None:
 @given(
     st.tuples(st.integers(-30, 20), st.integers(-30, 20)),
     st.integers(1, 70),
-    st.sampled_from(get_args(Fit)),
+    st.sampled_from(get_args(ResizeMode)),
 )
 def test_a_square_crop_is_the_same_for_every_fit(
-    corner: tuple[int, int], size: int, fit: Fit
+    corner: tuple[int, int], size: int, mode: ResizeMode
 ) -> None:
     rng = np.random.default_rng(size)
     image = rng.integers(0, 256, (40, 50, 3), np.uint8)
@@ -223,7 +223,7 @@ def test_what_each_fit_sees_of_a_long_image(transpose: bool) -> None:
     mask = image[..., 0].copy()
     whole = Box(0, 0, mask.shape[1], mask.shape[0])
 
-    seen = {fit: crop(image, mask, whole, 40, fit) for fit in get_args(Fit)}
+    seen = {fit: crop(image, mask, whole, 40, fit) for fit in get_args(ResizeMode)}
     for fit, (picture, _, area) in seen.items():
         assert picture.shape == (40, 40, 3), fit
         assert area == 1600

@@ -86,7 +86,7 @@ def test_a_given_search_range_takes_the_place_of_the_maps_own(tmp_path: Path) ->
     stored = stored_maps(tmp_path, dataset)
     cache = Cache(tmp_path / "cache")
     config = MebinConfig(search_range=[150.0, 250.0])
-    found = cropping.cut_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
+    found = cropping.crop_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
     assert found.search_range == (150, 250)
     expected = [binarize_one(m, 150, 250, config).threshold for m in stored]
     assert found.thresholds.tolist() == expected
@@ -176,14 +176,14 @@ def test_base_is_cut_around_its_masks(tmp_path: Path) -> None:
         truth[corner : corner + 8, corner : corner + 8] = 255
     sample = Sample("a/0", save(tmp_path / "0.png", image), save(tmp_path / "m.png", truth))
     cache = Cache(tmp_path / "cache")
-    found = cropping.cut_base([sample], RegionsConfig(), 56, cache)
+    found = cropping.crop_base([sample], RegionsConfig(), 56, cache)
     assert len(found) == 2  # n + 1 with n = 1
     assert (found.masks.max(axis=(1, 2)) == 255).all()
     assert found.scores.tolist() == [1, 1]  # surely anomalous
     save(tmp_path / "m.png", truth[:80])
     with pytest.raises(InputError, match=r"m\.png: a mask of 90 × 80 pixels for an image of 90"):
-        cropping.cut_base([sample], RegionsConfig(), 56, cache)
+        cropping.crop_base([sample], RegionsConfig(), 56, cache)
 
 
 def test_stored_side_leaves_room_for_random_crops() -> None:
-    assert cropping.stored_side(224) == 256
+    assert cropping.stored_size(224) == 256

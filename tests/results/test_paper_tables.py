@@ -190,20 +190,20 @@ def test_nothing_is_skipped_in_silence(tmp_path: Path) -> None:
     fabricate(tmp_path, "tile", scores(0.5))
     fabricate(tmp_path, "wood", None)
     broken = fabricate(tmp_path, "grid", done=False)
-    broken.note_progress(failed="out of memory:\n lower fit.batch_size")
+    broken.note_progress(failed="out of memory:\n lower train.batch_size")
     fabricate(tmp_path, "pill", done=False).note_progress(
         stage="fit", unit="epoch", done=3, total=50
     )
     damaged = fabricate(tmp_path, "cable", scores(0.5))
     damaged.write_text("metrics.json", '{"scores": ')
     aside = fabricate(tmp_path, "screw", scores(0.5))
-    aside.set_aside()
+    aside.archive()
     with fabricate(tmp_path, "zipper", done=False).held():
         jobs = find([tmp_path])
     (block,) = gather(jobs)
     assert block.notes[:4] == [
         "running: zipper",
-        "failed: grid: out of memory: lower fit.batch_size",
+        "failed: grid: out of memory: lower train.batch_size",
         "stopped: pill",
         "no labels, so no scores: wood",
     ]
@@ -235,13 +235,13 @@ def test_variants_are_told_apart(tmp_path: Path) -> None:
     fabricate(tmp_path, "tile", scores(0.5), detector="cpr", fit__epochs=9)
     made = blocks(tmp_path)
     variants = [(b.detector, b.backbone.split()[0], b.settings, b.seeds) for b in made]
-    dino, on_class = GROUPS["backbone"]["name"], {"attention.mask_on": "class_token"}
+    dino, on_class = GROUPS["backbone"]["name"], {"attention.masked_queries": "class_token"}
     assert variants == [
-        ("files-cpr", dino, {"fit.epochs": 9}, (SEED,)),
-        ("files-musc", dino, {**on_class, "fit.epochs": 9}, (SEED,)),
-        ("files-musc", dino, {**on_class, "fit.epochs": 50}, (0, 1)),
-        ("files-musc", dino, {"attention.mask_on": "none", "fit.epochs": 50}, (0, 1)),
-        ("files-musc", "vit_tiny", {**on_class, "fit.epochs": 50}, (SEED,)),
+        ("files-cpr", dino, {"train.epochs": 9}, (SEED,)),
+        ("files-musc", dino, {**on_class, "train.epochs": 9}, (SEED,)),
+        ("files-musc", dino, {**on_class, "train.epochs": 50}, (0, 1)),
+        ("files-musc", dino, {"attention.masked_queries": "none", "train.epochs": 50}, (0, 1)),
+        ("files-musc", "vit_tiny", {**on_class, "train.epochs": 50}, (SEED,)),
     ]
     assert "untrained" in next(b.backbone for b in made if b.backbone.startswith("vit_tiny"))
     overview = grids(made, [])[-1]
@@ -252,7 +252,7 @@ def test_an_ablation_is_held_against_its_own_figures(tmp_path: Path) -> None:
     for category in all_categories("mvtec"):
         fabricate(tmp_path, category, scores(0.598), attention__mask_on="none")
     assert only(tmp_path).rows[-1].figures["nmi"].published == 0.598
-    assert look_up("mtd", "musc", {"attention.mask_on": "none"}) is None
+    assert look_up("mtd", "musc", {"attention.masked_queries": "none"}) is None
 
 
 def test_an_ablation_names_what_each_variant_changes(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anomalyncd.results.overlay import heat_overlay, normalise, outline, region_heat
-from anomalyncd.results.report import MAX_TILES, Findings, write_report
-from anomalyncd.types import UNLABELLED, Box, Fit, Labels, Regions, Sample
+from anomalyncd.results.report import MAX_TILES, ReportData, write_report
+from anomalyncd.types import UNLABELLED, Box, ResizeMode, Labels, Regions, Sample
 
 CLASSES = ("good", "scratch", "Fleck ü")
 SIDE, HEIGHT, WIDTH = 32, 60, 90
@@ -68,7 +68,7 @@ class Page(HTMLParser):
             self.table[-1][-1] += data.strip()
 
 
-def make_findings(n: int = 12, noise: bool = False) -> Findings:
+def make_findings(n: int = 12, noise: bool = False) -> ReportData:
     """As many images as regions; image i is truly i % 3, found are classes 2, 0, 1 for these."""
     rng = np.random.default_rng(0)
     side = 256 if noise else SIDE
@@ -83,7 +83,7 @@ def make_findings(n: int = 12, noise: bool = False) -> Findings:
     found = np.array([2, 0, 1])[truth]
     confidence = rng.uniform(0.4, 1, n)
     scores = {"nmi": 0.5312, "ari": -0.0271, "f1": 0.7125}
-    return Findings(
+    return ReportData(
         title="screw",
         subtitle="demo",
         warnings=(),
@@ -126,9 +126,9 @@ def make_findings(n: int = 12, noise: bool = False) -> Findings:
 UNKNOWN: dict[str, None] = {"labels": None, "region_targets": None}
 
 
-def written(tmp_path: Path, findings: Findings) -> Page:
+def written(tmp_path: Path, data_of_report: ReportData) -> Page:
     path = tmp_path / "report.html"
-    write_report(path, findings)
+    write_report(path, data_of_report)
     return Page(path)
 
 
@@ -166,11 +166,11 @@ def test_noise_stays_within_the_budget_and_shows_every_region(tmp_path: Path) ->
 def test_too_many_regions_are_shown_from_both_ends(tmp_path: Path) -> None:
     """Classes of 700, 300 and 3 regions: all 3 are shown, the others share the rest."""
     n = 1003
-    findings = make_findings(n)
+    data_of_report = make_findings(n)
     sizes = np.repeat([0, 1, 2], [700, 300, 3])
     confidence = np.linspace(0, 1, n)
     page = written(
-        tmp_path, replace(findings, region_class=sizes, region_confidence=confidence, **UNKNOWN)
+        tmp_path, replace(data_of_report, region_class=sizes, region_confidence=confidence, **UNKNOWN)
     )
     assert len(page.pictures) == 3 + 248 + 248
     assert "452 regions of middling confidence" in page.text
@@ -183,11 +183,11 @@ def test_too_many_regions_are_shown_from_both_ends(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("scores", [None, {"image": None, "region": None}])
 def test_without_labels_the_page_is_useful(tmp_path: Path, scores: dict[str, None] | None) -> None:
-    findings = make_findings()
+    data_of_report = make_findings()
     page = written(
         tmp_path,
         replace(
-            findings,
+            data_of_report,
             **UNKNOWN,
             matching=np.full(3, -1),
             metrics={"mebin": {"search_range": [10, 200]}, "scores": scores},
@@ -201,16 +201,16 @@ def test_without_labels_the_page_is_useful(tmp_path: Path, scores: dict[str, Non
 
 def test_confusion_matrix(tmp_path: Path) -> None:
     """4 images per class; one scratch is taken for good, one Fleck has no label."""
-    findings = make_findings()
-    assert findings.labels
-    image_class, targets = findings.image_class.copy(), findings.labels.targets.copy()
+    data_of_report = make_findings()
+    assert data_of_report.labels
+    image_class, targets = data_of_report.image_class.copy(), data_of_report.labels.targets.copy()
     image_class[1], targets[2] = 2, UNLABELLED
     page = written(
         tmp_path,
         replace(
-            findings,
+            data_of_report,
             image_class=image_class,
-            labels=replace(findings.labels, targets=targets),
+            labels=replace(data_of_report.labels, targets=targets),
             region_targets=targets,
         ),
     )
@@ -228,12 +228,12 @@ def test_confusion_matrix(tmp_path: Path) -> None:
 
 def test_unmatched_classes_come_last_and_are_never_right(tmp_path: Path) -> None:
     """Unlabelled images carry the same -1 as a class that is matched to nothing."""
-    findings = make_findings()
+    data_of_report = make_findings()
     targets = np.where(np.arange(12) % 3 == 1, UNLABELLED, np.arange(12) % 3)
     page = written(
         tmp_path,
         replace(
-            findings,
+            data_of_report,
             matching=np.array([-1, 2, 0]),
             class_names=("class 0", "Fleck ü", "good"),
             labels=Labels(CLASSES, targets, 0),
@@ -248,36 +248,36 @@ def test_unmatched_classes_come_last_and_are_never_right(tmp_path: Path) -> None
 
 
 def test_a_class_without_regions_and_images(tmp_path: Path) -> None:
-    findings = make_findings()
+    data_of_report = make_findings()
     zeros = np.zeros(12, np.int64)
-    page = written(tmp_path, replace(findings, region_class=zeros, image_class=zeros))
+    page = written(tmp_path, replace(data_of_report, region_class=zeros, image_class=zeros))
     assert page.text.count("No region fell into this class.") == 2
     assert len(page.pictures) == 12
 
 
 def test_one_region(tmp_path: Path) -> None:
-    findings = make_findings(1)
-    whole = replace(findings.regions, areas=np.zeros(1, np.int64))
-    page = written(tmp_path, replace(findings, regions=whole))
+    data_of_report = make_findings(1)
+    whole = replace(data_of_report.regions, areas=np.zeros(1, np.int64))
+    page = written(tmp_path, replace(data_of_report, regions=whole))
     assert len(page.pictures) == 1
     assert "whole image" in page.text
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("1")</script>'
-    findings = make_findings()
+    data_of_report = make_findings()
     page = written(
         tmp_path,
         replace(
-            findings,
+            data_of_report,
             title=evil,
             subtitle=evil,
             warnings=(evil,),
             notes=(evil,),
             config_yaml=evil,
             class_names=(evil, evil, evil),
-            samples=tuple(replace(s, id=evil) for s in findings.samples),
-            labels=Labels((evil, evil, evil), findings.image_class, 0),
+            samples=tuple(replace(s, id=evil) for s in data_of_report.samples),
+            labels=Labels((evil, evil, evil), data_of_report.image_class, 0),
         ),
     )
     assert "script" not in page.tags
@@ -286,10 +286,10 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 def test_images_with_several_kinds_of_defect(tmp_path: Path) -> None:
     """Image 0 has a scratch and two Flecken, image 1 a scratch and a normal region."""
-    findings = make_findings(6)
-    regions = replace(findings.regions, image_index=np.array([0, 0, 0, 1, 1, 2]))
+    data_of_report = make_findings(6)
+    regions = replace(data_of_report.regions, image_index=np.array([0, 0, 0, 1, 1, 2]))
     found = np.array([1, 0, 1, 0, 2, 2])
-    page = written(tmp_path, replace(findings, regions=regions, region_class=found))
+    page = written(tmp_path, replace(data_of_report, regions=regions, region_class=found))
     section = " ".join(page.text.split("Images with several kinds of defect")[1].split())
     assert section.startswith("1 image with regions in different classes")
     assert "good/000 Fleck ü \N{MULTIPLICATION SIGN} 2, scratch good good Run" in section
@@ -309,12 +309,12 @@ def test_a_failed_page_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_a_file_name_that_is_no_unicode(tmp_path: Path) -> None:
-    findings = make_findings(1)
-    page = written(tmp_path, replace(findings, samples=(Sample("bad\udcff", Path("x")),)))
+    data_of_report = make_findings(1)
+    page = written(tmp_path, replace(data_of_report, samples=(Sample("bad\udcff", Path("x")),)))
     assert "bad?" in page.text
 
 
-def spot(x: float, y: float, box: Box, fit: Fit) -> tuple[float, ...]:
+def spot(x: float, y: float, box: Box, mode: ResizeMode) -> tuple[float, ...]:
     """Where the one hot cell of a map, at x, y of a 90 x 60 image, shows in a tile of 64."""
     heat = np.zeros((40, 30), np.float32)  # 1.5 image rows, 3 image columns per cell
     heat[int(y / 1.5), int(x / 3)] = 1
@@ -337,7 +337,7 @@ def spot(x: float, y: float, box: Box, fit: Fit) -> tuple[float, ...]:
         (Box(30, 15, 110, 95), "letterbox", (13.2, 12.6)),  # sticks out right and bottom
     ],
 )
-def test_heat_shows_where_the_region_does(box: Box, fit: Fit, where: tuple[float, float]) -> None:
+def test_heat_shows_where_the_region_does(box: Box, mode: ResizeMode, where: tuple[float, float]) -> None:
     assert spot(46.5, 30.75, box, fit) == pytest.approx(where, abs=0.1)
 
 
@@ -349,7 +349,7 @@ def test_heat_shows_where_the_region_does(box: Box, fit: Fit, where: tuple[float
     fit=st.sampled_from(("letterbox", "stretch", "compat")),
 )
 def test_heat_covers_the_image_part_of_a_tile_and_nothing_else(
-    left: int, top: int, width: int, height: int, fit: Fit
+    left: int, top: int, width: int, height: int, mode: ResizeMode
 ) -> None:
     box = Box(left, top, left + width, top + height)
     tile = region_heat(np.ones((7, 5), np.float32), box, (HEIGHT, WIDTH), 16, fit)

@@ -12,13 +12,13 @@ import torch.multiprocessing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.runtime.distributed import ALONE, World, started, together
 from anomalyncd.training import train
 from tests.helpers.training import CPU, small_model, training_set
 
-CONFIG = FitConfig(epochs=2, batch_size=5, learning_rate=0.05)
+CONFIG = TrainConfig(epochs=2, batch_size=5, learning_rate=0.05)
 
 
 @given(st.integers(1, 40), st.integers(1, 6))

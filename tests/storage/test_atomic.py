@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from anomalyncd.errors import InputError
-from anomalyncd.storage.atomic import written_whole
+from anomalyncd.storage.atomic import atomic_write
 
 
 def test_a_file_is_replaced_in_one_step_once_it_is_on_the_disk(
@@ -29,7 +29,7 @@ def test_a_file_is_replaced_in_one_step_once_it_is_on_the_disk(
     monkeypatch.setattr(os, "fsync", watched_fsync)
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with written_whole(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text("new")
         assert draft.parent == path.parent, "a rename within one file system"
         assert path.read_text() == "old"
@@ -46,7 +46,7 @@ def test_what_breaks_off_leaves_the_old_file_and_no_draft(
     path.write_text("old")
 
     def write_half() -> None:
-        with written_whole(path) as draft:
+        with atomic_write(path) as draft:
             draft.write_text("half")
             raise error
 

@@ -221,9 +221,9 @@ def stages(cache: Cache) -> list[Any]:
     base = datasets.load_base(DrawnBaseConfig(per_class=1), cache)
     assert base
     stored = map_store.collect(SimulatedDetector(0), dataset, "demo", cache, settings={})
-    cut = cropping.cut_novel(dataset.samples, stored, MebinConfig(), RegionsConfig(), 32, cache)
-    base_regions = cropping.cut_base(base.samples, RegionsConfig(), 32, cache)
-    quality = map_quality.judge_maps(dataset, stored, cache)
+    cut = cropping.crop_novel(dataset.samples, stored, MebinConfig(), RegionsConfig(), 32, cache)
+    base_regions = cropping.crop_base(base.samples, RegionsConfig(), 32, cache)
+    quality = map_quality.evaluate_maps(dataset, stored, cache)
     return [
         digest_files(sample.image for sample in dataset.samples),
         [scores.tobytes() for scores in stored],

@@ -19,8 +19,8 @@ def place(*overrides: str) -> Path:
 @pytest.mark.parametrize(
     "override",
     [
-        *("fit.epochs=3", "fit.trunk=exact", "fusion.weighting=score", "mebin.step=5"),
-        *("regions.padding=0.2", "attention.masked_blocks=3", "backbone.side=64"),
+        *("train.epochs=3", "train.features=online", "fusion.weighting=score", "mebin.step=5"),
+        *("regions.padding=0.2", "attention.masked_blocks=3", "backbone.image_size=64"),
         *("novel_classes=3", "dataset.seed=1", "base.seed=1", "detector.stages=2", "seed=1"),
         *("category=other", "base=none"),
     ],
@@ -43,11 +43,11 @@ def test_a_folder_is_named_by_what_a_person_looks_for() -> None:
 
 def test_a_folder_is_set_aside_under_the_next_free_name(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "seed-1")
-    folder.set_aside()  # nothing is there: no error
+    folder.archive()  # nothing is there: no error
     for number in (1, 2):
         folder.create()
         folder.write_text("note.txt", str(number))
-        folder.set_aside()
+        folder.archive()
         assert (tmp_path / f"seed-1.old-{number}" / "note.txt").read_text() == str(number)
     assert not folder.root.exists()
 

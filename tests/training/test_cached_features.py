@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.inference.classify import classify
 from anomalyncd.models.checkpoint import TrainingState
@@ -22,10 +22,10 @@ from anomalyncd.runtime.distributed import ALONE
 from anomalyncd.training import cached_features as bank_module
 from anomalyncd.training import train
 from anomalyncd.training.augmentation import draw_parameters, training_views
-from anomalyncd.training.cached_features import Bank, _Files
-from anomalyncd.training.online_features import FreshViews
+from anomalyncd.training.cached_features import CachedFeatures, _Files
+from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.training_set import Pixels
-from anomalyncd.types import MaskOn
+from anomalyncd.types import MaskedQueries
 from tests.helpers.training import CPU, small_model, training_set
 
 VIEWS = 3
@@ -39,9 +39,9 @@ def fill(
     seed: int = 5,
     fingerprint: str = "data",
     on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
-) -> Bank:
+) -> CachedFeatures:
     model = model or small_model()
-    return Bank.fill(
+    return CachedFeatures.fill(
         *(model, training_set(), views, seed, folder),
         fingerprint=fingerprint,
         on_views=on_views,
@@ -52,12 +52,12 @@ def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
     """The views that a bank with seed 5 is made of."""
     pixels, stream = Pixels(training_set(), CPU), torch.Generator().manual_seed(5)
     images, masks = pixels.rows(torch.arange(16).repeat_interleave(VIEWS))
-    drawn = draw_parameters(len(images), images.shape[1] - model.side, stream)
-    return training_views(images, masks, model.side, model.mean, model.std, drawn)
+    drawn = draw_parameters(len(images), images.shape[1] - model.image_size, stream)
+    return training_views(images, masks, model.image_size, model.mean, model.std, drawn)
 
 
 @pytest.mark.parametrize("mask_on", ["class_token", "all_tokens", "patch_tokens", "none"])
-def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskOn, tmp_path: Path) -> None:
+def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskedQueries, tmp_path: Path) -> None:
     model = small_model()
     model.vit.mask_on = mask_on
     bank = fill(tmp_path / "bank", model)
@@ -75,7 +75,7 @@ def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
     model = small_model()
     bank = fill(tmp_path / "bank", model)
     _, masks = banked_views(model)
-    assert bank.counts.tolist() == model.vit.visible_keys(masks).sum((1, 2, 3)).tolist()
+    assert bank.counts.tolist() == model.vit.attention_mask(masks).sum((1, 2, 3)).tolist()
     size = (tmp_path / "bank" / "tokens.f16").stat().st_size
     assert size == int(bank.counts.sum()) * model.vit.width * 2
 
@@ -160,20 +160,20 @@ def test_any_number_of_views_at_once_fills_one_bank(half_filled: Path) -> None:
 
 def test_no_more_views_at_once_than_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
-    seen_tokens = MaskGuidedViT.seen_tokens
+    visible_tokens = MaskGuidedViT.visible_tokens
 
     def note(vit: MaskGuidedViT, images: torch.Tensor, visible: torch.Tensor) -> Any:
         sizes.append(len(images))
-        return seen_tokens(vit, images, visible)
+        return visible_tokens(vit, images, visible)
 
-    monkeypatch.setattr(MaskGuidedViT, "seen_tokens", note)
+    monkeypatch.setattr(MaskGuidedViT, "visible_tokens", note)
     model = small_model()
     fill(tmp_path / "default", model)
     assert sizes == [48]
     sizes.clear()
     model.forward_batch = 5
     fill(tmp_path / "bank", model)
-    views = FreshViews(model, Pixels(training_set(), CPU), ALONE)
+    views = OnlineFeatures(model, Pixels(training_set(), CPU), ALONE)
     views.class_tokens(torch.arange(6), torch.Generator().manual_seed(0))
     classify(model, training_set().novel)
     assert sizes == [*([5] * 9), 3, 5, 5, 2, 5, 4]
@@ -214,7 +214,7 @@ def test_a_bank_of_another_trunk_is_not_gone_on_with(
 @pytest.mark.parametrize("left", ["file", "no counts", "no label"])
 def test_what_is_no_bank_is_replaced(half_filled: Path, left: str) -> None:
     if left == "file":
-        Bank.remove(half_filled)
+        CachedFeatures.remove(half_filled)
         half_filled.write_bytes(b"of an earlier version")
     else:
         (half_filled / {"no counts": "counts.i64", "no label": "made_of"}[left]).unlink()
@@ -239,7 +239,7 @@ def train_small(state: Path, told: list, forward_batch: int = 64) -> None:
     train.fit(
         model,
         training_set(),
-        FitConfig(trunk="bank", views=3, epochs=1, batch_size=4),
+        TrainConfig(features="bank", cached_views=3, epochs=1, batch_size=4),
         seed=5,
         state=TrainingState(state, "data"),
         on_epoch=lambda *_: None,

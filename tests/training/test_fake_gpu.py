@@ -20,12 +20,12 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
 )
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.runtime import devices
 from anomalyncd.runtime.distributed import ALONE
 from anomalyncd.training import train
-from anomalyncd.training.cached_features import Bank
-from anomalyncd.training.online_features import FreshViews
+from anomalyncd.training.cached_features import CachedFeatures
+from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.training_set import Pixels, Targets
 from tests.helpers.training import small_model, training_set
 
@@ -83,15 +83,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("trunk", ["exact", "bank"])
+@pytest.mark.parametrize("trunk", ["online", "cached"])
 def test_a_step_never_waits_for_the_gpu(
     trunk: str, resident: bool, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_room", lambda device, size: resident)
-    data, model, config = training_set(), small_model(), FitConfig(batch_size=8)
-    views: FreshViews | Bank
-    if trunk == "bank":
-        views = Bank.fill(model, data, 3, 0, tmp_path / "bank", fingerprint="")
+    data, model, config = training_set(), small_model(), TrainConfig(batch_size=8)
+    views: OnlineFeatures | CachedFeatures
+    if trunk == "cached":
+        views = CachedFeatures.fill(model, data, 3, 0, tmp_path / "bank", fingerprint="")
     stream = torch.Generator().manual_seed(0)
     orders = train.draw_batches(data.n_base, len(data.novel), config.batch_size, stream)
     order = next(orders).sort().values
@@ -106,7 +106,7 @@ def test_a_step_never_waits_for_the_gpu(
         optimizer = train.make_optimizer(model, config)
         targets = Targets(data, GPU)
         if trunk == "exact":
-            views = FreshViews(model, Pixels(data, GPU), ALONE)
+            views = OnlineFeatures(model, Pixels(data, GPU), ALONE)
         elif resident:
             views.tokens = views.tokens.to(GPU)
         gpu.setting_up = False

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.training import losses
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
@@ -52,13 +52,13 @@ def test_self_distillation_matches_the_release(epoch: int) -> None:
     found = distil(
         NOVEL,
         normal_weight=NORMAL_WEIGHT,
-        teacher_temperature=FitConfig().teacher_temperature_at(epoch),
+        teacher_temperature=TrainConfig().teacher_temperature_at(epoch),
     )
     np.testing.assert_allclose(found, GOLDEN[f"distill_epoch_{epoch}"], rtol=1e-9)
 
 
 def test_teacher_temperature_matches_the_release() -> None:
-    found = [FitConfig().teacher_temperature_at(epoch) for epoch in range(50)]
+    found = [TrainConfig().teacher_temperature_at(epoch) for epoch in range(50)]
     np.testing.assert_allclose(found, GOLDEN["teacher_temperature"], rtol=1e-9)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 
-from anomalyncd.config import FitConfig
+from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.inference.classify import classify
 from anomalyncd.models.checkpoint import TrainingState
@@ -24,7 +24,7 @@ from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.models.model import Model
 from anomalyncd.runtime.distributed import ALONE
 from anomalyncd.training import train
-from anomalyncd.training.online_features import FreshViews
+from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.training_set import Batch, Pixels, Targets, TrainingSet
 from tests.helpers import loss_curve
 from tests.helpers.training import CPU, drawn_regions, small_model, training_set
@@ -56,7 +56,7 @@ def golden_weights(prefix: str) -> dict[str, torch.Tensor]:
 def features_and_batch(model: Model, data: TrainingSet) -> tuple[torch.Tensor, Batch]:
     """Of all regions at once."""
     order = torch.arange(len(data))
-    views = FreshViews(model, Pixels(data, CPU), ALONE)
+    views = OnlineFeatures(model, Pixels(data, CPU), ALONE)
     features = views.class_tokens(order, torch.Generator().manual_seed(0))
     return features, Targets(data, CPU).batch(order)
 
@@ -70,7 +70,7 @@ def test_five_steps_match_the_release() -> None:
     heads = Heads(48, n_base + n_novel, hidden=96, bottleneck=32)
     model = Model(MaskGuidedViT(vit), heads, n_base=n_base, mean=half, std=half)
     model.load_state_dict(golden_weights("w0:"))
-    config = FitConfig()
+    config = TrainConfig()
     optimizer = train.make_optimizer(model, config)
     for step in range(5):
         labels = torch.from_numpy(GOLDEN[f"label_{step}"])
@@ -100,7 +100,7 @@ def test_five_steps_match_the_release() -> None:
 def test_without_base_the_loss_is_that_of_the_novel_regions() -> None:
     model, data = small_model(n_base=0), TrainingSet(drawn_regions(6, 0))
     features, batch = features_and_batch(model, data)
-    terms = train.objective(model, features, batch, FitConfig(), 0)
+    terms = train.objective(model, features, batch, TrainConfig(), 0)
     figures = dict(zip(train.TERMS, terms.tolist(), strict=False))
     assert figures["total"] == pytest.approx(figures["contrast"] + figures["novel_class"])
     assert figures["base_class"] == figures["base_contrast"] == 0
@@ -109,8 +109,8 @@ def test_without_base_the_loss_is_that_of_the_novel_regions() -> None:
 def test_correction_can_be_left_out() -> None:
     model, data = small_model(), training_set()
     features, batch = features_and_batch(model, data)
-    with_it = train.objective(model, features, batch, FitConfig(), 0)
-    without = train.objective(model, features, batch, FitConfig(pseudo_label_correction=False), 0)
+    with_it = train.objective(model, features, batch, TrainConfig(), 0)
+    without = train.objective(model, features, batch, TrainConfig(pseudo_label_correction=False), 0)
     assert with_it[2] != without[2] and with_it[4] == without[4]
 
 
@@ -142,7 +142,7 @@ def test_a_batch_pairs_regions_with_their_labels_and_scores() -> None:
 
 
 def test_learning_rate_falls_along_a_cosine() -> None:
-    rates = [train.learning_rate(FitConfig(), epoch) for epoch in range(51)]
+    rates = [train.learning_rate(TrainConfig(), epoch) for epoch in range(51)]
     assert rates[0] == pytest.approx(0.003) and rates[50] == pytest.approx(3e-6)
     assert rates[25] == pytest.approx((0.003 + 3e-6) / 2)
     assert all(a > b for a, b in pairwise(rates))
@@ -150,7 +150,7 @@ def test_learning_rate_falls_along_a_cosine() -> None:
 
 def test_weight_decay_leaves_vectors_alone() -> None:
     model = small_model()
-    matrices, vectors = train.make_optimizer(model, FitConfig()).param_groups
+    matrices, vectors = train.make_optimizer(model, TrainConfig()).param_groups
     assert all(p.ndim > 1 for p in matrices["params"]) and matrices["weight_decay"] == 5e-5
     assert all(p.ndim == 1 for p in vectors["params"]) and vectors["weight_decay"] == 0
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.trainable()))
@@ -166,9 +166,9 @@ def test_the_losses_of_a_whole_training_are_those_recorded(trunk: str, tmp_path:
 def train_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> list[dict]:
     """What each step of a training of three epochs is given."""
     given: list[dict] = []
-    step, class_tokens = train.step, FreshViews.class_tokens
+    step, class_tokens = train.step, OnlineFeatures.class_tokens
 
-    def watched_views(views: FreshViews, order: torch.Tensor, stream: torch.Generator) -> Any:
+    def watched_views(views: OnlineFeatures, order: torch.Tensor, stream: torch.Generator) -> Any:
         given.append({"order": order.tolist(), "stream": stream.get_state().tolist()})
         return class_tokens(views, order, stream)
 
@@ -178,10 +178,10 @@ def train_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) ->
         given[-1] |= {"epoch": epoch, "rates": rates}
         return step(*arguments)
 
-    monkeypatch.setattr(FreshViews, "class_tokens", watched_views)
+    monkeypatch.setattr(OnlineFeatures, "class_tokens", watched_views)
     monkeypatch.setattr(train, "step", watched_step)
     train.fit(
-        *(small_model(), training_set(), FitConfig(epochs=3, batch_size=8)),
+        *(small_model(), training_set(), TrainConfig(epochs=3, batch_size=8)),
         seed=seed,
         state=TrainingState(tmp_path / f"state-{seed}", "data"),
         on_epoch=lambda *_: None,
@@ -196,7 +196,7 @@ def test_every_epoch_has_its_own_rate_batches_and_views(
     given = train_watched(tmp_path, monkeypatch, seed=1)
     assert {step["epoch"] for step in given} == {0, 1, 2}
     for step in given:
-        assert step["rates"] == {train.learning_rate(FitConfig(epochs=3), step["epoch"])}
+        assert step["rates"] == {train.learning_rate(TrainConfig(epochs=3), step["epoch"])}
         assert step["order"] == sorted(step["order"])
     first = [next(step for step in given if step["epoch"] == epoch) for epoch in range(3)]
     other = train_watched(tmp_path, monkeypatch, seed=2)[0]
@@ -208,9 +208,9 @@ def test_every_epoch_has_its_own_rate_batches_and_views(
     assert train_watched(tmp_path, monkeypatch, seed=1) == given
 
 
-@pytest.mark.parametrize("trunk", ["exact", "bank"])
+@pytest.mark.parametrize("trunk", ["online", "cached"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) -> None:
-    config = FitConfig(trunk=trunk, views=3, epochs=4, batch_size=8)
+    config = TrainConfig(features=trunk, cached_views=3, epochs=4, batch_size=8)
     made: list = []
 
     def trained(name: str, stop_after: int | None = None) -> tuple[Model, list]:
@@ -248,13 +248,13 @@ def test_a_run_killed_after_its_last_epoch_needs_no_views(
 ) -> None:
     def trained() -> list:
         state = TrainingState(tmp_path / "state", "data")
-        config = FitConfig(epochs=2, batch_size=8)
+        config = TrainConfig(epochs=2, batch_size=8)
         return train.fit(
             small_model(), training_set(), config, seed=1, state=state, on_epoch=lambda *_: None
         )
 
     history = trained()
-    monkeypatch.delattr(train, "FreshViews")
+    monkeypatch.delattr(train, "OnlineFeatures")
     left = tmp_path / "state.bank"
     left.mkdir()
     assert trained() == history
@@ -262,7 +262,7 @@ def test_a_run_killed_after_its_last_epoch_needs_no_views(
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("trunk", ["exact", "bank"])
+@pytest.mark.parametrize("trunk", ["online", "cached"])
 def test_training_learns_the_base_classes(trunk: str, precision: str, tmp_path: Path) -> None:
     data = training_set()
     assert data.base is not None
@@ -270,7 +270,7 @@ def test_training_learns_the_base_classes(trunk: str, precision: str, tmp_path: 
     history = train.fit(
         small_model(),
         data,
-        FitConfig(trunk=trunk, precision=precision, epochs=12, batch_size=8, learning_rate=0.01),
+        TrainConfig(features=trunk, precision=precision, epochs=12, batch_size=8, learning_rate=0.01),
         seed=0,
         state=TrainingState(tmp_path / "state", "data"),
         on_epoch=lambda *_: None,
@@ -289,7 +289,7 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
         train.fit(
             model,
             training_set(),
-            FitConfig(epochs=1, batch_size=8),
+            TrainConfig(epochs=1, batch_size=8),
             seed=0,
             state=TrainingState(tmp_path / "state", "data"),
             on_epoch=lambda *_: None,
@@ -314,7 +314,7 @@ def test_an_epoch_without_a_batch_of_both_kinds_has_no_figures(
     history = train.fit(
         small_model(),
         data,
-        FitConfig(epochs=3, batch_size=4),
+        TrainConfig(epochs=3, batch_size=4),
         seed=1,
         state=TrainingState(tmp_path / "state", "data"),
         on_epoch=lambda epoch, figures: seen.append((epoch, len(figures))),
@@ -329,7 +329,7 @@ def test_an_epoch_without_a_batch_of_both_kinds_has_no_figures(
 def test_a_last_step_that_breaks_the_weights_is_told(tmp_path: Path, learning_rate: float) -> None:
     """The loss of every step is finite: it was computed before the weights broke."""
     model, data = small_model(), training_set()
-    config = FitConfig(epochs=1, batch_size=64, heads=2, learning_rate=learning_rate)
+    config = TrainConfig(epochs=1, batch_size=64, heads=2, learning_rate=learning_rate)
     state = TrainingState(tmp_path / "state.safetensors", "of these data")
 
     def train_and_classify() -> None:
@@ -355,7 +355,7 @@ def test_weights_that_are_not_finite_are_never_kept(
         tensor[0, 0, 0] = torch.inf
 
     monkeypatch.setattr(torch.optim.SGD, "step", broken)
-    config = FitConfig(epochs=1, batch_size=64, heads=2)
+    config = TrainConfig(epochs=1, batch_size=64, heads=2)
     with pytest.raises(InputError, match=r"heads\.prototypes is not finite after epoch 1; lower"):
         train.fit(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
     assert not state.path.exists()

@@ -58,7 +58,7 @@ def test_a_state_of_other_data_is_told_by_the_fingerprint() -> None:
 def test_without_a_base_set_the_novel_regions_are_all() -> None:
     novel = drawn_regions(3, 0)
     data = TrainingSet(novel)
-    assert (data.n_base, len(data), data.side) == (0, 3, 37)
+    assert (data.n_base, len(data), data.stored_size) == (0, 3, 37)
     batch = Targets(data, CPU).batch(torch.tensor([0, 2]))
     assert batch.n_base == 0 and batch.labels.tolist() == [-1, -1]
     np.testing.assert_allclose(batch.scores, novel.scores[[0, 2]], rtol=1e-6)

@@ -1,0 +1,171 @@
+"""What a run leaves to be read: metrics.json, the tables, the report, and the model's metadata."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from anomalyncd.config import BackboneConfig, Config, SimulatedDetectorConfig
+from anomalyncd.detectors.map_store import StoredMaps
+from anomalyncd.evaluation.scoring import Evaluation
+from anomalyncd.inference.classify import Predictions
+from anomalyncd.models.backbone import Source
+from anomalyncd.models.checkpoint import ModelMetadata
+from anomalyncd.regions.cropping import Cropped
+from anomalyncd.results import csv_files, report
+from anomalyncd.runtime import devices
+from anomalyncd.runtime.versions import versions
+from anomalyncd.storage.run_folder import RunFolder
+from anomalyncd.types import Dataset, ResizeMode
+
+UNTRAINED = (
+    "The backbone is untrained (random weights): this run shows that everything works, "
+    "but its classes and scores mean little."
+)
+SIMULATED = (
+    "The anomaly maps are simulated from the truth masks; no detector has looked at the images."
+)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """All that a run has computed, before it is written."""
+
+    config: Config
+    dataset: Dataset
+    base_classes: tuple[str, ...]
+    n_base: int  # base regions
+    n_novel: int  # K
+    source: Source  # of the frozen weights
+    frozen_hash: str
+    maps: StoredMaps
+    cropped: Cropped
+    detection: dict[str, float | None]  # how good maps and masks are
+    losses: dict[str, float]  # of the last epoch
+    head: int  # the one that is used
+    predictions: Predictions
+    evaluation: Evaluation
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    resumed_after: int  # epochs that an earlier process had done
+    device: torch.device
+
+
+def caveats(
+    config: Config, source: Source, *, labelled: bool
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a reader of the results must know: warnings, and notes."""
+    warnings = [UNTRAINED] if source == "random" else []
+    notes = [SIMULATED] if isinstance(config.detector, SimulatedDetectorConfig) else []
+    if config.novel_classes == "auto":
+        notes.append("The number of classes was taken from the label folders.")
+    if not labelled and config.train.pseudo_label_correction:
+        notes.append("Class 0 is meant for defect-free regions: low anomaly scores pull there.")
+    return tuple(warnings), tuple(notes)
+
+
+def metrics_of(done: Computed) -> dict[str, Any]:
+    """The content of metrics.json but the seconds."""
+    config, cropped, evaluation = done.config, done.cropped, done.evaluation
+    return {
+        "dataset": config.dataset.kind,
+        "category": config.category,
+        "detector": config.detector.label,
+        "scores": {level: s and asdict(s) for level, s in evaluation.scores.items()},
+        "normal_recall": evaluation.normal_recall,
+        "region_labels": config.evaluation.region_labels,
+        "detection": done.detection,
+        "counts": {
+            "images": len(done.dataset.samples),
+            "images_without_defect_found": int((cropped.counts == 0).sum()),
+            "regions": len(cropped.regions),
+            "base_regions": done.n_base,
+            "novel_classes": done.n_novel,
+            "base_classes": len(done.base_classes),
+        },
+        "mebin": {"search_range": list(cropped.search_range), "raw_range": done.maps.raw_range},
+        "head": done.head,
+        "losses": done.losses,
+        "seed": config.seed,
+        "resumed_after_epochs": done.resumed_after,
+        "device": devices.describe(done.device),
+        "threads": torch.get_num_threads(),  # their number changes the last digits
+        "warnings": list(done.warnings),
+        "versions": versions(),
+    }
+
+
+def metadata_of(done: Computed) -> ModelMetadata:
+    """All that prediction needs beside the weights."""
+    config, cropped = done.config, done.cropped
+    return ModelMetadata(
+        backbone=_with_whole_path(config.backbone),
+        backbone_source=done.source,
+        attention=config.attention,
+        mebin=replace(config.mebin, search_range=list(cropped.search_range)),
+        regions=config.regions,
+        fusion=config.fusion,
+        train=config.train,
+        raw_range=done.maps.raw_range,
+        head=done.head,
+        base_classes=done.base_classes,
+        class_names=done.evaluation.class_names,
+        frozen_hash=done.frozen_hash,
+    )
+
+
+def write(folder: RunFolder, done: Computed, metrics: dict[str, Any]) -> None:
+    """Write what a person or another program reads: the tables and the report."""
+    config, evaluation, predictions = done.config, done.evaluation, done.predictions
+    names = evaluation.class_names
+    notes = done.notes
+    if done.resumed_after:
+        notes += (f"Times are of the last call, which resumed after epoch {done.resumed_after}",)
+    csv_files.write_predictions(
+        folder.path("predictions.csv"),
+        done.dataset.samples,
+        done.cropped,
+        predictions,
+        names,
+        done.dataset.labels,
+    )
+    csv_files.write_regions(
+        folder.path("regions.csv"),
+        done.dataset.samples,
+        done.cropped.regions,
+        predictions,
+        names,
+        done.dataset.labels,
+        evaluation.region_targets,
+    )
+    data = report.ReportData(
+        title=f"{config.dataset.kind} / {config.category}",
+        subtitle=f"maps: {config.detector.label} · seed {config.seed}",
+        warnings=done.warnings,
+        notes=notes,
+        metrics=metrics,
+        config_yaml=folder.path("config.yaml").read_text(encoding="utf-8"),
+        samples=done.dataset.samples,
+        labels=done.dataset.labels,
+        regions=done.cropped.regions,
+        region_targets=evaluation.region_targets,
+        maps=done.maps,
+        region_class=predictions.region_class,
+        region_confidence=predictions.region_confidence,
+        image_class=predictions.image_class,
+        image_confidence=predictions.image_confidence,
+        class_names=names,
+        matching=evaluation.matching,
+        resize_mode=cast(ResizeMode, config.regions.resize_mode),
+    )
+    report.write_report(folder.path("report.html"), data)
+
+
+def _with_whole_path(config: BackboneConfig) -> BackboneConfig:
+    """The weights file by its whole path, so that prediction finds it from any folder."""
+    if config.checkpoint is None:
+        return config
+    return replace(config, checkpoint=str(Path(config.checkpoint).resolve()))
