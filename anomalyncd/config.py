@@ -18,12 +18,12 @@ from omegaconf import MISSING
 from anomalyncd.errors import InputError
 from anomalyncd.types import (
     AreaUnit,
-    ResizeMode,
-    MaskPooling,
+    FeatureSource,
     MaskedQueries,
+    MaskPooling,
     Precision,
     RegionLabels,
-    FeatureSource,
+    ResizeMode,
     Weighting,
 )
 
@@ -322,7 +322,9 @@ class RegionsConfig:
     padding: float = 0.1  # added around a component, as a share of its longer side
     min_size: float = 0.1  # half side of the smallest region, as a share of the image's longer side
     merge_distance: float = 0.01  # boxes closer than this share of the longer side become one
-    resize_mode: str = "letterbox"  # non-square regions; `compat` keeps the top-left square as the release
+    resize_mode: str = (
+        "letterbox"  # non-square regions; `compat` keeps the top-left square as the release
+    )
     full_mask: str = "keep"  # of an image that is defect all over; `empty` as the release
 
     def __post_init__(self) -> None:
@@ -384,14 +386,6 @@ class TrainConfig:
         _not_negative(self, "train", "final_learning_rate", "weight_decay", "memax_weight")
         _require(0 <= self.momentum < 1, f"train.momentum={self.momentum}: expected [0, 1)")
         _require(0 <= self.sup_weight < 1, f"train.sup_weight={self.sup_weight}: expected [0, 1)")
-
-    def teacher_temperature_at(self, epoch: int) -> float:
-        """τ_t of an epoch counted from 0: steps down, then stays."""
-        step = min(epoch // self.temperature_hold, self.temperature_steps - 1)
-        done = step / max(self.temperature_steps - 1, 1)
-        return self.teacher_temperature + done * (
-            self.final_teacher_temperature - self.teacher_temperature
-        )
 
 
 @dataclass

@@ -109,9 +109,7 @@ def compute(
 
     with _timed(folder, seconds, "evaluate"):
         region_labels = config.evaluation.region_labels
-        evaluation = evaluate(
-            dataset, cropped.regions, predictions, given.n_novel, region_labels
-        )
+        evaluation = evaluate(dataset, cropped.regions, predictions, given.n_novel, region_labels)
 
     done = run_results.Computed(
         config=config,

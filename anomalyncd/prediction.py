@@ -3,32 +3,246 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from anomalyncd import detectors
-from anomalyncd.config import FolderConfig, PredictConfig
+from anomalyncd.config import DetectorConfig, FolderConfig, MuscDetectorConfig, PredictConfig
 from anomalyncd.data import datasets
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
-from anomalyncd.inference.classify import assign, classify
+from anomalyncd.inference.classify import Predictions, assign, classify
 from anomalyncd.models import checkpoint
 from anomalyncd.regions import cropping
 from anomalyncd.results import csv_files
 from anomalyncd.runtime import console, devices
+from anomalyncd.storage import run_record
 from anomalyncd.storage.atomic import archive
 from anomalyncd.storage.cache import Cache
+from anomalyncd.types import Box, Dataset, Sample
 
 TABLES = ("predictions.csv", "regions.csv")
 
+ImageLike = str | Path | Image.Image | NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class PredictedRegion:
+    """A region of an image, and its class."""
+
+    box: Box  # in image pixels, right and bottom exclusive
+    class_id: int
+    class_name: str
+    confidence: float  # of the class, 0 to 1
+    anomaly_score: float  # highest normalised anomaly score in the box
+    area: int  # anomalous pixels
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The class of an image, and its regions."""
+
+    class_id: int
+    class_name: str
+    confidence: float
+    regions: tuple[PredictedRegion, ...]
+
+
+class Classifier:
+    """A finished run's network with all that it needs to classify new images.
+
+    Maps are scaled, and MEBin searches, as in training: one new image is classified as it would be
+    among a thousand. The base set is not needed.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        weights: str | None = None,
+        device: str = "auto",
+        forward_batch: int = 64,
+    ) -> None:
+        """
+        Args:
+            run: the folder of a finished run.
+            weights: the backbone's weights file, if it has been moved.
+            device: as `Config.device`.
+            forward_batch: regions that go through the network together.
+
+        Raises:
+            InputError: no finished run, or its model cannot be used.
+        """
+        self.run = Path(run)
+        path = self.run / "model.safetensors"
+        if not path.is_file():
+            raise InputError(f"{path}: no such file; expected the folder of a finished run")
+        self.network, self.metadata = checkpoint.load_model(path, weights)
+        self.device = devices.choose(device)
+        self.network.to(self.device)
+        self.network.forward_batch = forward_batch
+        precision = devices.precision(self.metadata.train.precision, self.device)
+        self.network.vit.precision = precision
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """(K,) names; a class's id is its place."""
+        return self.metadata.class_names
+
+    def predict(
+        self, images: Sequence[ImageLike], maps: Sequence[NDArray] | None = None
+    ) -> list[Prediction]:
+        """Classify images.
+
+        Args:
+            images: paths, PIL images, or (h, w, 3) uint8 RGB arrays; any mixture.
+            maps: (h, w) anomaly maps of the images, made and scaled as the run's were; None: made
+                by the run's detector, which must be one that needs nothing but these images
+                (`musc*`, which compares at least 5 of them).
+
+        Returns:
+            One prediction for each image, in their order.
+
+        Raises:
+            InputError: an image or map cannot be used, or the detector cannot make maps of these
+                images alone.
+
+        Example:
+            >>> classifier = anomalyncd.load("outputs/…/seed-1")  # doctest: +SKIP
+            >>> classifier.predict(["a.png"], maps=[np.load("a.npy")])[0].class_name  # doctest: +SKIP
+            'class 2'
+        """
+        if maps is not None and len(maps) != len(images):
+            raise InputError(f"{len(maps)} maps for {len(images)} images; expected one for each")
+        if not images:
+            return []
+        with tempfile.TemporaryDirectory() as workspace:
+            folder = Path(workspace)
+            samples = tuple(
+                Sample(str(i), _as_file(image, folder / f"{i}.png"))
+                for i, image in enumerate(images)
+            )
+            dataset, cache = Dataset(samples, None), Cache(folder / "cache")
+            datasets.with_headers_read(dataset)
+            detector = GivenMaps(maps) if maps is not None else self._own_detector(cache)
+            cropped, found = self.classify(dataset, detector, "images", cache, settings={})
+            return self._as_predictions(cropped, found)
+
+    def classify(
+        self,
+        dataset: Dataset,
+        detector: detectors.Detector,
+        category: str,
+        cache: Cache,
+        settings: dict[str, Any],
+    ) -> tuple[cropping.Cropped, Predictions]:
+        """Crop the regions of a dataset, and classify them.
+
+        Args:
+            dataset: of the images.
+            detector: of their anomaly maps.
+            category: name of the maps' folder.
+            cache: where maps and regions are kept.
+            settings: of the detector, written beside the maps.
+
+        Raises:
+            InputError: unusable images or maps, or maps of another kind than the run's.
+        """
+        metadata = self.metadata
+        anomaly_maps = map_store.collect(
+            detector, dataset, category, cache, settings=settings, raw_range=metadata.raw_range
+        )
+        if (anomaly_maps.raw_range is None) != (metadata.raw_range is None):
+            kinds = ("8-bit, normalised already", "not yet normalised")
+            expected, found = kinds if metadata.raw_range is None else kinds[::-1]
+            raise InputError(
+                f"detector.path: these maps are {found}, and the run was trained on maps that are "
+                f"{expected}; give maps made and stored in the same way"
+            )
+        cropped = cropping.crop_novel(
+            dataset.samples,
+            anomaly_maps,
+            metadata.mebin,
+            metadata.regions,
+            metadata.backbone.image_size,
+            cache,
+        )
+        fewer = max(1, self.network.forward_batch // 2)
+        with devices.memory_explained(f"set forward_batch={fewer}, or use device=cpu"):
+            probabilities = classify(
+                self.network, cropped.regions, temperature=metadata.train.student_temperature
+            )
+        return cropped, assign(probabilities[metadata.head], cropped.regions, metadata.fusion)
+
+    def _own_detector(self, cache: Cache) -> detectors.Detector:
+        """The run's detector, if it needs nothing but the images that it scores."""
+        config: DetectorConfig = run_record.read_settings(self.run).detector_config
+        if not isinstance(config, MuscDetectorConfig):
+            raise InputError(
+                f"{self.run}: its detector ({config.label}) cannot make maps of new images alone; "
+                "give maps=[…], made as the run's were"
+            )
+        return detectors.create(config, "images", self.device, cache.root)
+
+    def _as_predictions(self, cropped: cropping.Cropped, found: Predictions) -> list[Prediction]:
+        regions = cropped.regions
+        of_image: list[list[PredictedRegion]] = [[] for _ in found.image_class]
+        for i, image in enumerate(regions.image_index.tolist()):
+            class_id = int(found.region_class[i])
+            of_image[image].append(
+                PredictedRegion(
+                    Box(*regions.boxes[i].tolist()),
+                    class_id,
+                    self.class_names[class_id],
+                    float(found.region_confidence[i]),
+                    float(regions.scores[i]),
+                    int(regions.areas[i]),
+                )
+            )
+        return [
+            Prediction(int(k), self.class_names[k], float(confidence), tuple(its_regions))
+            for k, confidence, its_regions in zip(
+                found.image_class, found.image_confidence, of_image, strict=True
+            )
+        ]
+
+
+class GivenMaps:
+    """Anomaly maps that are there already, as arrays."""
+
+    def __init__(self, maps: Sequence[NDArray]) -> None:
+        self._maps = maps
+
+    def key(self, dataset: Dataset) -> Any:
+        return "given"  # the cache that they go to is of this call alone
+
+    def maps(self, dataset: Dataset) -> Iterator[NDArray]:
+        yield from self._maps
+
+
+def load(run: str | Path, *, device: str = "auto") -> Classifier:
+    """The classifier of a finished run.
+
+    Args:
+        run: the run's folder.
+        device: `auto`, `cpu`, `cuda`.
+
+    Raises:
+        InputError: no finished run, or its model cannot be used.
+    """
+    return Classifier(run, device=device)
+
 
 def predict(config: PredictConfig) -> Path:
-    """Write predictions.csv and regions.csv of new images.
+    """Write predictions.csv and regions.csv of a folder of new images.
 
     Where both are already, nothing is done. One alone is renamed, so that nothing is lost.
-
-    Maps are scaled, and MEBin searches, as in training: one new image is judged as it would be
-    among a thousand. The base set is not needed.
 
     Returns:
         The folder of the tables.
@@ -38,66 +252,56 @@ def predict(config: PredictConfig) -> Path:
     """
     output = Path(config.output or Path(config.run, "predictions"))
     _require_free(output)
-    weights = Path(config.run) / "model.safetensors"
-    if not weights.is_file():
-        raise InputError(f"{weights}: no such file; run=… takes the folder of a finished run")
-    network, metadata = checkpoint.load_model(weights, config.checkpoint)
-    device = devices.choose(config.device)
-    network.to(device)
-    network.forward_batch = config.forward_batch
-    network.vit.precision = devices.precision(metadata.train.precision, device)
+    classifier = Classifier(
+        config.run,
+        weights=config.checkpoint,
+        device=config.device,
+        forward_batch=config.forward_batch,
+    )
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
         images, most = FolderConfig(path=config.path), config.max_megapixels
         dataset = datasets.load(images, config.category, cache, "path", most)
         for warning in dataset.warnings:
             console.say(f"warning: {warning}")
-        detector = detectors.create(config.detector, config.category, device, cache.root, most)
-        anomaly_maps = map_store.collect(
-            detector,
-            dataset,
-            config.category,
-            cache,
-            settings=asdict(config.detector),
-            raw_range=metadata.raw_range,
+        detector = detectors.create(
+            config.detector, config.category, classifier.device, cache.root, most
         )
-        if (anomaly_maps.raw_range is None) != (metadata.raw_range is None):
-            kinds = ("8-bit, normalised already", "not yet normalised")
-            expected, found = kinds if metadata.raw_range is None else kinds[::-1]
-            raise InputError(
-                f"detector.path: these maps are {found}, and the run was trained on maps that are "
-                f"{expected}; give maps made and stored in the same way"
-            )
-        cut = cropping.crop_novel(
-            dataset.samples,
-            anomaly_maps,
-            metadata.mebin,
-            metadata.regions,
-            metadata.backbone.image_size,
-            cache,
+        cropped, found = classifier.classify(
+            dataset, detector, config.category, cache, asdict(config.detector)
         )
-        fewer = max(1, config.forward_batch // 2)
-        with devices.memory_explained(f"set forward_batch={fewer}, or use device=cpu"):
-            probabilities = classify(
-                network, cut.regions, temperature=metadata.train.student_temperature
-            )
-        found_classes = assign(probabilities[metadata.head], cut.regions, metadata.fusion)
 
     output.mkdir(parents=True, exist_ok=True)
     for name in TABLES:  # one without the other is of a try that was broken off, or of the user's
         archive(output / name)
-    names, labels = metadata.class_names, dataset.labels
+    names = classifier.class_names
     csv_files.write_predictions(
-        output / "predictions.csv", dataset.samples, cut, found_classes, names, labels
+        output / "predictions.csv", dataset.samples, cropped, found, names, dataset.labels
     )
     csv_files.write_regions(
-        output / "regions.csv", dataset.samples, cut.regions, found_classes, names, None, None
+        output / "regions.csv", dataset.samples, cropped.regions, found, names, None, None
     )
     return output
 
 
+def _as_file(image: ImageLike, place: Path) -> Path:
+    """A file of the image: its own, or one without loss at `place`."""
+    if isinstance(image, str | Path):
+        return Path(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise InputError(
+                f"an image array of {image.dtype} {image.shape}; expected uint8 (h, w, 3), RGB"
+            )
+        image = Image.fromarray(image)
+    if not isinstance(image, Image.Image):
+        raise InputError(f"an image of type {type(image).__name__}; expected a path, PIL or array")
+    image.convert("RGB").save(place)
+    return place
+
+
 def _require_free(output: Path) -> None:
-    """Told before the computing, not after it."""
+    """Said before the computing, not after it."""
     if output.exists() and not output.is_dir():
         raise InputError(f"{output} is no folder; set output=… to another place")
     if all((output / name).exists() for name in TABLES):

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 UNLABELLED = -1
 
 # The choices that both the configuration and the mathematics name.
-MaskedQueries = Literal["class_token", "patch_tokens", "all_tokens", "none"]  # whose queries are masked
+MaskedQueries = Literal[
+    "class_token", "patch_tokens", "all_tokens", "none"
+]  # whose queries are masked
 MaskPooling = Literal["average", "max"]  # how a patch's share of the mask is measured
 ResizeMode = Literal["letterbox", "stretch", "compat"]  # how a non-square region becomes square
 Weighting = Literal["area", "average", "score"]  # of an image's regions

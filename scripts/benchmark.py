@@ -38,17 +38,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for the oracl
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
-    TrainConfig,
     FusionConfig,
     MebinConfig,
     RegionsConfig,
+    TrainConfig,
 )
 from anomalyncd.detectors import map_store
 from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.inference.classify import assign, classify
 from anomalyncd.models import backbone
 from anomalyncd.models import model as models
-from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.models.model import Model
 from anomalyncd.regions import cropping, mebin_torch
 from anomalyncd.regions.mebin import binarize_one, search_range
@@ -56,10 +55,13 @@ from anomalyncd.runtime import devices
 from anomalyncd.runtime.distributed import ALONE
 from anomalyncd.runtime.versions import versions
 from anomalyncd.storage.cache import Cache
-from anomalyncd.training import train as fitting
+from anomalyncd.training import train
 from anomalyncd.training.augmentation import draw_parameters, evaluation_view, training_views
 from anomalyncd.training.cached_features import CachedFeatures
 from anomalyncd.training.online_features import OnlineFeatures
+from anomalyncd.training.sampling import draw_batches
+from anomalyncd.training.schedule import make_optimizer
+from anomalyncd.training.state import TrainingState
 from anomalyncd.training.training_set import Pixels, Targets, TrainingSet
 from anomalyncd.types import Dataset, Regions, Sample
 from tests.oracles import cutting as plain_cutting
@@ -268,23 +270,25 @@ def bench_views(options: argparse.Namespace) -> list[Row]:
     return [row("views", f"{n} of {side} px", ours, plain, runs=3, least=least)]
 
 
-@benchmark("trunk")
-def bench_trunk(options: argparse.Namespace) -> list[Row]:
+@benchmark("frozen")
+def bench_frozen(options: argparse.Namespace) -> list[Row]:
     """Class tokens of a batch of views, without gradients."""
-    return [trunk_row(name, options) for name in (TINY, SMALL_16)]
+    return [frozen_row(name, options) for name in (TINY, SMALL_16)]
 
 
-@benchmark("trunk_small_8", by_name=True)
-def bench_trunk_small_8(options: argparse.Namespace) -> list[Row]:
+@benchmark("frozen_small_8", by_name=True)
+def bench_frozen_small_8(options: argparse.Namespace) -> list[Row]:
     """The same with 16 times as many pairs of tokens (a minute)."""
-    return [trunk_row(SMALL_8, options)]
+    return [frozen_row(SMALL_8, options)]
 
 
-def trunk_row(name: str, options: argparse.Namespace) -> Row:
+def frozen_row(name: str, options: argparse.Namespace) -> Row:
     model = network(name, view_side(options), options)
     model.forward_batch = n = views_at_once(options)
     x = torch.randn(n, 3, model.image_size, model.image_size, device=options.device)
-    masks = torch.from_numpy(drawn_pixels(n, model.image_size)[1]).to(options.device)[:, None].float()
+    masks = (
+        torch.from_numpy(drawn_pixels(n, model.image_size)[1]).to(options.device)[:, None].float()
+    )
     masks /= 255
 
     @torch.inference_mode()
@@ -297,7 +301,7 @@ def trunk_row(name: str, options: argparse.Namespace) -> Row:
 
     least = operations(ours) / peak(options.device, model.vit.precision)
     measured_on = f"{n} views of {model.image_size} px, {precision_of(model)}"
-    return row(f"trunk forward, {name}", measured_on, ours, plain, runs=3, least=least)
+    return row(f"frozen blocks, {name}", measured_on, ours, plain, runs=3, least=least)
 
 
 @benchmark("step")
@@ -321,11 +325,11 @@ def step_rows(name: str, options: argparse.Namespace, runs: int) -> list[Row]:
         order = learner.an_order()
         plain = partial(learner.plain_step, order)
         measured_on = f"{len(order)} regions of {side} px, {precision_of(learner.model)}"
-        for trunk, views in (("exact", learner.exact), ("bank", learner.bank)):
+        for features, views in (("online", learner.online), ("cached", learner.cached)):
             ours = partial(learner.step, views, order)
-            least = learner.least_seconds(trunk, order)
+            least = learner.least_seconds(features, order)
             rows.append(
-                row(f"step, {trunk}, {name}", measured_on, ours, plain, runs=runs, least=least)
+                row(f"step, {features}, {name}", measured_on, ours, plain, runs=runs, least=least)
             )
     return rows
 
@@ -337,15 +341,15 @@ def bench_epoch(options: argparse.Namespace) -> list[Row]:
     side, data, config = like_screw(options)
     rows = []
     with Learner(EMBEDDED, side, data, config, options) as learner:
-        filling = milliseconds(learner.fill_bank)
+        filling = milliseconds(learner.fill_cache)
         slow = learner.plain_epoch()
-        for trunk, views in (("exact", learner.exact), ("bank", learner.bank)):
+        for features, views in (("online", learner.online), ("cached", learner.cached)):
             fast = statistics.median(milliseconds(partial(learner.epoch, views)) for _ in range(3))
             note = f"{len(data)} regions of {side} px; plain from its steps"
-            if trunk == "cached":
+            if features == "cached":
                 fast += filling / config.epochs
                 note += f"; filling {filling / 1000:.1f} s"
-            rows.append(Row(f"epoch, {trunk}, {EMBEDDED}", note, fast, slow, slow / fast))
+            rows.append(Row(f"epoch, {features}, {EMBEDDED}", note, fast, slow, slow / fast))
     return rows
 
 
@@ -369,7 +373,7 @@ def run_rows(
     side: int,
     data: TrainingSet,
     config: TrainConfig,
-    trunks: tuple[str, ...],
+    sources: tuple[str, ...],
     options: argparse.Namespace,
 ) -> list[Row]:
     """Whole runs of `fit.fit`, each once; the plain way from its steps."""
@@ -377,21 +381,21 @@ def run_rows(
     with Learner(name, side, data, config, options) as learner:
         order = learner.an_order()
         slow = learner.plain_epoch() * config.epochs
-        for trunk in trunks:
-            fast = milliseconds(partial(learner.run, trunk))
-            least = learner.least_seconds(trunk, order) * len(data) * config.epochs / len(order)
-            if trunk == "cached":
-                least += operations(learner.fill_bank) / learner.trunk_peak
+        for features in sources:
+            fast = milliseconds(partial(learner.run, features))
+            least = learner.least_seconds(features, order) * len(data) * config.epochs / len(order)
+            if features == "cached":
+                least += operations(learner.fill_cache) / learner.frozen_peak
             of_limit = 1000 * least / fast
             note = f"{len(data)} regions of {side} px, {config.epochs} epochs"
             note += "; plain from its steps"
-            rows.append(Row(f"run, {trunk}, {name}", note, fast, slow, slow / fast, of_limit))
+            rows.append(Row(f"run, {features}, {name}", note, fast, slow, slow / fast, of_limit))
     return rows
 
 
 @benchmark("prediction")
 def bench_prediction(options: argparse.Namespace) -> list[Row]:
-    """One new image: its region against the trunk alone, and from file to class.
+    """One new image: its region against the frozen blocks alone, and from file to class.
 
     Reading and cutting cost the same whatever the network; the published one is ViT-B/8.
     """
@@ -407,8 +411,8 @@ def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[R
     visible = model.vit.attention_mask(mask)
 
     @torch.inference_mode()
-    def trunk_alone() -> None:
-        (model.vit.trunk if x.is_cuda else model.vit.visible_tokens)(x, visible)
+    def frozen_alone() -> None:
+        (model.vit.frozen_blocks if x.is_cuda else model.vit.visible_tokens)(x, visible)
 
     @torch.inference_mode()
     def plainly(images: Tensor, masks: Tensor) -> None:
@@ -418,7 +422,13 @@ def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[R
     of_region, plain_of_region = partial(classify, model, one), partial(plainly, images, masks)
     on = f"{name}, {model.image_size} px, {precision_of(model)}"
     rows = [
-        row("prediction of a region, against its trunk", on, of_region, trunk_alone, runs=runs),
+        row(
+            "prediction of a region, against its frozen blocks",
+            on,
+            of_region,
+            frozen_alone,
+            runs=runs,
+        ),
         row("prediction of a region", on, of_region, plain_of_region, runs=runs),
     ]
 
@@ -439,7 +449,7 @@ def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[R
 
         on = f"{image_side(options)} px, {on}"
         rows += [
-            row("from file to class, against its trunk", on, ours, trunk_alone, runs=runs),
+            row("from file to class, against its frozen blocks", on, ours, frozen_alone, runs=runs),
             row("from file to class", on, ours, plain, runs=runs),
         ]
     return rows
@@ -458,10 +468,10 @@ class Learner:
     ) -> None:
         self.data, self.config = data, config
         self.model = network(name, side, options, config)
-        self.optimizer = fitting.make_optimizer(self.model, config)
+        self.optimizer = make_optimizer(self.model, config)
         self.targets = Targets(data, options.device)
         self.stream = torch.Generator().manual_seed(0)
-        self.exact = OnlineFeatures(self.model, Pixels(data, options.device), ALONE)
+        self.online = OnlineFeatures(self.model, Pixels(data, options.device), ALONE)
         self._bank: CachedFeatures | None = None
 
     def __enter__(self) -> Learner:
@@ -473,10 +483,10 @@ class Learner:
         self._folder.cleanup()
 
     @property
-    def bank(self) -> CachedFeatures:
-        return self._bank or self.fill_bank()
+    def cached(self) -> CachedFeatures:
+        return self._bank or self.fill_cache()
 
-    def fill_bank(self) -> CachedFeatures:
+    def fill_cache(self) -> CachedFeatures:
         folder = next(self._files)
         views = self.config.cached_views
         self._bank = CachedFeatures.fill(self.model, self.data, views, 0, folder, fingerprint="")
@@ -484,7 +494,7 @@ class Learner:
 
     def batches(self) -> Iterator[Tensor]:
         n_base, n_novel = self.data.n_base, len(self.data.novel)
-        return fitting.draw_batches(n_base, n_novel, self.config.batch_size, self.stream)
+        return draw_batches(n_base, n_novel, self.config.batch_size, self.stream)
 
     def an_order(self) -> Tensor:
         """Regions of one batch."""
@@ -493,21 +503,21 @@ class Learner:
     def step(self, views: OnlineFeatures | CachedFeatures, order: Tensor) -> None:
         """What the loop of `fit.fit` does with a batch."""
         features = views.class_tokens(order, self.stream)
-        fitting.step(
+        train.step(
             self.model, self.optimizer, features, self.targets.batch(order), self.config, epoch=0
         )
 
     @property
-    def trunk_peak(self) -> float:
+    def frozen_peak(self) -> float:
         return peak(self.targets.labels.device, self.model.vit.precision)
 
-    def least_seconds(self, trunk: str, order: Tensor) -> float:
+    def least_seconds(self, features: str, order: Tensor) -> float:
         """What a step's operations take at the peak of the precision that each is done in."""
-        others = operations(partial(self.step, self.bank, order))
+        others = operations(partial(self.step, self.cached, order))
         least = others / peak(self.targets.labels.device, torch.float32)
-        if trunk == "exact":
-            all_of_it = operations(partial(self.step, self.exact, order))
-            least += max(all_of_it - others, 0) / self.trunk_peak
+        if features == "online":
+            all_of_it = operations(partial(self.step, self.online, order))
+            least += max(all_of_it - others, 0) / self.frozen_peak
         return least
 
     def plain_step(self, order: Tensor) -> None:
@@ -524,11 +534,11 @@ class Learner:
         for order in self.batches():
             self.step(views, order.sort().values)
 
-    def run(self, trunk: str) -> None:
-        fitting.fit(
+    def run(self, features: str) -> None:
+        train.train(
             self.model,
             self.data,
-            replace(self.config, trunk=trunk),
+            replace(self.config, features=features),
             seed=0,
             state=TrainingState(next(self._files), ""),
             on_epoch=lambda epoch, figures: None,
@@ -585,7 +595,9 @@ def network(
 ) -> Model:
     """An untrained network on the device, in the precision that a run would take."""
     source = backbone.build(
-        BackboneConfig(name=NETWORKS[TINY if options.tiny else name], pretrained=False, image_size=side)
+        BackboneConfig(
+            name=NETWORKS[TINY if options.tiny else name], pretrained=False, image_size=side
+        )
     )
     model = models.build(
         source,

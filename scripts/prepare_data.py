@@ -1,89 +1,15 @@
-"""Put a dataset into place and verify it.
-
-    python scripts/prepare_data.py mvtec                     downloads (4.9 GB, can be interrupted)
-    python scripts/prepare_data.py mvtec --from ARCHIVE      or the archive or folder that you have
-    python scripts/prepare_data.py aebad --from AeBAD.zip    the published base set
-    python scripts/prepare_data.py mtd --to DIR              elsewhere than the configuration says
-
-What is there already is left as it is, and only verified; your own files are never changed.
-"""
+"""Put a dataset in place and verify it: the same as `anomalyncd prepare`."""
 
 from __future__ import annotations
 
-import argparse
+from anomalyncd.runtime import interrupt  # isort: skip
+
+if __name__ == "__main__":
+    interrupt.end_at_once()  # before the imports that take seconds
+
 import sys
-from pathlib import Path
 
-from omegaconf import OmegaConf
-
-from anomalyncd.errors import InputError
-from anomalyncd.preparation import DATASETS, Report, prepare
-from anomalyncd.runtime.console import say
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-SHOWN = 20  # problems
-
-
-def expected_folder(name: str) -> Path:
-    """Where the configuration looks for the dataset."""
-    if name == "aebad":
-        return Path(OmegaConf.load(CONFIGS / "base" / "aebad.yaml").path)
-    return Path(OmegaConf.load(CONFIGS / "dataset" / f"{name}.yaml").dataset.path)
-
-
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    known = "\n".join(
-        f"  {name:6} {source.title}; {source.licence}\n         {source.page}"
-        for name, (source, _) in DATASETS.items()
-    )
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        epilog=f"datasets:\n{known}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("dataset", choices=DATASETS)
-    parser.add_argument(
-        "--from", dest="given", metavar="PATH", type=Path, help="an archive or a folder"
-    )
-    parser.add_argument(
-        "--to", metavar="DIR", type=Path, help="default: where the configuration looks for it"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress")
-    return parser.parse_args()
-
-
-def tell(folder: Path, report: Report) -> None:
-    """Print what there is, what is missing and what is wrong."""
-    if report.absent:
-        print(f"Not there: {', '.join(report.absent)}")
-    for problem in report.problems[:SHOWN]:
-        print(f"problem: {problem}")
-    if len(report.problems) > SHOWN:
-        print(f"problem: … and {len(report.problems) - SHOWN} more")
-    found = len(report.problems)
-    verdict = f"{found} problem{'s' * (found > 1)}" if found else "verified"
-    print(f"{folder}: {report.images:,} images in {report.groups} groups, {verdict}")
-
-
-def main() -> int:
-    """Prepare one dataset; 0 where all is well."""
-    given = arguments()
-    folder = given.to or expected_folder(given.dataset)
-    source, _ = DATASETS[given.dataset]
-    if not given.quiet:
-        say(f"{source.title}, {source.page}\nLicence: {source.licence}")
-    try:
-        report = prepare(given.dataset, given.given, folder, quiet=given.quiet)
-    except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)
-        return 130
-    tell(folder, report)
-    return 1 if report.problems else 0
-
+from anomalyncd.cli.prepare import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -85,7 +85,7 @@ def main() -> None:
         print(f"{step}: sha256 {digest}", flush=True)
         if sets:
             student.eval()
-            student.vit.keep_threshold = AttentionConfig().keep_threshold
+            student.vit.keep_threshold = AttentionConfig().mask_threshold
             readings = probe_backbone.probe(describe(student), sets)
             student.train()
             figures = ", ".join(f"{name} {r.nmi:.3f}" for name, r in readings.items())

@@ -209,7 +209,7 @@ def main() -> None:
         columns[f"{name}, patches"] = patch_tokens(stock)
         columns[f"{name}, class token"] = class_tokens(stock)
         columns[f"{name}, class token, kept from 0.1"] = class_tokens(
-            stock, AttentionConfig(keep_threshold=0.1)
+            stock, AttentionConfig(mask_threshold=0.1)
         )
     sets = load_sets(options.data)
     readings = {column: probe(describe, sets) for column, describe in columns.items()}

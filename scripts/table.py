@@ -1,9 +1,4 @@
-"""Gather finished runs into the published form, beside the published figures.
-
-    python scripts/table.py outputs [more folders…] [--out FOLDER]
-
-Prints the tables; `--out` writes them there too, as tables.md, tables.csv and tables.tex.
-"""
+"""Finished runs as tables: the same as `anomalyncd table`."""
 
 from __future__ import annotations
 
@@ -12,45 +7,9 @@ from anomalyncd.runtime import interrupt  # isort: skip
 if __name__ == "__main__":
     interrupt.end_at_once()  # before the imports that take seconds
 
-import argparse
 import sys
-from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
-from anomalyncd.cli import entry
-from anomalyncd.results.aggregate import gather, ungrouped
-from anomalyncd.results.paper_tables import as_csv, grids, latex, markdown, show
-from anomalyncd.runtime.console import printable
-from anomalyncd.storage.atomic import atomic_write
-from anomalyncd.storage.jobs import find
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("outputs", nargs="+", type=Path, help="folders with runs, at any depth")
-    parser.add_argument("--out", type=Path, help="folder for tables.md, tables.csv and tables.tex")
-    options = parser.parse_args()
-
-    with entry.one_line_errors(debug=False):
-        jobs = find(options.outputs)
-        blocks, others = gather(jobs), ungrouped(jobs)
-        tables = grids(blocks, others)
-        out = Console(highlight=False)
-        if not out.is_terminal:  # a file's lines may be as long as they need
-            out.width = 160
-        show(tables, out)
-        if options.out:
-            options.out.mkdir(parents=True, exist_ok=True)
-            forms = {"md": markdown(tables), "csv": as_csv(blocks, others), "tex": latex(tables)}
-            for suffix, text in forms.items():
-                with atomic_write(options.out / f"tables.{suffix}") as draft:
-                    draft.write_text(text, encoding="utf-8", newline="")
-            written = printable(f"Written: {options.out}/tables.md, .csv, .tex")
-            out.print(Text(f"\n{written}"), soft_wrap=True)
-
+from anomalyncd.cli.table import main
 
 if __name__ == "__main__":
-    main()
-    sys.exit(1 if entry.failures else 0)
+    sys.exit(main())

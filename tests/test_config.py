@@ -46,7 +46,12 @@ def test_datasets_bring_the_published_settings(dataset: str, temperature: float)
     assert config.base.path.endswith("data/aebad")  # type: ignore[attr-defined]
     assert config.fusion.temperature == temperature
     fit = config.train
-    assert (train.epochs, train.batch_size, train.learning_rate, train.weight_decay) == (50, 32, 3e-3, 5e-5)
+    assert (train.epochs, train.batch_size, train.learning_rate, train.weight_decay) == (
+        50,
+        32,
+        3e-3,
+        5e-5,
+    )
     assert (config.attention.masked_blocks, config.attention.masked_queries) == (9, "class_token")
     assert config.seed == 3407
 
@@ -97,7 +102,10 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         ([*MVTEC, "detector=simulated", "~detector.path"], "detector.path"),
         (["dataset=folder", "dataset.path=x", "detector=simulated"], "detector=simulated is for"),
         (["dataset=folder", "dataset.path=x", "detector=ground_truth"], "needs truth masks"),
-        (["attention.masked_queries=cls"], "attention.masked_queries=cls: expected one of class_token"),
+        (
+            ["attention.masked_queries=cls"],
+            "attention.masked_queries=cls: expected one of class_token",
+        ),
         (["regions.resize_mode=squash"], "regions.resize_mode=squash: expected one of letterbox"),
         (["mebin.search_range=[9,3]"], "0 ≤ lo ≤ hi ≤ 255"),
         (["mebin.step=0"], "mebin.step=0"),
@@ -108,7 +116,10 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["mebin.threshold=1"], "mebin.threshold=1.0: expected 0 or more and below 1"),
         (["regions.full_mask=black"], "regions.full_mask=black: expected one of keep, empty"),
         (["compat=releases"], "releases"),
-        (["compat=release", "regions.resize_mode=stretch"], "compat=release computes regions.resize_mode=compat"),
+        (
+            ["compat=release", "regions.resize_mode=stretch"],
+            "compat=release computes regions.resize_mode=compat",
+        ),
         (["compat=release", "novel_classes=3"], "compat=release computes novel_classes=auto"),
         (["mebin.search_range=[0,inf]"], "0 ≤ lo ≤ hi ≤ 255"),
         (["seed=-1"], "seed=-1"),
@@ -170,7 +181,11 @@ def test_compat_sets_all_that_it_stands_for_and_nothing_else(dataset: str) -> No
 
 def test_compat_outlives_what_an_experiment_brings() -> None:
     config = composed(*MVTEC, "experiment=offline_cpu", "compat=release", "mebin.method=otsu")
-    assert (config.regions.resize_mode, config.train.hidden, config.mebin.method) == ("compat", 512, "otsu")
+    assert (config.regions.resize_mode, config.train.hidden, config.mebin.method) == (
+        "compat",
+        512,
+        "otsu",
+    )
     assert config.train.features == "exact"
 
 

@@ -12,11 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 
 from anomalyncd.config import TrainConfig
 from anomalyncd.data.images import read_map
-from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.models.heads import Heads
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.models.model import Model
-from anomalyncd.training import train
+from anomalyncd.training import sampling, schedule, train
+from anomalyncd.training.state import TrainingState
 from anomalyncd.training.training_set import TrainingSet
 from tests.helpers.product import cut, product
 from tests.helpers.training import drawn_regions
@@ -61,7 +61,7 @@ def test_a_plain_step_learns_what_a_step_of_fit_learns(tmp_path: Path) -> None:
     config = TrainConfig(epochs=1, batch_size=16, learning_rate=0.1)
     before = model()
     ours, plain = copy.deepcopy(before), copy.deepcopy(before)
-    (terms,) = train.fit(
+    (terms,) = train.train(
         ours,
         regions,
         config,
@@ -70,9 +70,9 @@ def test_a_plain_step_learns_what_a_step_of_fit_learns(tmp_path: Path) -> None:
         on_epoch=lambda epoch, figures: None,
     )
 
-    stream = torch.Generator().manual_seed(train._epoch_seed(3, 0))
-    (batch,) = train.draw_batches(7, 9, 16, stream)
-    optimizer = train.make_optimizer(plain, config)
+    stream = torch.Generator().manual_seed(sampling.epoch_seed(3, 0))
+    (batch,) = sampling.draw_batches(7, 9, 16, stream)
+    optimizer = schedule.make_optimizer(plain, config)
     found = plain_fit.step(plain, optimizer, regions, batch.sort().values, config, stream)
 
     np.testing.assert_allclose(found, terms, rtol=2e-3)

@@ -621,7 +621,11 @@ def test_errors_are_one_line_and_leave_no_half_result(
 def test_the_advice_on_memory_resumes_the_run(
     photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.features=cached"]
+    settings = [
+        *folder_overrides(photographs, overrides),
+        "novel_classes=2",
+        "train.features=cached",
+    ]
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

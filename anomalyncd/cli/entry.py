@@ -7,7 +7,8 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path, PurePath
@@ -40,6 +41,56 @@ FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever pro
 failures: list[str] = []  # of this process: a sweep goes on past a job that failed
 _jobs_begun = False  # what Hydra raises before is about the command line
 sweeps: list[Path] = []  # folders of the sweeps that this process has begun
+
+
+def config_dir() -> Path:
+    """The configuration: in an installed package inside it, in a checkout beside it."""
+    package = Path(__file__).parents[1]
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def command() -> str:
+    """What the user has called, for a help text."""
+    name = PurePath(sys.argv[0]).name
+    return f"python {name}" if name.endswith(".py") else name
+
+
+def options_text() -> str:
+    """The groups of options and what there is in each, for a help text."""
+    groups = {
+        folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(config_dir().iterdir())
+        if folder.is_dir()
+    }
+    width = max(map(len, groups))
+    return "\n".join(
+        textwrap.fill(
+            " ".join(names),
+            100,
+            initial_indent=f"  {group:{width}}  ",
+            subsequent_indent=" " * (width + 4),
+            break_on_hyphens=False,
+        )
+        for group, names in groups.items()
+    )
+
+
+def named(arguments: list[str], keys: Sequence[str]) -> list[str]:
+    """Arguments that are no settings as the settings of these keys, in order."""
+    free = iter(keys)
+    found = []
+    for argument in arguments:
+        plain = "=" not in argument and not argument.startswith("-")
+        key = next(free, None) if plain else None
+        found.append(override(key, argument) if key else argument)
+    return found
+
+
+def override(key: str, value: str) -> str:
+    """`key=value` in Hydra's words, whatever the text of the value."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def register_schemas() -> None:
@@ -201,7 +252,7 @@ class SweepRecord(Callback):
         interrupt.raise_from_now_on()  # launchers stop their workers then
         try:
             _spell_out_categories(config)
-            if config.hydra.job.name != "train":  # others share the configuration, train nothing
+            if config.hydra.job.name != "run":  # others share the configuration, train nothing
                 sweeps.append(Path(config.hydra.sweep.dir))
                 return
             swept = [

@@ -74,7 +74,7 @@ def load(
                 dataset = _load_folder(_existing(Path(config.path), path_key), config)
             case _:
                 raise InputError(f"dataset.kind={config.kind}: expected demo, mvtec, mtd or folder")
-    return _with_headers_read(dataset, max_megapixels)
+    return with_headers_read(dataset, max_megapixels)
 
 
 def load_base(
@@ -109,7 +109,7 @@ def load_base(
                 f"{sample.image}: no mask; expected {root / 'masks' / sample.id}.png. "
                 "A base set needs a mask for each image (a filled box will do)"
             )
-    return _with_headers_read(dataset, max_megapixels)
+    return with_headers_read(dataset, max_megapixels)
 
 
 def _drawn_product(config: DemoConfig, cache: Cache) -> Path:
@@ -256,7 +256,7 @@ def _listed(suffixes: Counter[str]) -> str:
     return ", ".join(shown)
 
 
-def _with_headers_read(dataset: Dataset, max_megapixels: int) -> Dataset:
+def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) -> Dataset:
     """The dataset, after a look at each file's header, with a warning about what only they say.
 
     Raises:

@@ -101,6 +101,21 @@ def inputs(detector: Detector, dataset: Dataset) -> Digests:
     return {**train, "detector": {"its key": digest(detector.key(dataset))}}
 
 
+def memory_advice(config: DetectorConfig) -> str:
+    """What to set when the detector runs out of memory."""
+    match config:
+        case MuscDetectorConfig():
+            network = config.backbone
+            smaller = f" or detector.backbone.image_size={network.image_size}" if network else ""
+            return f"lower detector.memory_gb={config.memory_gb:g}{smaller}"
+        case AnomalibDetectorConfig():
+            return (
+                f"lower detector.batch_size={config.batch_size}, or set a smaller "
+                "detector.image_size"
+            )
+    return f"it was the detector ({config.label}); give it smaller images"
+
+
 def _custom(config: CustomDetectorConfig) -> Detector:
     module, _, name = config.target.partition(":")
     if (here := os.getcwd()) not in sys.path:  # a script's own folder is there, not the user's

@@ -24,7 +24,9 @@ _SIDE = 256  # pixels at which overlaps are compared, if memory allows
 _AUPRO_PIXELS = 20_000_000  # of all maps together: 60 bytes each while the curve is made
 
 
-def evaluate_maps(dataset: Dataset, anomaly_maps: StoredMaps, cache: Cache) -> dict[str, float | None]:
+def evaluate_maps(
+    dataset: Dataset, anomaly_maps: StoredMaps, cache: Cache
+) -> dict[str, float | None]:
     """Compare maps with labels and truth masks, once for all runs on these maps.
 
     Pixels are compared at the map's resolution: there a pixel is defective that the mask covers by

@@ -48,7 +48,9 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
         part = slice(start, start + model.forward_batch)
         images = torch.from_numpy(np.array(regions.images[part])).to(device)
         masks = torch.from_numpy(np.array(regions.masks[part])).to(device)
-        x, mask = augmentation.evaluation_view(images, masks, model.image_size, model.mean, model.std)
+        x, mask = augmentation.evaluation_view(
+            images, masks, model.image_size, model.mean, model.std
+        )
         logits.append(model.heads.classify(model(x, mask)))
     found = novel_probabilities(torch.cat(logits, dim=1), model.n_base, temperature)
     broken = ~found.isfinite().all(dim=-1).all(dim=0)

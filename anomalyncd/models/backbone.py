@@ -144,8 +144,8 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
     patch = vit.patch_embed.patch_size[0]
     if config.image_size % patch:
         raise InputError(
-            f"{key}.image_size={config.image_size}: {config.name} has patches of {patch} pixels; expected a "
-            f"multiple, such as {round(config.image_size / patch) * patch or patch}"
+            f"{key}.image_size={config.image_size}: {config.name} has patches of {patch} pixels; "
+            f"expected a multiple, such as {round(config.image_size / patch) * patch or patch}"
         )
     return vit
 

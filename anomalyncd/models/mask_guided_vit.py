@@ -16,7 +16,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from anomalyncd.types import MaskPooling, MaskedQueries
+from anomalyncd.types import MaskedQueries, MaskPooling
 
 # Tokens whose activations a CPU's cache holds. Measured: 1,600 take 0.6 of the time of 12,800 with
 # ViT-S/16, and 800 take 0.94 of the time of 1,600, with the embedded backbone 0.87.
@@ -56,7 +56,9 @@ class MaskGuidedViT(nn.Module):
         if not 0 <= masked_blocks <= len(vit.blocks):
             raise ValueError(f"masked_blocks={masked_blocks}: expected 0 to {len(vit.blocks)}")
         if mask_on not in get_args(MaskedQueries):
-            raise ValueError(f"mask_on={mask_on}: expected one of {', '.join(get_args(MaskedQueries))}")
+            raise ValueError(
+                f"mask_on={mask_on}: expected one of {', '.join(get_args(MaskedQueries))}"
+            )
         self.vit = vit
         self.first_masked = len(vit.blocks) - masked_blocks
         self.mask_on = mask_on
@@ -90,8 +92,8 @@ class MaskGuidedViT(nn.Module):
         """
         visible = self.attention_mask(masks)
         if images.is_cuda:  # counting what is kept would have the host wait for the device
-            return self.describe(self.trunk(images, visible), visible)
-        return self.describe(*padded(*self.visible_tokens(images, visible)))
+            return self.class_token(self.frozen_blocks(images, visible), visible)
+        return self.class_token(*padded(*self.visible_tokens(images, visible)))
 
     def attention_mask(self, masks: Tensor) -> Tensor:
         """Which tokens a masked query may attend to: (b, 1, 1, n), for all heads and queries."""
@@ -103,7 +105,7 @@ class MaskGuidedViT(nn.Module):
         return torch.cat([prefix, kept], dim=1)[:, None, None]
 
     @torch.no_grad()
-    def trunk(self, images: Tensor, visible: Tensor) -> Tensor:
+    def frozen_blocks(self, images: Tensor, visible: Tensor) -> Tensor:
         """Run the frozen part, all blocks but the last: (b, n, width) tokens."""
         with self._frozen_precision(images):
             return self._run(self.blocks[:-1], self._embed(images), visible).float()
@@ -119,7 +121,7 @@ class MaskGuidedViT(nn.Module):
             (total, width) tokens, image after image and the class token first, and how many there
             are of each image, (b,) int64. `padded` puts them side by side.
         """
-        seen = self._seen(visible)
+        seen = self._visible(visible)
         counts = seen.sum(-1)
         tokens = images.new_empty(int(counts.sum()), self.width)
         starts = counts.cumsum(0) - counts
@@ -141,7 +143,7 @@ class MaskGuidedViT(nn.Module):
                 tokens[places[real]] = x[real].float()
         return tokens, counts
 
-    def _seen(self, visible: Tensor) -> Tensor:
+    def _visible(self, visible: Tensor) -> Tensor:
         """What of (b, 1, 1, n) keys the class token sees in the last block: (b, n)."""
         kept = visible[:, 0, 0]
         return kept if self._class_is_masked(len(self.blocks) - 1) else torch.ones_like(kept)
@@ -170,7 +172,7 @@ class MaskGuidedViT(nn.Module):
             x = self._block(block, x, visible if masked else None, rows if last else None)
         return x
 
-    def describe(self, tokens: Tensor, visible: Tensor) -> Tensor:
+    def class_token(self, tokens: Tensor, visible: Tensor) -> Tensor:
         """Run the last block and the final norm for the class token alone: (b, width).
 
         Nothing else leaves the network, so one query gives the same numbers as all of them.

@@ -13,7 +13,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.models.backbone import Backbone
 from anomalyncd.models.heads import Heads
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
-from anomalyncd.types import MaskPooling, MaskedQueries
+from anomalyncd.types import MaskedQueries, MaskPooling
 
 
 class Model(nn.Module):
@@ -62,7 +62,7 @@ class Model(nn.Module):
 
 
 def build(
-    backbone: Backbone, attention: AttentionConfig, fit: TrainConfig, *, n_base: int, n_novel: int
+    backbone: Backbone, attention: AttentionConfig, train: TrainConfig, *, n_base: int, n_novel: int
 ) -> Model:
     """Put fresh heads on a backbone.
 
@@ -80,6 +80,10 @@ def build(
     except ValueError as error:
         raise InputError(f"backbone, attention: {error}") from error
     heads = Heads(
-        vit.width, n_base + n_novel, n_heads=train.heads, hidden=train.hidden, bottleneck=train.bottleneck
+        vit.width,
+        n_base + n_novel,
+        n_heads=train.heads,
+        hidden=train.hidden,
+        bottleneck=train.bottleneck,
     )
     return Model(vit, heads, n_base=n_base, mean=backbone.mean, std=backbone.std)

@@ -97,29 +97,29 @@ def score_boxes(
 
 
 def crop(
-    image: NDArray[np.uint8], mask: NDArray[np.uint8], box: Box, side: int, mode: ResizeMode
+    image: NDArray[np.uint8], mask: NDArray[np.uint8], box: Box, size: int, mode: ResizeMode
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-    """Cropped a box out of image and mask, and bring both to `side` x `side`.
+    """Crop a box out of image and mask, and bring both to `size` x `size`.
 
     Resizing is bilinear, antialiased and in 8 bits, so mask edges become soft. On a square box
-    the three ways to fit agree; only a whole non-square image is not.
+    the three modes agree; only a whole non-square image is not.
 
     Args:
         image: (H, W, 3) RGB.
         mask: (H, W), 255 = anomalous, 0 = not.
         box: in image pixels; what lies outside the image is black, and not anomalous.
-        side: of the result, in pixels.
-        fit: "compat": the shorter side becomes `side` and the rest is cut off at the right or
-            bottom, as the release does; "letterbox": the longer side becomes `side`, centred on
+        size: height and width of the result, in pixels.
+        mode: "compat": the shorter side becomes `size` and the rest is cut off at the right or
+            bottom, as the release does; "letterbox": the longer side becomes `size`, centred on
             black; "stretch": both do.
 
     Returns:
-        (side, side, 3) image, (side, side) mask, number of anomalous pixels in the box before
+        (size, size, 3) image, (size, size) mask, number of anomalous pixels in the box before
         resizing.
     """
-    image, mask = _cut(image, box), _cut(mask, box)
+    image, mask = _crop(image, box), _crop(mask, box)
     area = int(np.count_nonzero(mask))
-    return _fit(image, side, fit), _fit(mask, side, fit), area
+    return _resize_to(image, size, mode), _resize_to(mask, size, mode), area
 
 
 def _shift_inside(start: int, length: int, limit: int) -> int:
@@ -169,7 +169,7 @@ def _intersect(box: Box, height: int, width: int) -> Box:
     return Box(left, top, right, bottom)
 
 
-def _cut(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
+def _crop(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     """The box's pixels, 0 outside the image; a view where the box lies inside."""
     inside = _intersect(box, *image.shape[:2])
     part = image[inside.top : inside.bottom, inside.left : inside.right]
@@ -181,21 +181,21 @@ def _cut(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
     return padded
 
 
-def _fit(image: NDArray[np.uint8], side: int, mode: ResizeMode) -> NDArray[np.uint8]:
-    """Resize to `side` x `side`."""
+def _resize_to(image: NDArray[np.uint8], size: int, mode: ResizeMode) -> NDArray[np.uint8]:
+    """Resize to `size` x `size`."""
     height, width = image.shape[:2]
-    if fit == "stretch":
-        return _resize(image, side, side)
-    if fit == "compat":
+    if mode == "stretch":
+        return _resize(image, size, size)
+    if mode == "compat":
         shorter = min(height, width)
-        resized = _resize(image, int(side * height / shorter), int(side * width / shorter))
-        return np.ascontiguousarray(resized[:side, :side])
+        resized = _resize(image, int(size * height / shorter), int(size * width / shorter))
+        return np.ascontiguousarray(resized[:size, :size])
     longer = max(height, width)
     resized = _resize(
-        image, max(round(side * height / longer), 1), max(round(side * width / longer), 1)
+        image, max(round(size * height / longer), 1), max(round(size * width / longer), 1)
     )
-    canvas = np.zeros((side, side, *image.shape[2:]), np.uint8)
-    y, x = (side - resized.shape[0]) // 2, (side - resized.shape[1]) // 2
+    canvas = np.zeros((size, size, *image.shape[2:]), np.uint8)
+    y, x = (size - resized.shape[0]) // 2, (size - resized.shape[1]) // 2
     canvas[y : y + resized.shape[0], x : x + resized.shape[1]] = resized
     return canvas
 

@@ -28,7 +28,7 @@ from anomalyncd.regions import mebin
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
 from anomalyncd.storage.cache import Cache, digest_files
-from anomalyncd.types import Box, ResizeMode, Regions, Sample
+from anomalyncd.types import Box, Regions, ResizeMode, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
 # Part of the cache key: raise the number when the same input gives other regions.
@@ -50,7 +50,7 @@ class Cropped:
 
 
 @dataclass(frozen=True)
-class _ImageCut:
+class _ImageCrops:
     size: tuple[int, int]  # height, width
     boxes: list[Box]
     crops: list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]  # image, mask, area
@@ -59,9 +59,9 @@ class _ImageCut:
     count: int = 0
 
 
-def stored_size(side: int) -> int:
-    """Side of a stored region: 8/7 of a view's, so that random crops have room (256 for 224)."""
-    return round(side * 8 / 7)
+def stored_size(image_size: int) -> int:
+    """Size of a stored region: 8/7 of a view's, so that random crops have room (256 for 224)."""
+    return round(image_size * 8 / 7)
 
 
 def crop_novel(
@@ -69,10 +69,10 @@ def crop_novel(
     maps: StoredMaps,
     mebin_config: MebinConfig,
     config: RegionsConfig,
-    side: int,
+    image_size: int,
     cache: Cache,
 ) -> Cropped:
-    """Cropped the unlabelled images around the main elements of their maps.
+    """Crop the unlabelled images around the main elements of their maps.
 
     Raises:
         InputError: an image is unreadable, or a map has another aspect ratio than its image.
@@ -82,7 +82,7 @@ def crop_novel(
         given = mebin_config.search_range
         lo, hi = (given[0], given[1]) if given else mebin.search_range(maps)
 
-        def cut_image(index: int) -> _ImageCut:
+        def crop_image(index: int) -> _ImageCrops:
             sample, anomaly_map = samples[index], maps[index]
             image = read_image(sample.image)
             height, width = image.shape[:2]
@@ -93,14 +93,14 @@ def crop_novel(
                 mask = np.zeros_like(mask)
             boxes = _boxes(mask, found.count, config)
             box_scores = score_boxes(anomaly_map, boxes, lo, hi, (height, width))
-            crops = _crops(image, mask, boxes, side, config)
+            crops = _crops(image, mask, boxes, image_size, config)
             scores = box_scores.tolist()
-            return _ImageCut(
+            return _ImageCrops(
                 (height, width), boxes, crops, scores, float(found.threshold), found.count
             )
 
-        cuts = _in_parallel(cut_image, range(len(samples)))
-        table = _pack(cuts, folder)
+        crops_of_images = _in_parallel(crop_image, range(len(samples)))
+        table = _pack(crops_of_images, folder)
         (folder / _INDEX).write_text(json.dumps({**table, "search_range": (float(lo), float(hi))}))
 
     key = [
@@ -109,28 +109,30 @@ def crop_novel(
         maps.folder.name,
         asdict(mebin_config),
         asdict(config),
-        side,
+        image_size,
     ]
     folder = cache.entry("regions", key, build)
     table = json.loads((folder / _INDEX).read_text())
     lo, hi = table["search_range"]
     return Cropped(
-        _open(folder, side),
+        _open(folder, image_size),
         search_range=(lo, hi),
         thresholds=np.array(table["thresholds"]),
         counts=np.array(table["counts"], np.int64),
     )
 
 
-def crop_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache: Cache) -> Regions:
-    """Cropped the base set around its truth masks, at most two regions an image (reference section 4).
+def crop_base(
+    samples: Sequence[Sample], config: RegionsConfig, image_size: int, cache: Cache
+) -> Regions:
+    """Crop the base set around its truth masks, at most two regions an image.
 
     Raises:
         InputError: an image or mask is unreadable, or they differ in size.
     """
 
     def build(folder: Path) -> None:
-        def cut_image(sample: Sample) -> _ImageCut:
+        def crop_image(sample: Sample) -> _ImageCrops:
             assert sample.truth_mask is not None  # catalog.load_base saw to it
             image, truth = read_image(sample.image), read_mask(sample.truth_mask)
             if image.shape[:2] != truth.shape:
@@ -144,15 +146,15 @@ def crop_base(samples: Sequence[Sample], config: RegionsConfig, side: int, cache
                 )
             mask = truth * np.uint8(255)
             boxes = _boxes(mask, _BASE_COMPONENTS, config)
-            crops = _crops(image, mask, boxes, side, config)
-            return _ImageCut(truth.shape, boxes, crops, scores=[1.0] * len(boxes))
+            crops = _crops(image, mask, boxes, image_size, config)
+            return _ImageCrops(truth.shape, boxes, crops, scores=[1.0] * len(boxes))
 
-        table = _pack(_in_parallel(cut_image, samples), folder)
+        table = _pack(_in_parallel(crop_image, samples), folder)
         (folder / _INDEX).write_text(json.dumps(table))
 
     files = [path for sample in samples for path in (sample.image, sample.truth_mask) if path]
-    key = [_VERSIONS, digest_files(files), asdict(config), side]
-    return _open(cache.entry("base-regions", key, build), side)
+    key = [_VERSIONS, digest_files(files), asdict(config), image_size]
+    return _open(cache.entry("base-regions", key, build), image_size)
 
 
 def _boxes(mask: NDArray[np.uint8], count: int, config: RegionsConfig) -> list[Box]:
@@ -169,11 +171,11 @@ def _crops(
     image: NDArray[np.uint8],
     mask: NDArray[np.uint8],
     boxes: list[Box],
-    side: int,
+    image_size: int,
     config: RegionsConfig,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
-    fit = cast(ResizeMode, config.train)  # config.py has checked the word
-    return [crop(image, mask, box, stored_size(side), fit) for box in boxes]
+    mode = cast(ResizeMode, config.resize_mode)  # config.py has checked the word
+    return [crop(image, mask, box, stored_size(image_size), mode) for box in boxes]
 
 
 def _resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.uint8]:
@@ -216,12 +218,12 @@ def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
             cv2.setNumThreads(threads)
 
 
-def _pack(cuts: Iterator[_ImageCut], folder: Path) -> dict[str, list]:
+def _pack(crops_of_images: Iterator[_ImageCrops], folder: Path) -> dict[str, list]:
     """Append every crop to two files of raw bytes; what is small comes back as columns."""
     columns = ("image_index", "boxes", "areas", "scores", "sizes", "thresholds", "counts")
     table: dict[str, list] = {column: [] for column in columns}
     with (folder / _IMAGES).open("wb") as images, (folder / _MASKS).open("wb") as masks:
-        for index, cut in enumerate(cuts):
+        for index, cut in enumerate(crops_of_images):
             table["sizes"].append(cut.size)
             table["thresholds"].append(cut.threshold)
             table["counts"].append(cut.count)
@@ -237,9 +239,9 @@ def _pack(cuts: Iterator[_ImageCut], folder: Path) -> dict[str, list]:
     return table
 
 
-def _open(folder: Path, side: int) -> Regions:
+def _open(folder: Path, image_size: int) -> Regions:
     table = json.loads((folder / _INDEX).read_text())
-    n, s = len(table["areas"]), stored_size(side)
+    n, s = len(table["areas"]), stored_size(image_size)
     return Regions(
         images=np.memmap(folder / _IMAGES, np.uint8, mode="r", shape=(n, s, s, 3)),
         masks=np.memmap(folder / _MASKS, np.uint8, mode="r", shape=(n, s, s)),

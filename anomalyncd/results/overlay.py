@@ -54,38 +54,38 @@ def outline(image: NDArray[np.uint8], mask: NDArray[np.uint8], thickness: int) -
 
 
 def region_heat(
-    heat: NDArray[np.float32], box: Box, image_size: tuple[int, int], side: int, mode: ResizeMode
+    heat: NDArray[np.float32], box: Box, image_size: tuple[int, int], size: int, mode: ResizeMode
 ) -> NDArray[np.float32]:
-    """Cropped a region's part out of its image's map, by the geometry of the stored region.
+    """Crop a region's part out of its image's map, by the geometry of the stored region.
 
     Args:
         heat: (h, w), over the whole image; its aspect ratio may differ from the image's.
         box: in image pixels; may stick out of the image, there the result is 0.
         image_size: height, width of the image.
-        side: side of the result in pixels.
-        fit: how a box that is not square became one: shrunk whole with black bars, distorted, or
+        size: height and width of the result in pixels.
+        mode: how a box that is not square became one: shrunk whole with black bars, distorted, or
             scaled by its shorter side and cut at the right or the bottom (`compat`).
 
     Returns:
-        (side, side), same pixels as `Regions.images` of that region at that side.
+        (size, size), same pixels as `Regions.images` of that region at that size.
     """
     width, height = box.right - box.left, box.bottom - box.top
-    if fit == "stretch":
-        scale_x, scale_y = side / width, side / height
+    if mode == "stretch":
+        scale_x, scale_y = size / width, size / height
     else:
-        scale_x = scale_y = side / (max if fit == "letterbox" else min)(width, height)
+        scale_x = scale_y = size / (max if mode == "letterbox" else min)(width, height)
     bar_x, bar_y = (
-        ((side - width * scale_x) / 2, (side - height * scale_y) / 2)
-        if fit == "letterbox"
+        ((size - width * scale_x) / 2, (size - height * scale_y) / 2)
+        if mode == "letterbox"
         else (0.0, 0.0)
     )
     left, right, from_x, to_x = _axis(
-        box.left, box.right, image_size[1], scale_x, bar_x, side, heat.shape[1]
+        box.left, box.right, image_size[1], scale_x, bar_x, size, heat.shape[1]
     )
     top, bottom, from_y, to_y = _axis(
-        box.top, box.bottom, image_size[0], scale_y, bar_y, side, heat.shape[0]
+        box.top, box.bottom, image_size[0], scale_y, bar_y, size, heat.shape[0]
     )
-    tile = np.zeros((side, side), np.float32)
+    tile = np.zeros((size, size), np.float32)
     if left < right and top < bottom:
         part = Image.fromarray(heat).resize(
             (right - left, bottom - top),
@@ -97,11 +97,11 @@ def region_heat(
 
 
 def _axis(
-    start: int, stop: int, extent: int, scale: float, bar: float, side: int, cells: int
+    start: int, stop: int, extent: int, scale: float, bar: float, size: int, cells: int
 ) -> tuple[int, int, float, float]:
     """Along one axis: the tile pixels that show image, first and last, and the map span there."""
     first = max(round(bar + (max(start, 0) - start) * scale), 0)
-    last = min(round(bar + (min(stop, extent) - start) * scale), side)
+    last = min(round(bar + (min(stop, extent) - start) * scale), size)
     low = max(start + (first - bar) / scale, 0) * cells / extent
     high = min(start + (last - bar) / scale, extent) * cells / extent
     return first, last, low, high

@@ -15,10 +15,10 @@ from PIL import Image
 
 from anomalyncd.results.overlay import colour_map, heat_overlay, normalise, outline, region_heat
 from anomalyncd.storage.atomic import atomic_write
-from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, ResizeMode, Labels, Regions, Sample
+from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, Labels, Regions, ResizeMode, Sample
 
 MAX_TILES = 500
-TILE_SIDE = 160  # pixels; the page shows some 110, or more on a fine or a narrow screen
+TILE_SIZE = 160  # pixels; the page shows some 110, or more on a fine or a narrow screen
 MAX_JPEG_BYTES = 12_000  # per tile: 500 of them, in base64, stay below 8 MB
 FIRST_TILES, LAST_TILES = 10, 5  # of a class, always in sight; those between them are folded
 MAX_MIXED = 40
@@ -45,7 +45,7 @@ class ReportData:
     image_confidence: NDArray[np.floating]  # (n_samples,)
     class_names: tuple[str, ...]  # (K,)
     matching: NDArray[np.int64]  # (K,), index into labels.classes; -1 = matched to none
-    mode: ResizeMode  # how regions that are not square were stored
+    resize_mode: ResizeMode  # how regions that are not square were stored
 
 
 @dataclass(frozen=True)
@@ -240,14 +240,16 @@ def _pictures(f: ReportData, shown: list[int]) -> dict[int, str]:
         region = np.asarray(f.regions.images[r])
         box = Box(*f.regions.boxes[r].tolist())
         image_size = (int(f.regions.image_sizes[image][0]), int(f.regions.image_sizes[image][1]))
-        line = outline(region, np.asarray(f.regions.masks[r]), max(round(side / TILE_SIDE), 1))
-        warm = heat_overlay(_tile(region), region_heat(heat, box, image_size, TILE_SIDE, f.fit))
+        line = outline(region, np.asarray(f.regions.masks[r]), max(round(side / TILE_SIZE), 1))
+        warm = heat_overlay(
+            _tile(region), region_heat(heat, box, image_size, TILE_SIZE, f.resize_mode)
+        )
         pictures[r] = base64.b64encode(_jpeg(np.hstack([_tile(line), warm]))).decode()
     return pictures
 
 
 def _tile(region: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(Image.fromarray(region).resize((TILE_SIDE, TILE_SIDE)))
+    return np.asarray(Image.fromarray(region).resize((TILE_SIZE, TILE_SIZE)))
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:

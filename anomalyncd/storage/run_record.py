@@ -35,7 +35,12 @@ class Settings:
     """A run's configuration."""
 
     values: dict[str, Any]  # plain: `dataset`, `base`, `detector`, `backbone`, `category`, `seed` …
-    detector: str  # the label of its detector
+    detector_config: DetectorConfig
+
+    @property
+    def detector(self) -> str:
+        """The label of its detector."""
+        return self.detector_config.label
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,7 @@ def _settings(values: Any, where: str) -> Settings:
         _text(of_group, "kind", f"{where}: {group}")
         if "path" in of_group:
             _text(of_group, "path", f"{where}: {group}")
-    return Settings(values, _detector(needed.detector, f"{where}: detector").label)
+    return Settings(values, _detector(needed.detector, f"{where}: detector"))
 
 
 def _detector(settings: dict[str, Any], where: str) -> DetectorConfig:

@@ -144,7 +144,7 @@ class CachedFeatures:
         tokens, visible = padded(self.tokens, counts, starts, longest)
         device = next(self.model.parameters()).device
         tokens, visible = (devices.moved(t, device) for t in (tokens, visible))
-        return self.model.vit.describe(tokens.float(), visible)
+        return self.model.vit.class_token(tokens.float(), visible)
 
 
 def _label(folder: Path) -> Path:
@@ -179,7 +179,7 @@ class _Files:
             label.write_text(made_of, encoding="utf-8")
 
     def keep(self, groups: Sequence[int]) -> int:
-        """Cropped off what is not of a whole group, and say how many views are left.
+        """Crop off what is not of a whole group, and say how many views are left.
 
         Args:
             groups: how many views are written at a time.

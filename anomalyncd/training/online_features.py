@@ -31,9 +31,13 @@ class OnlineFeatures:
         model = self.model
         views = []
         for _ in range(2):
-            drawn = draw_parameters(len(order), self.pixels.data.stored_size - model.image_size, stream)
+            drawn = draw_parameters(
+                len(order), self.pixels.data.stored_size - model.image_size, stream
+            )
             views.append(
-                training_views(images, masks, model.image_size, model.mean, model.std, drawn.rows(mine))
+                training_views(
+                    images, masks, model.image_size, model.mean, model.std, drawn.rows(mine)
+                )
             )
         features = model(torch.cat([x for x, _ in views]), torch.cat([m for _, m in views]))
         # (view, region, width) → regions of all processes → (view, region, width)

@@ -46,5 +46,5 @@ class TrainingProgress(ExitStack):
         level = logging.INFO if tell else logging.DEBUG
         log.log(level, "%s %d of %d%s", unit, done, total, word and f": {word}")
         self._folder.note_progress(
-            stage="fit", unit=unit, done=done, total=total, seconds_left=round(left, 3)
+            stage="train", unit=unit, done=done, total=total, seconds_left=round(left, 3)
         )

@@ -1,36 +1,35 @@
 """The training loop: two-view self-distillation of the novel regions beside the base set.
 
-Every epoch draws from its own seeded stream, so that a resumed run sees what an uninterrupted one
-would have seen. Where class tokens come from is the business of `exact` and `bank`.
+Every epoch has a random generator of its own, so that a resumed run sees what an uninterrupted one
+would have seen. Where class tokens come from is delegated to `online_features` and
+`cached_features`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
-from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.models.model import Model
 from anomalyncd.runtime import devices
 from anomalyncd.runtime.distributed import ALONE, World
-from anomalyncd.training import losses
 from anomalyncd.training.cached_features import CachedFeatures
+from anomalyncd.training.objective import TERMS, objective
 from anomalyncd.training.online_features import OnlineFeatures
+from anomalyncd.training.sampling import draw_batches, epoch_seed
+from anomalyncd.training.schedule import learning_rate, make_optimizer
+from anomalyncd.training.state import TrainingState
 from anomalyncd.training.training_set import Batch, Pixels, Targets, TrainingSet
 
-TERMS = ("total", "base_class", "novel_class", "base_contrast", "contrast")  # then one per head
 
-
-def fit(
+def train(
     model: Model,
     data: TrainingSet,
     config: TrainConfig,
@@ -48,9 +47,9 @@ def fit(
         data: regions to learn from.
         config: the schedule.
         seed: of batches and views.
-        state: where epochs are kept, to resume a killed run from; the bank lies beside it.
-        on_epoch: told the epoch, counted from 0, and its mean figures, none without a batch.
-        on_views: told how far a bank is, as `CachedFeatures.fill` does.
+        state: where epochs are kept, to resume a killed run from; cached features lie beside it.
+        on_epoch: called with the epoch, counted from 0, and its mean terms; none without a batch.
+        on_views: called as features are cached, as `CachedFeatures.fill` does.
         world: the processes that share each batch's work; what is learned is the same for any
             number of them.
 
@@ -63,28 +62,28 @@ def fit(
     """
     optimizer = make_optimizer(model, config)
     history = state.load(model, optimizer)
-    bank = features_beside(state.path)
+    folder = features_beside(state.path)
     device = next(model.parameters()).device
     model.vit.precision = devices.precision(config.precision, device)
     if history and state.epochs_done == config.epochs:  # it was killed after its last epoch
-        CachedFeatures.remove(bank)
+        CachedFeatures.remove(folder)
         return history
     targets = Targets(data, device)
     source: AbstractContextManager[OnlineFeatures | CachedFeatures]
     if config.features == "cached":
-        source = _banked(model, data, config, seed, bank, state.fingerprint, on_views)
+        source = _cached(model, data, config, seed, folder, state.fingerprint, on_views)
     else:
         source = nullcontext(OnlineFeatures(model, Pixels(data, device), world))
     with source as views:
         for epoch in range(state.epochs_done, config.epochs):
-            stream = torch.Generator().manual_seed(_epoch_seed(seed, epoch))
+            generator = torch.Generator().manual_seed(epoch_seed(seed, epoch))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(config, epoch)
             steps = []
-            for indices in draw_batches(data.n_base, len(data.novel), config.batch_size, stream):
-                order = indices.sort().values  # base regions come first
-                features = views.class_tokens(order, stream)
-                batch = targets.batch(order)
+            for drawn in draw_batches(data.n_base, len(data.novel), config.batch_size, generator):
+                indices = drawn.sort().values  # base regions come first
+                features = views.class_tokens(indices, generator)
+                batch = targets.batch(indices)
                 steps.append(step(model, optimizer, features, batch, config, epoch, world))
             # a handful of regions may give batches of one kind only
             history.append(_epoch_means(torch.stack(steps).cpu(), epoch) if steps else [])
@@ -101,12 +100,12 @@ def fit(
 
 
 def features_beside(state: Path) -> Path:
-    """Where the bank of the run lies that keeps its epochs in `state`."""
+    """Where a run that keeps its epochs in `state` keeps its cached features."""
     return state.with_suffix(".bank")
 
 
 @contextmanager
-def _banked(
+def _cached(
     model: Model,
     data: TrainingSet,
     config: TrainConfig,
@@ -115,13 +114,19 @@ def _banked(
     fingerprint: str,
     on_views: Callable[[int, int, int], None],
 ) -> Iterator[CachedFeatures]:
-    """A bank that is removed when training ends; whatever stops it earlier, a resume reuses it."""
-    bank, is_kept = None, False
+    """Features, removed when training ends; kept on interruption, so that a resume reuses them."""
+    features, is_kept = None, False
     try:
-        bank = CachedFeatures.fill(
-            *(model, data, config.cached_views, seed, folder), fingerprint=fingerprint, on_views=on_views
+        features = CachedFeatures.fill(
+            model,
+            data,
+            config.cached_views,
+            seed,
+            folder,
+            fingerprint=fingerprint,
+            on_views=on_views,
         )
-        yield bank
+        yield features
     except InputError as error:  # of no use to another try, unless it was a disk that was full
         is_kept = isinstance(error.__cause__, OSError)
         raise
@@ -129,8 +134,8 @@ def _banked(
         is_kept = True
         raise
     finally:
-        if bank:
-            bank.close()
+        if features:
+            features.close()
         if not is_kept:
             CachedFeatures.remove(folder)
 
@@ -153,86 +158,6 @@ def step(
     return terms.detach()
 
 
-def objective(
-    model: Model, features: Tensor, batch: Batch, config: TrainConfig, epoch: int
-) -> Tensor:
-    """All terms of the loss (reference section 8): (len(TERMS) + n_heads,), the total first.
-
-    Args:
-        model: whose heads are used.
-        features: (2b, width) class tokens, view 1 of the whole batch, then view 2.
-        batch: what the views were made of.
-        config: weights and temperatures.
-        epoch: counted from 0, for the teacher's temperature.
-    """
-    logits = model.heads.classify(features)  # (heads, 2b, classes)
-    projections = model.heads.project(features)
-    by_view = logits.unflatten(1, (2, -1))
-    novel = by_view[:, :, batch.n_base :].flatten(1, 2)
-    if config.pseudo_label_correction:
-        normal_weight = (0.5 - batch.scores).clamp(min=0).repeat(2)
-    else:
-        normal_weight = novel.new_zeros(novel.shape[1])
-    per_head = losses.self_distillation(
-        novel,
-        n_base=model.n_base,
-        normal_weight=normal_weight,
-        teacher_temperature=config.teacher_temperature_at(epoch),
-        student_temperature=config.student_temperature,
-    )
-    gap = losses.mean_entropy_gap(novel, config.student_temperature)
-    per_head = per_head + config.memax_weight * gap
-    novel_class, contrast = per_head.mean(), losses.info_nce(projections)
-    if batch.n_base:
-        known = by_view[:, :, : batch.n_base].flatten(0, 2) / config.student_temperature
-        targets = batch.labels[: batch.n_base].repeat(2 * len(logits))
-        base_class = F.cross_entropy(known, targets)
-        base_contrast = losses.supervised_contrastive(projections, batch.labels)
-        weight = config.sup_weight
-    else:
-        base_class = base_contrast = features.new_zeros(())
-        weight = 0.0
-    total = weight * (base_contrast + base_class) + (1 - weight) * (contrast + novel_class)
-    terms = torch.stack([total, base_class, novel_class, base_contrast, contrast])
-    return torch.cat([terms, per_head])
-
-
-def make_optimizer(model: Model, config: TrainConfig) -> torch.optim.SGD:
-    """SGD with momentum; weight decay on matrices only."""
-    parameters = [p for _, p in model.trainable()]
-    matrices = {
-        "params": [p for p in parameters if p.ndim > 1],
-        "weight_decay": config.weight_decay,
-    }
-    vectors = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
-    return torch.optim.SGD([matrices, vectors], lr=config.learning_rate, momentum=config.momentum)
-
-
-def learning_rate(config: TrainConfig, epoch: int) -> float:
-    """Cosine over the epochs, constant within one."""
-    share = (1 + math.cos(math.pi * epoch / config.epochs)) / 2
-    return config.final_learning_rate + share * (config.learning_rate - config.final_learning_rate)
-
-
-def draw_batches(
-    n_base: int, n_novel: int, batch_size: int, stream: torch.Generator
-) -> Iterator[Tensor]:
-    """Draw n_base + n_novel regions with replacement, both kinds with equal total mass.
-
-    Yields:
-        (≤ batch_size,) indices, base regions first in the numbering. With a base set, a batch of
-        one kind only is left out, as in the release.
-    """
-    mass = torch.ones(n_base + n_novel, dtype=torch.float64)
-    if n_base:
-        mass[:n_base] /= n_base
-        mass[n_base:] /= n_novel
-    drawn = torch.multinomial(mass, len(mass), replacement=True, generator=stream)
-    for batch in drawn.split(batch_size):
-        if n_base == 0 or 0 < int((batch < n_base).sum()) < len(batch):
-            yield batch
-
-
 def last_means(history: list[list[float]]) -> list[float]:
     """The row of the last epoch that had a batch."""
     return next(row for row in reversed(history) if row)
@@ -241,10 +166,6 @@ def last_means(history: list[list[float]]) -> list[float]:
 def best_head(history: list[list[float]]) -> int:
     """The head with the lowest mean novel-class loss over the last epoch that had a batch."""
     return int(np.argmin(last_means(history)[len(TERMS) :]))
-
-
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _require_finite_weights(model: Model, optimizer: torch.optim.SGD, epoch: int) -> None:
@@ -257,8 +178,8 @@ def _require_finite_weights(model: Model, optimizer: torch.optim.SGD, epoch: int
     if not torch.stack([tensor.isfinite().all() for _, tensor in trained]).all():
         name = next(name for name, tensor in trained if not tensor.isfinite().all())
         raise InputError(
-            f"{name} is not finite after epoch {epoch + 1}; lower train.learning_rate, or check the "
-            "backbone's weights"
+            f"{name} is not finite after epoch {epoch + 1}; lower train.learning_rate, or check "
+            "the backbone's weights"
         )
 
 

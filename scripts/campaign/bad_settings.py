@@ -115,13 +115,39 @@ def _settings() -> Iterator[Trial]:
         )  # fmt: skip
 
     refused = (
-        *("train.heads=1000000000", "train.heads=0", "train.heads=-1", "train.heads=1.5", "train.heads=many"),
-        *("train.hidden=1000000000", "train.bottleneck=1000000000", "train.epochs=0", "train.epochs=-3"),
-        *("train.batch_size=1", "train.batch_size=-2", "train.cached_views=1", "train.cached_views=1000000000"),
+        *(
+            "train.heads=1000000000",
+            "train.heads=0",
+            "train.heads=-1",
+            "train.heads=1.5",
+            "train.heads=many",
+        ),
+        *(
+            "train.hidden=1000000000",
+            "train.bottleneck=1000000000",
+            "train.epochs=0",
+            "train.epochs=-3",
+        ),
+        *(
+            "train.batch_size=1",
+            "train.batch_size=-2",
+            "train.cached_views=1",
+            "train.cached_views=1000000000",
+        ),
         *("train.learning_rate=0", "train.learning_rate=-1", "train.learning_rate=nan"),
-        *("train.learning_rate=inf", "train.momentum=1", "train.momentum=nan", "train.sup_weight=1.5"),
+        *(
+            "train.learning_rate=inf",
+            "train.momentum=1",
+            "train.momentum=nan",
+            "train.sup_weight=1.5",
+        ),
         *("train.student_temperature=0", "train.student_temperature=nan", "train.weight_decay=nan"),
-        *("train.features=fast", "train.precision=int8", "backbone.image_size=1000000000", "backbone.image_size=33"),
+        *(
+            "train.features=fast",
+            "train.precision=int8",
+            "backbone.image_size=1000000000",
+            "backbone.image_size=33",
+        ),
         *(
             "backbone.image_size=0",
             "backbone.image_size=-32",
@@ -146,7 +172,12 @@ def _settings() -> Iterator[Trial]:
         *("detector=magic", "detector.kind=musc", "dataset.kind=demo", "fit.epoch=3", "epochs=3"),
         *("output_root=''", "fit=null", "dataset=null", "hydra.run.dir=/proc/nope"),
         *("train.heads=${nowhere}"),
-        *("output_root=/proc/nope", "cache_root=/proc/nope", "train.heads=[1,2]", "train.heads={a:1}"),
+        *(
+            "output_root=/proc/nope",
+            "cache_root=/proc/nope",
+            "train.heads=[1,2]",
+            "train.heads={a:1}",
+        ),
     )
     for value in refused:
         yield setting(value)

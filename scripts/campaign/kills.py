@@ -63,7 +63,9 @@ def recipes(product: Product) -> list[ModelMetadata]:
     )
     return [
         ModelMetadata("exact", (*general, "train.features=online", "train.epochs=8")),
-        ModelMetadata("bank", (*general, *product.with_base(), "train.features=cached", "train.epochs=30")),
+        ModelMetadata(
+            "bank", (*general, *product.with_base(), "train.features=cached", "train.epochs=30")
+        ),
         ModelMetadata(
             "computed maps",
             (*computed, "detector=musc_descriptors", *product.with_base(), "train.features=cached"),

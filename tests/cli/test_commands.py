@@ -52,7 +52,12 @@ def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path
     told = command(
         tmp_path,
         "train.py",
-        *(*product, f"detector.path={maps}", "backbone=vit_tiny_untrained", "backbone.image_size=32"),
+        *(
+            *product,
+            f"detector.path={maps}",
+            "backbone=vit_tiny_untrained",
+            "backbone.image_size=32",
+        ),
         *("train.epochs=1", "train.hidden=16", "tracker=none", "quiet=true"),
     )
     report = tmp_path / told.splitlines()[-1].removeprefix("Report: ")

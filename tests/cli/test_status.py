@@ -32,7 +32,13 @@ SMALL = [
     "detector=simulated",
     *("dataset.train=1", "dataset.good=2", "dataset.per_class=2", "dataset.combined=0"),
     "base=none",
-    *("backbone.image_size=32", "train.epochs=3", "train.hidden=16", "train.bottleneck=8", "train.heads=2"),
+    *(
+        "backbone.image_size=32",
+        "train.epochs=3",
+        "train.hidden=16",
+        "train.bottleneck=8",
+        "train.heads=2",
+    ),
     *("tracker=none", "quiet=true", "device=cpu"),
 ]
 

@@ -113,7 +113,10 @@ def test_without_labels_or_a_normal_class_nothing_is_judged(
     for unknown in (None, labels):
         found = Dataset(dataset.samples, unknown)
         assert judge(tmp_path, found) == nothing
-        assert map_quality.evaluate_binarization(found, np.array([1, 0])) == {"fpr": None, "fnr": None}
+        assert map_quality.evaluate_binarization(found, np.array([1, 0])) == {
+            "fpr": None,
+            "fnr": None,
+        }
 
 
 def test_an_image_with_a_main_element_counts_as_found(dataset: Dataset) -> None:

@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 
 from anomalyncd.config import TrainConfig
-from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.training import train
+from anomalyncd.training.state import TrainingState
 from tests.helpers.training import small_model, training_set
 
 PLACE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
@@ -35,7 +35,7 @@ def loss_curve(trunk: str, folder: Path) -> list[list[float]]:
         teacher_temperature=0.2,
         final_teacher_temperature=0.05,
     )
-    return train.fit(
+    return train.train(
         small_model(),
         training_set(),
         config,

@@ -11,6 +11,12 @@ SMALL = [
     "dataset.per_class=3",
     "dataset.combined=2",
     "base.per_class=3",
-    *("backbone.image_size=32", "train.epochs=2", "train.hidden=16", "train.bottleneck=8", "train.heads=2"),
+    *(
+        "backbone.image_size=32",
+        "train.epochs=2",
+        "train.hidden=16",
+        "train.bottleneck=8",
+        "train.heads=2",
+    ),
     *("tracker=none", "quiet=true", "device=cpu"),
 ]

@@ -24,10 +24,10 @@ from torch import Tensor, nn
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
-    TrainConfig,
     FusionConfig,
     MebinConfig,
     RegionsConfig,
+    TrainConfig,
 )
 from anomalyncd.errors import InputError
 from anomalyncd.models import backbone, checkpoint, model
@@ -44,7 +44,7 @@ def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Mode
         backbone_source=stock.source,
         attention=AttentionConfig(),
         mebin=MebinConfig(search_range=[3.0, 200.0]),
-        regions=RegionsConfig(fit="stretch"),
+        regions=RegionsConfig(resize_mode="stretch"),
         fusion=FusionConfig(),
         fit=FIT,
         raw_range=(0.25, 3.5),
@@ -124,7 +124,9 @@ def test_the_hash_of_hub_weights_is_not_of_resampled_embeddings(
 
     monkeypatch.setattr(timm, "create_model", from_hub)
     config = replace(TINY, pretrained=True)
-    hashes = {side: backbone.build(replace(config, image_size=side)).weights_hash for side in (32, 224)}
+    hashes = {
+        side: backbone.build(replace(config, image_size=side)).weights_hash for side in (32, 224)
+    }
     assert hashes[32] == hashes[224]
     seed = 2
     assert backbone.build(config).weights_hash != hashes[32]
@@ -206,8 +208,14 @@ HUGE = 10**15
 ODD_HEADERS: list[tuple[str, Any]] = [
     *(("metadata", value) for value in (..., None, [], "text", {})),
     *(("metadata.backbone", value) for value in (..., None, [], {"side": 32}, "vit")),
-    *(("metadata.backbone.name", value) for value in (..., 5, None, "no_such", "a/../b", "x" * 9999)),
-    *(("metadata.backbone.image_size", value) for value in ("32", 32.5, True, -32, 0, HUGE, 33, 64, None)),
+    *(
+        ("metadata.backbone.name", value)
+        for value in (..., 5, None, "no_such", "a/../b", "x" * 9999)
+    ),
+    *(
+        ("metadata.backbone.image_size", value)
+        for value in ("32", 32.5, True, -32, 0, HUGE, 33, 64, None)
+    ),
     *(("metadata.backbone.checkpoint", value) for value in (7, "nowhere.safetensors", "/dev/zero")),
     *(("metadata.backbone.pretrained", value) for value in (1, "yes", None)),
     ("metadata.backbone.patch", 16),
@@ -279,7 +287,9 @@ def test_any_header_loads_or_is_told(saved: Any, data: st.DataObject) -> None:
     groups = [key for key, value in metadata.items() if isinstance(value, dict)]
     below = [f"metadata.{group}.{key}" for group in groups for key in metadata[group]]
     # A name without junk in it may be one that timm knows, and a large network to make.
-    keys = [f"metadata.{key}" for key in metadata] + [k for k in below if k != "metadata.backbone.name"]
+    keys = [f"metadata.{key}" for key in metadata] + [
+        k for k in below if k != "metadata.backbone.name"
+    ]
     odd = tampered(header, data.draw(st.sampled_from(keys)), data.draw(JUNK))
     assert "\n" not in fault(path, tensors, odd)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from anomalyncd.config import TrainConfig
 from anomalyncd.models.model import Model
-from anomalyncd.training import train
+from anomalyncd.training import objective
 from anomalyncd.training.augmentation import draw_parameters
 from anomalyncd.training.training_set import Targets, TrainingSet
 from tests.oracles.views import training_views
@@ -43,7 +43,7 @@ def step(
     ]
     x, moved = (torch.cat(both).to(device) for both in zip(*views, strict=True))
     batch = Targets(data, device).batch(order)
-    terms = train.objective(model, class_tokens(model, x, moved), batch, config, epoch=0)
+    terms = objective.objective(model, class_tokens(model, x, moved), batch, config, epoch=0)
     optimizer.zero_grad()
     terms[0].backward()
     optimizer.step()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomalyncd.results.overlay import heat_overlay, normalise, outline, region_heat
 from anomalyncd.results.report import MAX_TILES, ReportData, write_report
-from anomalyncd.types import UNLABELLED, Box, ResizeMode, Labels, Regions, Sample
+from anomalyncd.types import UNLABELLED, Box, Labels, Regions, ResizeMode, Sample
 
 CLASSES = ("good", "scratch", "Fleck ü")
 SIDE, HEIGHT, WIDTH = 32, 60, 90
@@ -170,7 +170,8 @@ def test_too_many_regions_are_shown_from_both_ends(tmp_path: Path) -> None:
     sizes = np.repeat([0, 1, 2], [700, 300, 3])
     confidence = np.linspace(0, 1, n)
     page = written(
-        tmp_path, replace(data_of_report, region_class=sizes, region_confidence=confidence, **UNKNOWN)
+        tmp_path,
+        replace(data_of_report, region_class=sizes, region_confidence=confidence, **UNKNOWN),
     )
     assert len(page.pictures) == 3 + 248 + 248
     assert "452 regions of middling confidence" in page.text
@@ -337,7 +338,9 @@ def spot(x: float, y: float, box: Box, mode: ResizeMode) -> tuple[float, ...]:
         (Box(30, 15, 110, 95), "letterbox", (13.2, 12.6)),  # sticks out right and bottom
     ],
 )
-def test_heat_shows_where_the_region_does(box: Box, mode: ResizeMode, where: tuple[float, float]) -> None:
+def test_heat_shows_where_the_region_does(
+    box: Box, mode: ResizeMode, where: tuple[float, float]
+) -> None:
     assert spot(46.5, 30.75, box, fit) == pytest.approx(where, abs=0.1)
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyncd.config import TrainConfig
-from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.runtime.distributed import ALONE, World, started, together
 from anomalyncd.training import train
+from anomalyncd.training.state import TrainingState
 from tests.helpers.training import CPU, small_model, training_set
 
 CONFIG = TrainConfig(epochs=2, batch_size=5, learning_rate=0.05)
@@ -31,7 +31,7 @@ def train_small(folder: Path, world: World = ALONE) -> None:
     """Train a small model and keep its history and its weights."""
     model = small_model()
     state = TrainingState(folder / f"state-{world.size}", "data")
-    history = train.fit(
+    history = train.train(
         model, training_set(), CONFIG, seed=1, state=state, on_epoch=lambda *_: None, world=world
     )
     weights = torch.cat([p.detach().flatten() for _, p in model.trainable()])

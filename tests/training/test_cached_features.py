@@ -15,7 +15,6 @@ import torch
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.inference.classify import classify
-from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.models.model import Model
 from anomalyncd.runtime.distributed import ALONE
@@ -24,6 +23,7 @@ from anomalyncd.training import train
 from anomalyncd.training.augmentation import draw_parameters, training_views
 from anomalyncd.training.cached_features import CachedFeatures, _Files
 from anomalyncd.training.online_features import OnlineFeatures
+from anomalyncd.training.state import TrainingState
 from anomalyncd.training.training_set import Pixels
 from anomalyncd.types import MaskedQueries
 from tests.helpers.training import CPU, small_model, training_set
@@ -57,7 +57,9 @@ def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mask_on", ["class_token", "all_tokens", "patch_tokens", "none"])
-def test_a_banked_view_gives_the_class_token_of_that_view(mask_on: MaskedQueries, tmp_path: Path) -> None:
+def test_a_banked_view_gives_the_class_token_of_that_view(
+    mask_on: MaskedQueries, tmp_path: Path
+) -> None:
     model = small_model()
     model.vit.mask_on = mask_on
     bank = fill(tmp_path / "bank", model)
@@ -236,7 +238,7 @@ def test_a_bank_may_be_larger_than_memory(tmp_path: Path) -> None:
 def train_small(state: Path, told: list, forward_batch: int = 64) -> None:
     model = small_model()
     model.forward_batch = forward_batch
-    train.fit(
+    train.train(
         model,
         training_set(),
         TrainConfig(features="bank", cached_views=3, epochs=1, batch_size=4),

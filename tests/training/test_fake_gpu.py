@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import (
 from anomalyncd.config import TrainConfig
 from anomalyncd.runtime import devices
 from anomalyncd.runtime.distributed import ALONE
-from anomalyncd.training import train
+from anomalyncd.training import objective, sampling, schedule, train
 from anomalyncd.training.cached_features import CachedFeatures
 from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.training_set import Pixels, Targets
@@ -93,7 +93,7 @@ def test_a_step_never_waits_for_the_gpu(
     if trunk == "cached":
         views = CachedFeatures.fill(model, data, 3, 0, tmp_path / "bank", fingerprint="")
     stream = torch.Generator().manual_seed(0)
-    orders = train.draw_batches(data.n_base, len(data.novel), config.batch_size, stream)
+    orders = sampling.draw_batches(data.n_base, len(data.novel), config.batch_size, stream)
     order = next(orders).sort().values
 
     def made_up(loss: torch.Tensor) -> None:
@@ -103,7 +103,7 @@ def test_a_step_never_waits_for_the_gpu(
     monkeypatch.setattr(torch.Tensor, "backward", made_up)
     with gpu:
         model.to(GPU)
-        optimizer = train.make_optimizer(model, config)
+        optimizer = schedule.make_optimizer(model, config)
         targets = Targets(data, GPU)
         if trunk == "exact":
             views = OnlineFeatures(model, Pixels(data, GPU), ALONE)
@@ -113,7 +113,7 @@ def test_a_step_never_waits_for_the_gpu(
         features = views.class_tokens(order, stream)
         terms = train.step(model, optimizer, features, targets.batch(order), config, epoch=0)
     assert (features.device.type, features.shape) == ("cuda", (16, 24))
-    assert (terms.device.type, terms.shape) == ("cuda", (len(train.TERMS) + 2,))
+    assert (terms.device.type, terms.shape) == ("cuda", (len(objective.TERMS) + 2,))
 
 
 @pytest.mark.parametrize(

@@ -18,13 +18,13 @@ from timm.models.vision_transformer import VisionTransformer
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.inference.classify import classify
-from anomalyncd.models.checkpoint import TrainingState
 from anomalyncd.models.heads import Heads
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.models.model import Model
 from anomalyncd.runtime.distributed import ALONE
-from anomalyncd.training import train
+from anomalyncd.training import objective, sampling, schedule, train
 from anomalyncd.training.online_features import OnlineFeatures
+from anomalyncd.training.state import TrainingState
 from anomalyncd.training.training_set import Batch, Pixels, Targets, TrainingSet
 from tests.helpers import loss_curve
 from tests.helpers.training import CPU, drawn_regions, small_model, training_set
@@ -71,7 +71,7 @@ def test_five_steps_match_the_release() -> None:
     model = Model(MaskGuidedViT(vit), heads, n_base=n_base, mean=half, std=half)
     model.load_state_dict(golden_weights("w0:"))
     config = TrainConfig()
-    optimizer = train.make_optimizer(model, config)
+    optimizer = schedule.make_optimizer(model, config)
     for step in range(5):
         labels = torch.from_numpy(GOLDEN[f"label_{step}"])
         order = torch.cat([(labels >= 0).nonzero(), (labels < 0).nonzero()]).squeeze(1)
@@ -85,7 +85,7 @@ def test_five_steps_match_the_release() -> None:
             n_base=int((labels >= 0).sum()),
         )
         features = model(x, torch.from_numpy(masks).float()[both])
-        terms = train.objective(model, features, batch, config, epoch=0)
+        terms = objective.objective(model, features, batch, config, epoch=0)
         np.testing.assert_allclose(terms.detach(), GOLDEN["history"][step], rtol=1e-5)
         optimizer.zero_grad()
         terms[0].backward()
@@ -100,8 +100,8 @@ def test_five_steps_match_the_release() -> None:
 def test_without_base_the_loss_is_that_of_the_novel_regions() -> None:
     model, data = small_model(n_base=0), TrainingSet(drawn_regions(6, 0))
     features, batch = features_and_batch(model, data)
-    terms = train.objective(model, features, batch, TrainConfig(), 0)
-    figures = dict(zip(train.TERMS, terms.tolist(), strict=False))
+    terms = objective.objective(model, features, batch, TrainConfig(), 0)
+    figures = dict(zip(objective.TERMS, terms.tolist(), strict=False))
     assert figures["total"] == pytest.approx(figures["contrast"] + figures["novel_class"])
     assert figures["base_class"] == figures["base_contrast"] == 0
 
@@ -109,15 +109,17 @@ def test_without_base_the_loss_is_that_of_the_novel_regions() -> None:
 def test_correction_can_be_left_out() -> None:
     model, data = small_model(), training_set()
     features, batch = features_and_batch(model, data)
-    with_it = train.objective(model, features, batch, TrainConfig(), 0)
-    without = train.objective(model, features, batch, TrainConfig(pseudo_label_correction=False), 0)
+    with_it = objective.objective(model, features, batch, TrainConfig(), 0)
+    without = objective.objective(
+        model, features, batch, TrainConfig(pseudo_label_correction=False), 0
+    )
     assert with_it[2] != without[2] and with_it[4] == without[4]
 
 
 @given(st.integers(1, 50), st.integers(1, 50), st.integers(2, 40), st.integers(0, 2**31))
 def test_batches_hold_both_kinds(n_base: int, n_novel: int, size: int, seed: int) -> None:
     stream = torch.Generator().manual_seed(seed)
-    batches = list(train.draw_batches(n_base, n_novel, size, stream))
+    batches = list(sampling.draw_batches(n_base, n_novel, size, stream))
     assert sum(map(len, batches)) <= n_base + n_novel
     for batch in batches:
         assert (batch < n_base).any() and (batch >= n_base).any() and len(batch) <= size
@@ -125,7 +127,7 @@ def test_batches_hold_both_kinds(n_base: int, n_novel: int, size: int, seed: int
 
 def test_base_and_novel_have_equal_mass() -> None:
     stream = torch.Generator().manual_seed(0)
-    drawn = torch.cat(list(train.draw_batches(9000, 1000, 10_000, stream)))
+    drawn = torch.cat(list(sampling.draw_batches(9000, 1000, 10_000, stream)))
     assert len(drawn) == 10_000
     assert (drawn < 9000).float().mean() == pytest.approx(0.5, abs=0.02)
 
@@ -142,7 +144,7 @@ def test_a_batch_pairs_regions_with_their_labels_and_scores() -> None:
 
 
 def test_learning_rate_falls_along_a_cosine() -> None:
-    rates = [train.learning_rate(TrainConfig(), epoch) for epoch in range(51)]
+    rates = [schedule.learning_rate(TrainConfig(), epoch) for epoch in range(51)]
     assert rates[0] == pytest.approx(0.003) and rates[50] == pytest.approx(3e-6)
     assert rates[25] == pytest.approx((0.003 + 3e-6) / 2)
     assert all(a > b for a, b in pairwise(rates))
@@ -150,7 +152,7 @@ def test_learning_rate_falls_along_a_cosine() -> None:
 
 def test_weight_decay_leaves_vectors_alone() -> None:
     model = small_model()
-    matrices, vectors = train.make_optimizer(model, TrainConfig()).param_groups
+    matrices, vectors = schedule.make_optimizer(model, TrainConfig()).param_groups
     assert all(p.ndim > 1 for p in matrices["params"]) and matrices["weight_decay"] == 5e-5
     assert all(p.ndim == 1 for p in vectors["params"]) and vectors["weight_decay"] == 0
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.trainable()))
@@ -180,7 +182,7 @@ def train_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) ->
 
     monkeypatch.setattr(OnlineFeatures, "class_tokens", watched_views)
     monkeypatch.setattr(train, "step", watched_step)
-    train.fit(
+    train.train(
         *(small_model(), training_set(), TrainConfig(epochs=3, batch_size=8)),
         seed=seed,
         state=TrainingState(tmp_path / f"state-{seed}", "data"),
@@ -196,7 +198,7 @@ def test_every_epoch_has_its_own_rate_batches_and_views(
     given = train_watched(tmp_path, monkeypatch, seed=1)
     assert {step["epoch"] for step in given} == {0, 1, 2}
     for step in given:
-        assert step["rates"] == {train.learning_rate(TrainConfig(epochs=3), step["epoch"])}
+        assert step["rates"] == {schedule.learning_rate(TrainConfig(epochs=3), step["epoch"])}
         assert step["order"] == sorted(step["order"])
     first = [next(step for step in given if step["epoch"] == epoch) for epoch in range(3)]
     other = train_watched(tmp_path, monkeypatch, seed=2)[0]
@@ -221,7 +223,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
             if epoch + 1 == stop_after:
                 raise KeyboardInterrupt
 
-        return model, train.fit(
+        return model, train.train(
             *(model, training_set(), config),
             seed=1,
             state=state,
@@ -249,7 +251,7 @@ def test_a_run_killed_after_its_last_epoch_needs_no_views(
     def trained() -> list:
         state = TrainingState(tmp_path / "state", "data")
         config = TrainConfig(epochs=2, batch_size=8)
-        return train.fit(
+        return train.train(
             small_model(), training_set(), config, seed=1, state=state, on_epoch=lambda *_: None
         )
 
@@ -267,16 +269,18 @@ def test_training_learns_the_base_classes(trunk: str, precision: str, tmp_path: 
     data = training_set()
     assert data.base is not None
     data.base.images[1::2] //= 4  # one class is darker than the other
-    history = train.fit(
+    history = train.train(
         small_model(),
         data,
-        TrainConfig(features=trunk, precision=precision, epochs=12, batch_size=8, learning_rate=0.01),
+        TrainConfig(
+            features=trunk, precision=precision, epochs=12, batch_size=8, learning_rate=0.01
+        ),
         seed=0,
         state=TrainingState(tmp_path / "state", "data"),
         on_epoch=lambda *_: None,
     )
     first, last = (
-        dict(zip(train.TERMS, epoch, strict=False)) for epoch in (history[0], history[-1])
+        dict(zip(objective.TERMS, epoch, strict=False)) for epoch in (history[0], history[-1])
     )
     assert last["base_class"] < 0.8 * first["base_class"]
 
@@ -286,7 +290,7 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
     with torch.no_grad():
         model.heads.prototypes[0, 0, 0] = torch.nan
     with pytest.raises(InputError, match="epoch 1, step 1"):
-        train.fit(
+        train.train(
             model,
             training_set(),
             TrainConfig(epochs=1, batch_size=8),
@@ -311,7 +315,7 @@ def test_an_epoch_without_a_batch_of_both_kinds_has_no_figures(
     epochs = iter(range(3))
     monkeypatch.setattr(train, "draw_batches", batches)
     data, seen = training_set(), []
-    history = train.fit(
+    history = train.train(
         small_model(),
         data,
         TrainConfig(epochs=3, batch_size=4),
@@ -333,7 +337,7 @@ def test_a_last_step_that_breaks_the_weights_is_told(tmp_path: Path, learning_ra
     state = TrainingState(tmp_path / "state.safetensors", "of these data")
 
     def train_and_classify() -> None:
-        train.fit(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
+        train.train(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
         classify(model, data.novel)
 
     with pytest.raises(InputError, match=r"lower fit\.learning_rate"):
@@ -357,7 +361,7 @@ def test_weights_that_are_not_finite_are_never_kept(
     monkeypatch.setattr(torch.optim.SGD, "step", broken)
     config = TrainConfig(epochs=1, batch_size=64, heads=2)
     with pytest.raises(InputError, match=r"heads\.prototypes is not finite after epoch 1; lower"):
-        train.fit(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
+        train.train(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
     assert not state.path.exists()
 
 

@@ -1,0 +1,75 @@
+"""The package for notebooks: `anomalyncd.discover` and `anomalyncd.compose`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+
+from anomalyncd.cli import entry
+from anomalyncd.cli.discover import overrides_for
+from anomalyncd.config import Config
+from anomalyncd.run import RunResult, execute
+
+
+def discover(
+    photos: str | Path,
+    *,
+    classes: int | None = None,
+    output_root: str | Path = "outputs",
+    **settings: Any,
+) -> RunResult:
+    """Find the kinds of defects in a folder of photographs; nothing is downloaded.
+
+    The same as `anomalyncd discover`. A discovery that is finished is returned as it is, an
+    interrupted one is resumed.
+
+    Args:
+        photos: a folder of images, loose or in sub-folders; these are labels, for scores only.
+        classes: how many classes to find, the defect-free one included; None: as many as there are
+            sub-folders.
+        output_root: the folder below which the run gets a folder of its own.
+        **settings: other settings of a run, dots as double underscores: `train__epochs=100`.
+
+    Returns:
+        The run's folder, with report.html and predictions.csv in it, and its metrics.
+
+    Raises:
+        InputError: the photographs or a setting cannot be used.
+
+    Example:
+        >>> result = anomalyncd.discover("photos", classes=3)  # doctest: +SKIP
+        >>> result.metrics["counts"]["regions"]  # doctest: +SKIP
+        41
+    """
+    given = {"tracker": "none", "output_root": str(output_root), **settings}
+    overrides = [_override(key.replace("__", "."), value) for key, value in given.items()]
+    return execute(compose(*overrides_for(str(photos), classes), *overrides))
+
+
+def compose(*overrides: str) -> Config:
+    """The configuration that `anomalyncd run` would use.
+
+    Args:
+        *overrides: settings as on the command line, `"dataset=mvtec"`, `"train.epochs=10"`.
+
+    Raises:
+        InputError: a setting is unknown, missing or impossible.
+
+    Example:
+        >>> anomalyncd.compose("train.epochs=10").train.epochs
+        10
+    """
+    entry.register_schemas()
+    with initialize_config_dir(str(entry.config_dir()), version_base="1.3"):
+        return entry.validated(hydra_compose("train", list(overrides)))
+
+
+def _override(key: str, value: Any) -> str:
+    if isinstance(value, str):
+        return entry.override(key, value)
+    if isinstance(value, bool) or value is None:
+        return f"{key}={str(value).lower() if value is not None else 'null'}"
+    return f"{key}={value}"

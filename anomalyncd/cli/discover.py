@@ -1,0 +1,42 @@
+"""`anomalyncd discover`: from a folder of photographs to kinds of defects, offline."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from anomalyncd.cli import entry, run
+
+
+def main() -> int:
+    """Discover what the command line names; 0 if all went well."""
+    parser = argparse.ArgumentParser(
+        prog=entry.command(),
+        usage="%(prog)s PHOTOS --classes K [key=value …]",
+        description="Find the kinds of defects in a folder of photographs. Nothing is downloaded.",
+        epilog="Any setting of `anomalyncd run` may follow as key=value, such as output_root=DIR.",
+    )
+    parser.add_argument("photos", metavar="PHOTOS", help="a folder of photographs")
+    parser.add_argument(
+        "--classes",
+        type=int,
+        metavar="K",
+        help="how many classes to find, the defect-free one included; without it, label folders "
+        "are counted",
+    )
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting of a run")
+    given = parser.parse_intermixed_args(sys.argv[1:])
+    sys.argv[1:] = [*overrides_for(given.photos, given.classes), *given.settings]
+    return run.main()
+
+
+def overrides_for(photos: str, classes: int | None) -> list[str]:
+    """The settings of a discovery, as `anomalyncd run` takes them."""
+    count = [] if classes is None else [f"novel_classes={classes}"]
+    return [
+        "experiment=offline_cpu",
+        "dataset=folder",
+        entry.override("dataset.path", photos),
+        "detector=musc_embedded",
+        *count,
+    ]

@@ -1,0 +1,156 @@
+"""What is installed, which device and weights are at hand, and how fast it is here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = ("torch", "timm", "hydra-core", "kornia", "numpy", "opencv-python-headless", "pillow")
+# What comes with an extra: the module that shows it is there, and what it is for.
+EXTRAS = {
+    "anomalib": ("anomalib", "detectors patchcore, padim, efficientad, …; AUPRO"),
+    "cluster": ("hydra_plugins.hydra_submitit_launcher", "launcher=local_gpus, launcher=slurm"),
+}
+TRACKERS = {"wandb": "tracker=wandb", "tensorboard": "tracker=tensorboard"}
+VIEWS = 64  # that the speed is measured on
+
+
+def main() -> int:
+    """Print the findings; 0 if the demo can be computed here."""
+    parser = argparse.ArgumentParser(prog="anomalyncd doctor", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    options = parser.parse_args()
+    found = examine()
+    print(json.dumps(found, indent=2) if options.json else _text(found))
+    return 0 if found["speed"] else 1
+
+
+def examine() -> dict[str, Any]:
+    """All findings as JSON: `python`, `libraries`, `extras`, `trackers`, `device`, `weights`,
+    `speed`."""
+    found: dict[str, Any] = {
+        "anomalyncd": _version("anomalyncd"),
+        "python": platform.python_version(),
+        "libraries": {name: _version(name) for name in LIBRARIES},
+        "extras": {name: _importable(module) for name, (module, _) in EXTRAS.items()},
+        "trackers": {name: _importable(name) for name in TRACKERS},
+    }
+    try:
+        found |= {"device": _device(), "weights": _weights(), "speed": _speed()}
+    except ImportError as error:
+        found |= {"device": None, "weights": {}, "speed": None, "problem": str(error)}
+    return found
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _importable(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
+def _device() -> dict[str, Any]:
+    import torch
+
+    from anomalyncd.runtime import devices
+
+    device = devices.choose("auto")
+    return {
+        "name": devices.describe(device),
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "precision": str(devices.precision("auto", device)).removeprefix("torch."),
+    }
+
+
+def _weights() -> dict[str, bool]:
+    """Backbones by name, and whether their weights are on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
+
+    at_hand = {"embedded": True}
+    for name in ("vit_base_patch8_224.dino", "vit_large_patch14_clip_336.openai"):
+        known = get_pretrained_cfg(name)
+        found = (
+            known
+            and known.hf_hub_id
+            and try_to_load_from_cache(known.hf_hub_id, "model.safetensors")
+        )
+        at_hand[name] = isinstance(found, str) and Path(found).is_file()
+    return at_hand
+
+
+def _speed() -> dict[str, float]:
+    """Views a second through the embedded backbone, at its usual size; the better of two tries."""
+    import torch
+
+    from anomalyncd.config import AttentionConfig, BackboneConfig, TrainConfig
+    from anomalyncd.models import backbone, model
+    from anomalyncd.runtime import devices
+
+    device = devices.choose("auto")
+    network = model.build(
+        backbone.build(BackboneConfig("embedded", image_size=112)),
+        AttentionConfig(),
+        TrainConfig(),
+        n_base=0,
+        n_novel=2,
+    ).to(device)
+    images = torch.zeros(VIEWS, 3, 112, 112, device=device)
+    masks = torch.ones(VIEWS, 1, 112, 112, device=device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(3):  # the first warms up
+            start = time.perf_counter()
+            network(images, masks).sum().item()
+            seconds.append(time.perf_counter() - start)
+    return {"views_per_second": round(VIEWS / min(seconds[1:]), 1)}
+
+
+def _text(found: dict[str, Any]) -> str:
+    lines = [f"anomalyncd {found['anomalyncd']}, Python {found['python']}"]
+    lines += [
+        f"  {name:24} {known or 'not installed'}" for name, known in found["libraries"].items()
+    ]
+    for name, (_, use) in EXTRAS.items():
+        there = "installed" if found["extras"][name] else f"pip install 'anomalyncd[{name}]'"
+        lines.append(f"  extra {name:18} {there}  ({use})")
+    for name, use in TRACKERS.items():
+        there = "installed" if found["trackers"][name] else f"pip install {name}"
+        lines.append(f"  tracker {name:16} {there}  ({use})")
+    if found["speed"] is None:
+        return "\n".join([*lines, f"problem: {found['problem']}; install anomalyncd again"])
+    device = found["device"]
+    lines.append(
+        f"device: {device['name']} ({device['processor']}, {device['cores']} cores, "
+        f"{device['cpu_capability']}); frozen blocks in {device['precision']}"
+    )
+    for name, there in found["weights"].items():
+        lines.append(f"  weights {name:36} {'here' if there else 'fetched from the hub when used'}")
+    lines.append(
+        f"speed: {found['speed']['views_per_second']:g} views/s, embedded backbone, 112 px"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

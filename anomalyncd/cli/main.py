@@ -1,0 +1,78 @@
+"""The `anomalyncd` command: one verb for each thing that one can do.
+
+Each verb is a module of this folder with a `main`; it is imported when it is called, so that what
+needs no torch starts at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from anomalyncd.runtime import interrupt
+
+VERBS = {
+    "discover": "find the kinds of defects in a folder of photographs",
+    "run": "one run or a sweep with any settings: all that train.py takes",
+    "predict": "classify new photographs with a finished run",
+    "maps": "make anomaly maps alone, and evaluate them",
+    "table": "finished runs as tables, beside the published figures",
+    "status": "the state of all runs, live",
+    "prepare": "put a dataset in place and verify it",
+    "doctor": "what is installed, which device and weights are at hand, how fast it is here",
+}
+
+HELP = """\
+Find the defects in unlabelled photographs of a product and sort them into kinds.
+
+usage: anomalyncd VERB …
+
+{verbs}
+
+  anomalyncd run                                 the demo product, offline
+  anomalyncd discover PHOTOS --classes 5         your photographs: find five kinds, good included
+  anomalyncd VERB --help                         what a verb takes
+  anomalyncd --version"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Call a verb.
+
+    Args:
+        arguments: the verb and what follows it; None: those of the process.
+
+    Returns:
+        The exit status: 0 for success, 1 for an error that was explained, 2 for a wrong call.
+    """
+    if arguments is None:
+        interrupt.end_at_once()  # before the imports that take seconds
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0 if given else 2
+    if given[0] in ("-V", "--version"):
+        from anomalyncd import __version__
+
+        print(f"anomalyncd {__version__}")
+        return 0
+    verb, rest = given[0], given[1:]
+    if verb not in VERBS:
+        print(f"error: {_no_such_verb(verb)}", file=sys.stderr)
+        return 2
+    sys.argv = [f"anomalyncd {verb}", *rest]  # where Hydra and argparse look
+    return import_module(f"anomalyncd.cli.{verb}").main()
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    return HELP.format(verbs="\n".join(f"  {v:{width}}  {what}" for v, what in VERBS.items()))
+
+
+def _no_such_verb(verb: str) -> str:
+    if "=" in verb:
+        return f"{verb!r} is a setting, not a verb; did you mean: anomalyncd run {verb} …"
+    near = get_close_matches(verb, VERBS, n=1)
+    meant = f"did you mean {near[0]}? " if near else ""
+    return f"{verb!r} is not a verb; {meant}there are {', '.join(VERBS)}"

@@ -1,0 +1,44 @@
+"""`anomalyncd predict`, which is predict.py: classify new images with a finished run."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from anomalyncd.cli import entry
+from anomalyncd.config import PredictConfig
+from anomalyncd.runtime.console import printable
+
+HELP = """\
+Classify new images with a finished run.
+
+  {command} RUN PHOTOS detector.path=MAPS [output=DIR]
+
+RUN is a run's folder, PHOTOS a folder of images, MAPS their anomaly maps, made as the run's were:
+anomalyncd maps dataset=folder dataset.path=PHOTOS detector=…
+
+Settings: run, path (in place of RUN and PHOTOS), detector.path, category, output, checkpoint,
+device, forward_batch, max_megapixels, debug."""
+
+
+def main() -> int:
+    """Predict what the command line names; 0 if all went well."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(HELP.format(command=entry.command()))
+        return 0
+    sys.argv[1:] = entry.named(sys.argv[1:], ("run", "path"))
+    entry.register_schemas()
+    entry.call(_main, PredictConfig)
+    return 1 if entry.failures else 0
+
+
+@hydra.main(version_base="1.3", config_path=str(entry.config_dir()), config_name="predict")
+def _main(composed: DictConfig) -> None:
+    elsewhere = "output=…, or TMPDIR for temporary files"
+    with entry.one_line_errors(composed.debug, elsewhere):
+        config = entry.validated(composed)
+        from anomalyncd import prediction  # after validation: torch takes seconds to load
+
+        print(printable(f"Predictions: {prediction.predict(config)}"))

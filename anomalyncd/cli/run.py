@@ -1,0 +1,57 @@
+"""`anomalyncd run`, which is train.py: one run, or with -m a sweep, with any settings."""
+
+from __future__ import annotations
+
+import sys
+
+import hydra
+from omegaconf import DictConfig
+
+from anomalyncd.cli import entry
+from anomalyncd.config import Config
+from anomalyncd.storage.run_record import metrics_of
+
+HELP = """\
+Find the defects of one product and sort them into kinds.
+
+  {command}                                        the demo product, offline
+  {command} dataset=mvtec category=bottle          published settings, on MVTec AD
+  {command} -m category=bottle,cable seed=1,2,3 …  a sweep: every combination in its own folder
+
+{options}
+
+Any setting is KEY=VALUE; docs/settings.md explains all of them. --cfg job prints those in force,
+-m sweeps over lists, --resolve and --info are Hydra's."""
+
+
+def main() -> int:
+    """Run what the command line says; 0 if all went well."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(HELP.format(command=entry.command(), options=entry.options_text()))
+        return 0
+    entry.register_schemas()
+    entry.call(_main, Config)
+    for sweep in entry.sweeps:  # at most one
+        with entry.one_line_errors(debug=False):
+            # From what the run folders say: a launcher's jobs may have run anywhere.
+            from anomalyncd.results import csv_files
+            from anomalyncd.runtime import console
+            from anomalyncd.storage import jobs
+
+            results, unfinished = jobs.outcome(sweep)
+            console.show_sweep(results, unfinished)
+            csv_files.write_sweep(sweep / "table.csv", results)
+            entry.failures += unfinished
+    return 1 if entry.failures else 0
+
+
+@hydra.main(version_base="1.3", config_path=str(entry.config_dir()), config_name="train")
+def _main(composed: DictConfig) -> None:
+    with entry.one_line_errors(composed.debug):
+        config = entry.validated(composed)
+        from anomalyncd import run  # after validation: torch takes seconds to load
+        from anomalyncd.runtime import console
+
+        result = run.execute(config, in_a_sweep=entry.in_a_sweep())
+        if result.metrics:  # none in a process that assists under torchrun; the first one shows it
+            console.show_result(result.folder, metrics_of(result.metrics))
