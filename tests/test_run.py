@@ -11,7 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from anomalyncd.cli import entry
 from anomalyncd.config import FolderConfig
 from anomalyncd.data import datasets
 from anomalyncd.errors import InputError
+from anomalyncd.evaluation import metrics
 from anomalyncd.models.model import Model
 from anomalyncd.regions import cropping
 from anomalyncd.runtime import distributed
@@ -183,6 +186,101 @@ def test_a_base_class_of_a_novel_name_changes_nothing(overrides: list[str], tmp_
     ]
     assert results[0].metrics["losses"] == results[1].metrics["losses"]
     assert results[0].metrics["scores"] == results[1].metrics["scores"]
+
+
+def test_the_scores_are_those_of_the_tables(overrides: list[str]) -> None:
+    outcome = run(overrides)
+    for level, name in (("image", "predictions.csv"), ("region", "regions.csv")):
+        rows = [row for row in table(outcome.folder / name) if row["true_class"]]
+        classes = sorted({row["true_class"] for row in rows})
+        true = np.array([classes.index(row["true_class"]) for row in rows])
+        found = np.array([int(row["class"]) for row in rows])
+        assert outcome.metrics["scores"][level] == pytest.approx(asdict(metrics.score(true, found)))
+        recall = metrics.normal_recall(true, found, classes.index("good"))
+        assert outcome.metrics["normal_recall"][level] == pytest.approx(recall)
+        if level == "image":
+            names = {row["class"]: row["class_name"] for row in rows}
+            matched = metrics.match(true, found)
+            assert names == {str(k): classes[matched[k]] for k in np.unique(found)}
+        else:
+            assert {row["class_name"] for row in rows} <= set(names.values()) | set(classes)
+
+
+class Stop(Exception):
+    """Enough has been seen."""
+
+
+def given_to_training(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
+    """The network and the data that a run would train with."""
+    given: list[Any] = []
+
+    def watched(*arguments: Any, **_: Any) -> None:
+        given.extend(arguments[:3])
+        raise Stop
+
+    monkeypatch.setattr(fit, "fit", watched)
+    with pytest.raises(Stop):
+        run([*overrides, "rerun=true"])
+    monkeypatch.undo()
+    return tuple(given)
+
+
+def test_training_starts_from_weights_that_the_seed_alone_decides(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*more: str) -> dict[str, torch.Tensor]:
+        network, _, _ = given_to_training([*overrides, *more], monkeypatch)
+        return {name: p.detach() for name, p in network.trainable()}
+
+    torch.manual_seed(1)
+    first = start()
+    torch.manual_seed(2)
+    again, other = start(), start("seed=1")
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["heads.prototypes"], other["heads.prototypes"])
+
+
+def test_training_is_given_the_base_regions_with_their_classes(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*overrides, "base.per_class=3", "fit.heads=2", "novel_classes=5"]
+    network, data, config = given_to_training(settings, monkeypatch)
+    base = catalog.load_base(composed(settings).base, Cache(Path(composed(settings).cache_root)))
+    assert base and base.labels
+    n_base = len(base.labels.classes)
+    expected = base.labels.targets[data.base.image_index]
+    np.testing.assert_array_equal(data.base_targets, expected)
+    assert set(expected) == set(range(n_base))
+    assert network.n_base == n_base
+    assert network.heads.prototypes.shape[:2] == (2, n_base + 5)
+    assert config.heads == 2
+    assert data.novel.image_index.max() == 4 + 6 * 3 + 2 - 1
+
+
+OTHER_SETTINGS = [
+    *("mebin.erosion=2", "mebin.step=6", "mebin.min_interval=3"),
+    *("regions.padding=0.4", "regions.min_size=0.05", "regions.merge_distance=0.03"),
+    *("regions.fit=stretch", "attention.keep_threshold=0.2", "attention.keep_pool=max"),
+    *("attention.masked_blocks=3", "fusion.temperature=3", "fusion.area_unit=relative"),
+    *("fit.student_temperature=0.3", "fit.precision=bfloat16"),
+]
+
+
+def test_a_run_of_other_settings_predicts_by_them(photographs: Path, overrides: list[str]) -> None:
+    """Region by region, to the last digit that is written."""
+    path = photographs / "maps" / "5.png"
+    scores = np.asarray(Image.open(path)).copy()
+    scores[36:44, 2:10] = 205  # a second, smaller defect, so that there is something to fuse
+    Image.fromarray(scores).save(path)
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=3", *OTHER_SETTINGS]
+    outcome = run(settings)
+    predict = [f"run={outcome.folder}", f"path={photographs / 'photos'}"]
+    predict.append(f"detector.path={photographs / 'maps'}")
+    folder = prediction.predict(composed([*predict, "device=cpu"], "predict"))
+    for name in ("predictions.csv", "regions.csv"):
+        assert table(folder / name) == table(outcome.folder / name)
+    rows = table(folder / "regions.csv")
+    assert [row["id"] for row in rows].count("5") == 2
 
 
 @pytest.mark.parametrize("head", [0, 1])

@@ -133,7 +133,7 @@ def _fault(full: Ended, place: str) -> str:
 
 
 def _names_a_path(full: Ended, place: str) -> bool:
-    return re.search(rf"\b{place}/", full.err) is not None
+    return re.search(rf"\b{place}\b", full.err) is not None
 
 
 def _size(folder: Path) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -118,9 +119,9 @@ def _table(rows: Sequence[Row], *, fault: bool = False) -> list[str]:
 
 def _cell(text: str) -> str:
     """Text of any origin, for a cell of the table: no markup, no control characters, no paths."""
-    text = re.sub(
-        r"/\S*/campaign-\w+/(?:\S*/(?:work|together)/)?", "", text.replace(f"{ROOT}/", "")
-    )
+    for place in (ROOT, sys.prefix, sys.base_prefix, Path.home()):
+        text = text.replace(f"{place}{os.sep}", "")
+    text = re.sub(r"/\S*/campaign-\w+/(?:\S*/(?:work|together)/)?", "", text)
     text = "".join(c if c.isprintable() else "·" for c in text)
     return re.sub(r"([|<>`*_\[\]~\\$])", r"\\\1", text)
 

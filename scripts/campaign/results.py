@@ -8,9 +8,10 @@ import os
 import re
 from pathlib import Path
 
-# Times, and what tells that a run was interrupted.
+# Times, and what tells how a run was called or that it was interrupted.
 _NOT_RESULTS = ("seconds", "resumed_after_epochs")
-_TIMES_IN_REPORT = (
+_NOT_RESULTS_IN_REPORT = (
+    r"^rerun: \w+$",  # of the configuration: the same run, once called with rerun=true
     r"<li>Times are of the last call.*?</li>",
     r"<div><dt>time</dt>.*?</div>",
     r"<tr><td>[^<]*</td><td>[^\n]*</td><td class=\"number\">[^\n]*(?:\d s|\d min)[^\n]*</td></tr>",
@@ -38,8 +39,8 @@ def of_run(folder: Path, case: Path) -> dict[str, str]:
         found["metrics.json"] = "absent"
     if report.is_file():
         page = report.read_text(encoding="utf-8").replace(str(case), "CASE")
-        for pattern in _TIMES_IN_REPORT:
-            page = re.sub(pattern, "", page, flags=re.DOTALL)
+        for pattern in _NOT_RESULTS_IN_REPORT:
+            page = re.sub(pattern, "", page, flags=re.DOTALL | re.MULTILINE)
         found["report.html"] = hashlib.blake2b(re.sub(r"\s+", " ", page).encode()).hexdigest()
     else:
         found["report.html"] = "absent"
