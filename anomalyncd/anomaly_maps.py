@@ -26,7 +26,7 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
     Raises:
         InputError: unusable images, or as the detector says.
     """
-    cache = Cache(Path(config.cache_root))
+    cache = Cache(Path(config.cache_folder))
     dataset, detector = open_images(config, cache, devices.choose(config.device))
     advice = devices.memory_explained(detectors.memory_advice(config.detector))
     with console.logging_to(None, quiet=config.quiet), advice:

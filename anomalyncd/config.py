@@ -460,7 +460,7 @@ class Config:
     # Views that go through the frozen blocks together: fewer take less of the device's memory
     forward_batch: int = 64
     output_root: str = "outputs"
-    cache_root: str = "${output_root}/cache"  # maps and regions, shared by all runs
+    cache_root: str | None = None  # maps and regions of all runs; null: output_root/cache
     max_megapixels: int = MAX_MEGAPIXELS  # the largest image or map that is opened
     rerun: bool = False  # compute again what is finished; the old run folder is set aside
     quiet: bool = False  # no progress on the terminal; errors and the result remain
@@ -468,7 +468,7 @@ class Config:
 
     def __post_init__(self) -> None:
         _require(bool(self.output_root), "output_root is empty; expected a folder")
-        _require(bool(self.cache_root), "cache_root is empty; expected a folder")
+        _require(self.cache_root != "", "cache_root is empty; expected a folder")
         _require_max_megapixels(self.max_megapixels)
         _require(0 <= self.seed < 2**63, f"seed={self.seed}: expected 0 to 2⁶³ − 1")
         _require_batch(self.forward_batch)
@@ -499,6 +499,11 @@ class Config:
         )
         plain = self.category.strip(". ") and not set(self.category) & set("/\\")
         _require(bool(plain), f"category={self.category}: expected one folder's name")
+
+    @property
+    def cache_folder(self) -> str:
+        """Where maps and regions of all runs are kept."""
+        return self.cache_root or str(PurePath(self.output_root, "cache"))
 
 
 @dataclass

@@ -42,7 +42,7 @@ def open_inputs(config: Config) -> Inputs:
         InputError: something is missing, unreadable or unsuitable.
     """
     start = time.perf_counter()
-    cache = Cache(Path(config.cache_root))
+    cache = Cache(Path(config.cache_folder))
     device = devices.choose(config.device)
     dataset, detector = open_images(config, cache, device)
     base = datasets.load_base(config.base, cache, config.max_megapixels)

@@ -115,7 +115,8 @@ class Classifier:
 
         Example:
             >>> classifier = anomalyncd.load("outputs/…/seed-1")  # doctest: +SKIP
-            >>> classifier.predict(["a.png"], maps=[np.load("a.npy")])[0].class_name  # doctest: +SKIP
+            >>> found = classifier.predict(["a.png"], maps=[anomaly_map])  # doctest: +SKIP
+            >>> found[0].class_name  # doctest: +SKIP
             'class 2'
         """
         if maps is not None and len(maps) != len(images):

@@ -1,4 +1,4 @@
-"""anomalib, both ways: its models as detectors here, main element binarization in its pipelines."""
+"""Any anomalib image model, trained on the defect-free images and applied: maps on disk."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,22 +25,18 @@ from torch import Tensor
 from anomalyncd.config import AnomalibDetectorConfig
 from anomalyncd.data.images import read_image
 from anomalyncd.errors import InputError
-from anomalyncd.regions.mebin_torch import TOP, Binarized, binarize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what anomalib imports
     import lightning.pytorch as pl
     from anomalib import LearningType
-    from anomalib.data import ImageBatch, ImageItem, InferenceBatch
-    from anomalib.metrics import AUPRO
+    from anomalib.data import ImageBatch, ImageItem
     from anomalib.models import AnomalibModule, EfficientAd
     from anomalib.models import image as image_models
-    from anomalib.post_processing import PostProcessor
     from anomalib.pre_processing import PreProcessor
     from anomalib.utils.path import get_datasets_dir
     from lightning.pytorch.utilities.seed import isolate_rng
     from torch.utils.data import DataLoader, Dataset
-    from torchmetrics import MaxMetric, MinMetric
     from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 log = logging.getLogger("anomalyncd")
@@ -54,9 +49,6 @@ MODELS: dict[str, type[AnomalibModule]] = {
 # Models that train with pictures of anything: the option for their folder, and whose they are.
 PICTURES = {"efficientad": ("imagenet_dir", "imagenette"), "draem": ("dtd_dir", "dtd")}
 HELD_OUT = 10  # every tenth training image is not trained on where scores are scaled afterwards
-
-
-# anomalib's models as detectors -------------------------------------------------------------------
 
 
 def anomaly_maps(
@@ -348,163 +340,3 @@ def _explained(model: str) -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)
-
-
-# Main element binarization in anomalib's pipelines ------------------------------------------------
-
-
-class MainElementPostProcessor(PostProcessor):
-    """MEBin with the release's semantics, for `Patchcore(post_processor=…)` and any other model.
-
-    The search range is that of a whole category: it is collected over the validation images and
-    stays fixed from then on, so that a mask does not depend on the batch its image came in. It is
-    saved with the model. As for the release, maps become integers 0 … 255 over the range of all
-    validation maps (reference section 1), and masks are eroded (section 2); with the test images
-    as validation images, which is anomalib's default, masks equal those of `mebin.binarize`.
-
-    A batch gets `pred_mask` and, beside anomalib's own fields, `element_counts` (n,) int64, the
-    number of main elements in each image, 0 for none, and `element_thresholds` (n,) int64, on the
-    scale 0 … 255. Scores, labels and the scaling of maps remain anomalib's.
-
-    Runs in Python (validate, test, predict, torch inference) on the device of the maps; counting
-    components cannot be exported to ONNX or OpenVINO.
-
-    Args:
-        step: distance between thresholds on the scale 0 … 255.
-        min_interval: successive thresholds that an equal count must hold to be stable.
-        erosion: side of the eroding square; 0 = no erosion.
-        **kwargs: of anomalib's `PostProcessor`.
-    """
-
-    # Of the validation maps; NaN before validation.
-    lowest_score: Tensor
-    lowest_peak: Tensor
-    highest_peak: Tensor
-
-    def __init__(
-        self, step: int = 4, min_interval: int = 4, erosion: int = 6, **kwargs: Any
-    ) -> None:
-        super().__init__(**kwargs)
-        self.step, self.min_interval, self.erosion = step, min_interval, erosion
-        for name in ("lowest_score", "lowest_peak", "highest_peak"):
-            self.register_buffer(name, torch.tensor(float("nan")))
-        # Metrics gather over several devices; the buffers keep what they found.
-        self._lowest_score, self._lowest_peak = MinMetric(), MinMetric()
-        self._highest_peak = MaxMetric()
-
-    @property
-    def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        return (*super()._checkpoint_config_keys, "step", "min_interval", "erosion")
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        super().on_validation_batch_end(trainer, pl_module, outputs, *args, **kwargs)
-        if outputs.anomaly_map is not None:
-            peaks = outputs.anomaly_map.amax((-2, -1))
-            self._lowest_score.update(outputs.anomaly_map.amin())
-            self._lowest_peak.update(peaks)
-            self._highest_peak.update(peaks)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_validation_epoch_end(trainer, pl_module)
-        for buffer, metric in (
-            (self.lowest_score, self._lowest_score),
-            (self.lowest_peak, self._lowest_peak),
-            (self.highest_peak, self._highest_peak),
-        ):
-            if metric.update_called:
-                buffer.copy_(metric.compute())
-                metric.reset()
-
-    def post_process_batch(self, batch: Any) -> None:
-        if self.enable_thresholding and batch.anomaly_map is not None:
-            found = self.main_elements(batch.anomaly_map)
-            batch.pred_mask = found.masks
-            batch.element_counts = found.counts
-            batch.element_thresholds = found.thresholds
-        super().post_process_batch(batch)
-
-    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
-        processed = super().forward(predictions)
-        maps = predictions.anomaly_map
-        if not self.enable_thresholding or maps is None:
-            return processed
-        masks = self.main_elements(maps.reshape(-1, *maps.shape[-2:])).masks
-        return processed._replace(pred_mask=masks.reshape(maps.shape))
-
-    def main_elements(self, maps: Tensor) -> Binarized:
-        """Binarize raw maps (n, h, w) over the range of the validation maps.
-
-        Raises:
-            InputError: there has been no validation.
-        """
-        if self.lowest_peak.isnan():
-            raise InputError(
-                "MainElementPostProcessor has no search range yet: it is that of the validation "
-                "images; call Engine.fit or Engine.validate with some before"
-            )
-        lo, hi = self._levels(torch.stack([self.lowest_peak, self.highest_peak])).tolist()
-        return binarize(
-            self._levels(maps),
-            lo,
-            hi,
-            step=self.step,
-            min_interval=self.min_interval,
-            erosion=self.erosion,
-        )
-
-    def _levels(self, scores: Tensor) -> Tensor:
-        """Scores as integers, uint8, rounded as those of the official maps are."""
-        lowest, highest = self.lowest_score.item(), self.highest_peak.item()
-        scale = TOP / (highest - lowest) if highest > lowest else 0.0
-        # The epsilon keeps the highest score at 255 where the product falls a hair short of it.
-        levels = (scores.as_subclass(Tensor).double() - lowest) * scale + 1e-9
-        return levels.clamp(0, TOP).to(torch.uint8)
-
-
-# A measure of maps --------------------------------------------------------------------------------
-
-
-def aupro(
-    maps: Iterable[NDArray[np.uint8]], masks: Iterable[NDArray | None], side: int = 256
-) -> float | None:
-    """Area under the per-region overlap curve up to a false positive rate of 0.3; 1 at best.
-
-    Maps and masks are read one after the other and compared at side × side, which takes about
-    60 bytes a pixel in the end: 0.6 GB for 150 images.
-
-    Args:
-        maps: of a category, (h, w) each, larger = more anomalous.
-        masks: their truth, (h, w) each, non-zero = defect; None for a defect-free image.
-        side: in pixels.
-
-    Returns:
-        None where no mask has a defect.
-    """
-    metric = AUPRO(fields=["anomaly_map", "gt_mask"])
-    metric.sync_on_compute = False  # under torchrun it would wait for processes that judge nothing
-    any_defect = False
-    for scores, mask in zip(maps, masks, strict=True):
-        truth = np.zeros((side, side), np.uint8)
-        if mask is not None:
-            # Any share of a pixel counts: a small defect must not vanish as its mask shrinks.
-            share = cv2.resize(
-                (mask != 0).astype(float), (side, side), interpolation=cv2.INTER_AREA
-            )
-            truth = (share > 0).astype(np.uint8)
-        any_defect |= bool(truth.any())
-        resized = cv2.resize(scores, (side, side), interpolation=cv2.INTER_LINEAR)
-        metric.update(
-            ImageBatch(
-                image=torch.empty(1, 3, 0, 0),  # not looked at
-                anomaly_map=torch.from_numpy(resized)[None],
-                gt_mask=torch.from_numpy(truth)[None],
-            )
-        )
-    return float(metric.compute()) if any_defect else None

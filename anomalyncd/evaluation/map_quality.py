@@ -20,7 +20,7 @@ from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset
 
 VERSION = 1  # part of the cache key: raise it when the same maps are judged otherwise
 _QUALITY = "quality.json"
-_SIDE = 256  # pixels at which overlaps are compared, if memory allows
+_SIZE = 256  # pixels at which overlaps are compared, if memory allows
 _AUPRO_PIXELS = 20_000_000  # of all maps together: 60 bytes each while the curve is made
 
 
@@ -109,7 +109,7 @@ def _aupro(dataset: Dataset, anomaly_maps: AnomalyMaps, images: list[int]) -> fl
     if not any(dataset.samples[i].truth_mask for i in images):
         return None
     try:
-        from anomalyncd.detectors.anomalib_models import aupro  # takes seconds to load
+        from anomalyncd.anomalib.aupro import aupro  # takes seconds to load
     except ImportError:
         return None
 
@@ -117,5 +117,5 @@ def _aupro(dataset: Dataset, anomaly_maps: AnomalyMaps, images: list[int]) -> fl
         None if mask is None else read_mask(mask)
         for mask in (dataset.samples[i].truth_mask for i in images)
     )
-    side = min(_SIDE, math.isqrt(_AUPRO_PIXELS // len(images)))
-    return aupro((anomaly_maps[i] for i in images), masks, side=side)
+    size = min(_SIZE, math.isqrt(_AUPRO_PIXELS // len(images)))
+    return aupro((anomaly_maps[i] for i in images), masks, size=size)

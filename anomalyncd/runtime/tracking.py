@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -37,12 +38,17 @@ def create(config: TrackerConfig, folder: Path, name: str, settings: dict[str, A
         settings: the run's configuration, to be stored along.
 
     Raises:
-        InputError: wandb is to go online without an API key; nobody is ever asked for a login.
+        InputError: the tracker is not installed, or wandb is to go online without an API key;
+            nobody is ever asked for a login.
     """
     match config:
         case WandbConfig():
             return _Wandb(config, folder, name, settings)
         case TensorboardConfig():
+            if find_spec("tensorboard") is None:
+                raise InputError(
+                    "tracker=tensorboard is not installed; pip install 'anomalyncd[tensorboard]'"
+                )
             return _Tensorboard(folder)
     return _Nothing()
 

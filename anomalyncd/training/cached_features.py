@@ -236,7 +236,8 @@ def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         )
     if largest > torch.finfo(torch.float16).max:
         raise InputError(
-            "train.features=cached: this backbone's tokens do not fit half precision; use train.features=online"
+            "train.features=cached: this backbone's tokens do not fit half precision; "
+            "use train.features=online"
         )
     return tokens, counts
 
