@@ -1,7 +1,7 @@
 """Shows that the tests can fail: faults are put into copies of the package and must be caught.
 
     python scripts/mutants.py              all of tests/mutants/list.yaml
-    python scripts/mutants.py fit bank     those of some files of the package
+    python scripts/mutants.py train musc   those of some files of the package
     python scripts/mutants.py 12 40-45     some by their number
 
 It ends with status 1 if a fault survives.

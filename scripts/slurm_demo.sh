@@ -102,7 +102,7 @@ export OMP_NUM_THREADS=1
 timeout 1200 "$PYTHON" train.py -m launcher=slurm "output_root=$work/outputs" seed=1,2,3,4,5,6,7,8 \
   hydra.launcher.{cpus_per_task=1,mem_gb=2,gpus_per_node=null,timeout_min=30} \
   detector=simulated base=none dataset.{train=1,good=4,per_class=4,combined=0} \
-  backbone.image_size=64 fit.{epochs=1500,hidden=64,bottleneck=16} tracker=none device=cpu > "$work/sweep.out" 2> "$work/sweep.log" &
+  backbone.image_size=64 train.{epochs=1500,hidden=64,bottleneck=16} tracker=none device=cpu > "$work/sweep.out" 2> "$work/sweep.log" &
 sweep=$!
 
 epoch() { # that a run's progress.json tells

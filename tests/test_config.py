@@ -45,7 +45,7 @@ def test_datasets_bring_the_published_settings(dataset: str, temperature: float)
     assert config.backbone.image_size == 224
     assert config.base.path.endswith("data/aebad")  # type: ignore[attr-defined]
     assert config.fusion.temperature == temperature
-    fit = config.train
+    train = config.train
     assert (train.epochs, train.batch_size, train.learning_rate, train.weight_decay) == (
         50,
         32,
@@ -186,7 +186,7 @@ def test_compat_outlives_what_an_experiment_brings() -> None:
         512,
         "otsu",
     )
-    assert config.train.features == "exact"
+    assert config.train.features == "online"
 
 
 def test_a_run_folder_follows_from_what_is_computed() -> None:
@@ -229,4 +229,4 @@ def test_a_run_folder_follows_from_what_is_computed() -> None:
 
 def test_the_stored_configuration_composes_again() -> None:
     text = OmegaConf.to_yaml(OmegaConf.structured(composed()))
-    assert OmegaConf.create(text).fit.epochs == composed().fit.epochs
+    assert OmegaConf.create(text).train.epochs == composed().train.epochs

@@ -70,7 +70,7 @@ def test_an_experiment_runs_what_its_head_says(path: Path) -> None:
 
 def test_real_data_can_do_without_a_gpu() -> None:
     config = composed("experiment=offline_cpu", "dataset=mtd", "detector.path=m")
-    assert (config.backbone.name, config.train.features) == ("embedded", "bank")
+    assert (config.backbone.name, config.train.features) == ("embedded", "cached")
 
 
 def test_every_published_map_has_its_experiment() -> None:
@@ -99,7 +99,7 @@ def test_an_ablation_runs_each_variant_in_its_own_folder(path: Path, tmp_path: P
 
 
 def test_the_ablation_of_the_mask_tells_the_published_figures() -> None:
-    told = head(CONFIGS / "ablation" / "mask_on.yaml").splitlines()
+    told = head(CONFIGS / "ablation" / "masked_queries.yaml").splitlines()
     found = {line.split()[1]: figures(line) for line in told if "NMI" in line}
     designs = {design: {"attention.masked_queries": design} for design in found}
     designs["class_token"] = {}  # the method

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from anomalyncd import experiment, prediction
+from anomalyncd import anomaly_maps, prediction, run
 from anomalyncd.cli import entry
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
@@ -57,7 +57,7 @@ def test_a_run_with_a_file_too_large_does_not_begin(
     draw(tmp_path / large, height=1000)
     config = composed(*overrides)
     with pytest.raises(InputError, match=rf"{large}: .* 2 megapixels; expected at most 1; .*=2$"):
-        experiment.run(config)
+        run.execute(config)
     assert not list((tmp_path / "out").rglob("config.yaml"))
 
 
@@ -68,14 +68,14 @@ def test_no_map_is_made_with_a_file_too_large(
     draw(tmp_path / large, height=1000)
     config = composed(*overrides)
     with pytest.raises(InputError, match=rf"{large}: .* 2 megapixels; expected at most 1;"):
-        experiment.make_maps(config)
+        anomaly_maps.make_maps(config)
 
 
 def test_what_is_left_out_is_told_where_maps_are_made(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "images" / "good" / "2.gif").touch()
-    experiment.make_maps(composed(*overrides, "quiet=false"))
+    anomaly_maps.make_maps(composed(*overrides, "quiet=false"))
     assert f"{tmp_path}/images: 1 .gif file not read; convert" in capsys.readouterr().err
 
 
@@ -84,7 +84,7 @@ def test_nothing_is_predicted_with_a_file_too_large(
     large: str, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.safetensors").touch()
-    trained = MagicMock(), SimpleNamespace(fit=TrainConfig(), raw_range=None)
+    trained = MagicMock(), SimpleNamespace(train=TrainConfig(), raw_range=None)
     monkeypatch.setattr(checkpoint, "load_model", lambda *_: trained)
     draw(tmp_path / large, height=1000)
     config = composed(

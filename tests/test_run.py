@@ -21,14 +21,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd import experiment, prediction
+from anomalyncd import anomaly_maps, experiment, prediction
 from anomalyncd.cli import entry
 from anomalyncd.config import FolderConfig
 from anomalyncd.data import datasets
+from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.evaluation import metrics
 from anomalyncd.models.model import Model
 from anomalyncd.regions import cropping
+from anomalyncd.run import execute
 from anomalyncd.runtime import distributed
 from anomalyncd.storage.cache import Cache
 from anomalyncd.storage.jobs import find
@@ -54,7 +56,7 @@ def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
     for level in ("image", "region"):
         assert 0 <= figures["scores"][level]["nmi"] <= 1
         assert 1 / 7 <= figures["scores"][level]["f1"] <= 1
-    assert {"maps", "regions", "fit", "classify", "report", "total"} <= figures["seconds"].keys()
+    assert {"maps", "regions", "train", "classify", "report", "total"} <= figures["seconds"].keys()
     assert figures["versions"]["torch"]
     assert figures["threads"] == torch.get_num_threads()
     assert figures["seed"] == 3407
@@ -140,7 +142,7 @@ def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) 
     )
     assert together.returncode == 0, together.stderr
     assert together.stdout.count("NMI") == 1, "one result is told, not two"
-    found = experiment.run(composed(elsewhere))
+    found = execute(composed(elsewhere))
     assert found.was_finished
     assert found.metrics["losses"] == pytest.approx(alone.metrics["losses"], rel=1e-4)
     assert found.metrics["scores"] == alone.metrics["scores"]
@@ -196,11 +198,11 @@ def test_the_scores_are_those_of_the_tables(overrides: list[str]) -> None:
         true = np.array([classes.index(row["true_class"]) for row in rows])
         found = np.array([int(row["class"]) for row in rows])
         assert outcome.metrics["scores"][level] == pytest.approx(asdict(metrics.score(true, found)))
-        recall = metrics.normal_recall(true, found, classes.index("good"))
+        matched = metrics.match(true, found)
+        recall = metrics.normal_recall(true, found, matched, classes.index("good"))
         assert outcome.metrics["normal_recall"][level] == pytest.approx(recall)
         if level == "image":
             names = {row["class"]: row["class_name"] for row in rows}
-            matched = metrics.match(true, found)
             assert names == {str(k): classes[matched[k]] for k in np.unique(found)}
         else:
             assert {row["class_name"] for row in rows} <= set(names.values()) | set(classes)
@@ -218,7 +220,7 @@ def given_to_training(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> 
         given.extend(arguments[:3])
         raise Stop
 
-    monkeypatch.setattr(fit, "fit", watched)
+    monkeypatch.setattr(train, "train", watched)
     with pytest.raises(Stop):
         run([*overrides, "rerun=true"])
     monkeypatch.undo()
@@ -243,9 +245,9 @@ def test_training_starts_from_weights_that_the_seed_alone_decides(
 def test_training_is_given_the_base_regions_with_their_classes(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = [*overrides, "base.per_class=3", "fit.heads=2", "novel_classes=5"]
+    settings = [*overrides, "base.per_class=3", "train.heads=2", "novel_classes=5"]
     network, data, config = given_to_training(settings, monkeypatch)
-    base = catalog.load_base(composed(settings).base, Cache(Path(composed(settings).cache_root)))
+    base = datasets.load_base(composed(settings).base, Cache(Path(composed(settings).cache_root)))
     assert base and base.labels
     n_base = len(base.labels.classes)
     expected = base.labels.targets[data.base.image_index]
@@ -260,9 +262,9 @@ def test_training_is_given_the_base_regions_with_their_classes(
 OTHER_SETTINGS = [
     *("mebin.erosion=2", "mebin.step=6", "mebin.min_interval=3"),
     *("regions.padding=0.4", "regions.min_size=0.05", "regions.merge_distance=0.03"),
-    *("regions.fit=stretch", "attention.keep_threshold=0.2", "attention.keep_pool=max"),
+    *("regions.resize_mode=stretch", "attention.mask_threshold=0.2", "attention.mask_pooling=max"),
     *("attention.masked_blocks=3", "fusion.temperature=3", "fusion.area_unit=relative"),
-    *("fit.student_temperature=0.3", "fit.precision=bfloat16"),
+    *("train.student_temperature=0.3", "train.precision=bfloat16"),
 ]
 
 
@@ -418,7 +420,7 @@ def test_a_finished_run_outlives_the_loss_of_its_inputs(
     known = {path.name: path.read_bytes() for path in folder.iterdir()}
     for in_a_sweep in (False, True):
         with pytest.raises(InputError, match=r"photos: no such folder"):
-            experiment.run(composed(settings), in_a_sweep=in_a_sweep)
+            execute(composed(settings), in_a_sweep=in_a_sweep)
     assert known == {path.name: path.read_bytes() for path in folder.iterdir()}
     (job,) = find([photographs / "out"])
     assert job.state == "done"
@@ -453,24 +455,28 @@ def test_other_data_is_not_gone_on_with(photographs: Path, broken_off: list[str]
     turn_an_image(photographs)
     outcome = run(broken_off)
     assert outcome.metrics["resumed_after_epochs"] == 0
-    assert "training anew" in (outcome.folder / "log.txt").read_text(encoding="utf-8")
+    assert "training starts from scratch" in (outcome.folder / "log.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 ON_ANOTHER_CPU = """
 import os, sys
 from hydra import compose, initialize_config_dir
-from anomalyncd import checkpoint, entry, experiment
+from anomalyncd.cli import entry
+from anomalyncd.run import execute
+from anomalyncd.training.state import TrainingState
 
 def run(overrides):
     with initialize_config_dir(os.path.abspath("configs"), version_base="1.3"):
-        return experiment.run(entry.validated(compose("train", overrides)))
+        return execute(entry.validated(compose("train", overrides)))
 
 entry.register_schemas()
 finished, killed = ([*sys.argv[2:], f"seed={seed}"] for seed in (1, 2))
 with open(sys.argv[1], "w") as file:
     file.write(str(run(finished).folder))
-save = checkpoint.TrainingState.save
-checkpoint.TrainingState.save = lambda *given: (save(*given), os._exit(9))
+save = TrainingState.save
+TrainingState.save = lambda *given: (save(*given), os._exit(9))
 run(killed)
 """
 
@@ -731,7 +737,7 @@ def test_the_advice_on_memory_resumes_the_run(
     monkeypatch.setattr(train, "step", full)
     with pytest.raises(InputError, match=r"^out of memory on the device: .* forward_batch=32"):
         run(settings)
-    with pytest.raises(InputError, match=r"forward_batch is 1 already; fit\.batch_size=32"):
+    with pytest.raises(InputError, match=r"forward_batch is 1 already; train\.batch_size=32"):
         run([*settings, "forward_batch=1"])
     monkeypatch.undo()
     (failed,) = (photographs / "out").rglob("seed-3407")
@@ -758,12 +764,12 @@ def test_the_advice_on_memory_is_that_of_the_stage(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(experiment.maps, "collect", full)
+    monkeypatch.setattr(map_store, "collect", full)
     config = composed([*overrides[1:], detector])
     with pytest.raises(InputError, match=f"out of memory on the device: {advice}"):
-        experiment.run(config)
+        execute(config)
     with pytest.raises(InputError, match=f"out of memory on the device: {advice}"):
-        experiment.make_maps(config)
+        anomaly_maps.make_maps(config)
 
 
 def test_a_full_disk_is_one_message(
@@ -807,7 +813,7 @@ def test_a_training_that_breaks_is_told_and_writes_no_result(
 ) -> None:
     """Of a last step that is too large, no loss tells."""
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
-    with pytest.raises(InputError, match=r"lower fit\.learning_rate"):
+    with pytest.raises(InputError, match=r"lower train\.learning_rate"):
         run([*settings, "train.learning_rate=1e20", "train.epochs=1"])
     left = {path.name for path in (photographs / "out").rglob("seed-3407/*")}
     assert not left & {"metrics.json", "model.safetensors", "predictions.csv", "report.html"}

@@ -31,7 +31,7 @@ from scripts.campaign import (
     trials,
 )
 from scripts.campaign.cases import Case, Row
-from scripts.campaign.kills import ModelMetadata, Whole
+from scripts.campaign.kills import Recipe, Whole
 from scripts.campaign.products import Product
 
 PAGE = process.ROOT / "docs" / "reliability.md"
@@ -96,8 +96,8 @@ def _kills(options: argparse.Namespace, scratch: Path) -> Iterator[Case]:
     if options.kills < len(recipes):
         recipes = recipes[: options.kills]
     wholes = [
-        kills.whole(metadata, product, scratch / f"whole-{number}")
-        for number, metadata in enumerate(recipes)
+        kills.whole(recipe, product, scratch / f"whole-{number}")
+        for number, recipe in enumerate(recipes)
     ]
     seconds = kills.start_up(recipes[0], scratch / "start-up") if options.kills > 1 else 10.0
     for whole in wholes:
@@ -134,7 +134,7 @@ def _undisturbed(scratch: Path) -> Whole:
     """A run of the usual settings, with paths relative to its folder."""
     products.draw(scratch / "whole" / "product")
     relative = Product(Path("product"))
-    return kills.whole(ModelMetadata("usual", trials.usual(relative)), relative, scratch / "whole")
+    return kills.whole(Recipe("usual", trials.usual(relative)), relative, scratch / "whole")
 
 
 PLANS = {

@@ -169,8 +169,8 @@ def _settings() -> Iterator[Trial]:
         ),
         *("fusion.weighting=max", "attention.mask_threshold=0", "attention.masked_queries=all"),
         *("attention.masked_blocks=-1", "compat=old", "tracker=mlflow", "dataset=cifar"),
-        *("detector=magic", "detector.kind=musc", "dataset.kind=demo", "fit.epoch=3", "epochs=3"),
-        *("output_root=''", "fit=null", "dataset=null", "hydra.run.dir=/proc/nope"),
+        *("detector=magic", "detector.kind=musc", "dataset.kind=demo", "train.epoch=3", "epochs=3"),
+        *("output_root=''", "train=null", "dataset=null", "hydra.run.dir=/proc/nope"),
         *("train.heads=${nowhere}"),
         *(
             "output_root=/proc/nope",
@@ -194,7 +194,7 @@ def _settings() -> Iterator[Trial]:
     yield setting("train.temperature_hold=1000000000", "either")
     yield setting("train.batch_size=1000000000", "either")
     yield setting("train.hidden=3000000", "either")
-    yield setting("+fit.new=1", "refused", "fit.new")
+    yield setting("+train.new=1", "refused", "train.new")
     yield setting("~train.heads", "refused", "heads")
     yield setting("train.heads", "refused", "heads")
     yield setting("=3", "refused", "=3")

@@ -25,15 +25,15 @@ BY_TIME = 0.3  # share of the others
 TRIES = 6  # a run may have ended before a random time
 STAGES = {
     **{"maps": "anomaly maps", "backbone": "anomaly maps", "regions": "cropping"},
-    **{"judge maps": "cropping", "view": "caching of features", "epoch": "training"},
-    **{"fit": "caching of features or training", "classify": "report", "score": "report"},
+    **{"evaluate maps": "cropping", "view": "caching of features", "epoch": "training"},
+    **{"train": "caching of features or training", "classify": "report", "evaluate": "report"},
 }
 # What a run keeps only until it is finished.
 UNFINISHED = ("training.safetensors", "progress.json", ".bank", ".part", ".building", ".tmp")
 
 
 @dataclass(frozen=True)
-class ModelMetadata:
+class Recipe:
     """A run that is killed in many ways."""
 
     name: str
@@ -45,7 +45,7 @@ class ModelMetadata:
 class Whole:
     """The same run without a kill."""
 
-    metadata: ModelMetadata
+    recipe: Recipe
     case: Path  # where it worked
     run: Path  # its folder
     changes: dict[str, int]  # of files, per script
@@ -54,7 +54,7 @@ class Whole:
     predicted: dict[str, str]
 
 
-def recipes(product: Product) -> list[ModelMetadata]:
+def recipes(product: Product) -> list[Recipe]:
     general = product.settings()
     computed = tuple(o for o in general if not o.startswith("detector.path"))
     demo = (
@@ -62,21 +62,21 @@ def recipes(product: Product) -> list[ModelMetadata]:
         *("dataset.combined=1", "base.per_class=2", *SMALL, "train.features=cached"),
     )
     return [
-        ModelMetadata("exact", (*general, "train.features=online", "train.epochs=8")),
-        ModelMetadata(
-            "bank", (*general, *product.with_base(), "train.features=cached", "train.epochs=30")
+        Recipe("online", (*general, "train.features=online", "train.epochs=8")),
+        Recipe(
+            "cached", (*general, *product.with_base(), "train.features=cached", "train.epochs=30")
         ),
-        ModelMetadata(
+        Recipe(
             "computed maps",
             (*computed, "detector=musc_descriptors", *product.with_base(), "train.features=cached"),
             predicts=False,
         ),
-        ModelMetadata("demo", demo, predicts=False),
+        Recipe("demo", demo, predicts=False),
     ]
 
 
-def train(metadata: ModelMetadata, case: Path, *more: str) -> Command:
-    return Command("train.py", (*metadata.settings, "output_root=out", *more), case)
+def train(recipe: Recipe, case: Path, *more: str) -> Command:
+    return Command("train.py", (*recipe.settings, "output_root=out", *more), case)
 
 
 def predict(product: Product, case: Path, run: Path) -> Command:
@@ -84,7 +84,7 @@ def predict(product: Product, case: Path, run: Path) -> Command:
     return Command("predict.py", (*product.prediction(run), *output), case)
 
 
-def whole(metadata: ModelMetadata, product: Product, case: Path) -> Whole:
+def whole(recipe: Recipe, product: Product, case: Path) -> Whole:
     """Compute a run without a kill, and a prediction with it.
 
     Raises:
@@ -95,16 +95,16 @@ def whole(metadata: ModelMetadata, product: Product, case: Path) -> Whole:
     seconds: dict[str, float] = {}
     calls = case.with_name(f"{case.name}-calls")
     calls.mkdir()
-    done = _counted(train(metadata, case), calls, changes, seconds)
+    done = _counted(train(recipe, case), calls, changes, seconds)
     if done.status != 0:
-        raise RuntimeError(f"{metadata.name}: {done.status}\n{done.err}")
+        raise RuntimeError(f"{recipe.name}: {done.status}\n{done.err}")
     (run,) = results.run_folders(case)
-    if metadata.predicts:
+    if recipe.predicts:
         done = _counted(predict(product, case, run), calls, changes, seconds)
         if done.status != 0:
-            raise RuntimeError(f"{metadata.name}, prediction: {done.status}\n{done.err}")
+            raise RuntimeError(f"{recipe.name}, prediction: {done.status}\n{done.err}")
     return Whole(
-        *(metadata, case, run, changes, seconds),
+        *(recipe, case, run, changes, seconds),
         found=results.of_run(run, case),
         predicted=results.of_prediction(case / "predicted", case),
     )
@@ -152,7 +152,7 @@ class Plan:
             rerun = rng.choice(["again", "once"])
         return cls(
             number,
-            rng.choice([whole for whole in wholes if whole.metadata.predicts or not predicting]),
+            rng.choice([whole for whole in wholes if whole.recipe.predicts or not predicting]),
             warm=rng.random() < 0.5,
             rerun=rerun,
             predicting=predicting,
@@ -163,7 +163,7 @@ class Plan:
         )
 
     def case(self, product: Product) -> Case:
-        words = [self.whole.metadata.name, "warm cache" if self.warm else "cold cache"]
+        words = [self.whole.recipe.name, "warm cache" if self.warm else "cold cache"]
         words += ["predict.py"] * self.predicting + ["rerun=true"] * (self.rerun != "no")
         words += ["own process"] * self.own_process + ["two kills"] * (self.kills == 2)
         name = f"{self.number}: {', '.join(words)}"
@@ -212,7 +212,7 @@ class Plan:
     def _command(self, product: Product, work: Path, *, rerun: bool) -> Command:
         if self.predicting:
             return predict(product, work, work / self.whole.run.relative_to(self.whole.case))
-        return train(self.whole.metadata, work, *["rerun=true"] * rerun)
+        return train(self.whole.recipe, work, *["rerun=true"] * rerun)
 
     def _killed(self, command: Command, report: Path, rng: random.Random) -> Ended | None:
         """Kill it at a random moment; None if it has always ended before."""
@@ -253,12 +253,12 @@ class Plan:
         return "; ".join(filter(None, faults))
 
 
-def start_up(metadata: ModelMetadata, folder: Path) -> float:
+def start_up(recipe: Recipe, folder: Path) -> float:
     """Seconds that a run takes as a process of its own, on a cold cache."""
     folder.mkdir(parents=True)
-    ended = train(metadata, folder).spawn(folder / "start-up").wait(TIMEOUT)
+    ended = train(recipe, folder).spawn(folder / "start-up").wait(TIMEOUT)
     if ended.status != 0:
-        raise RuntimeError(f"{metadata.name}: {ended.status}\n{ended.err}")
+        raise RuntimeError(f"{recipe.name}: {ended.status}\n{ended.err}")
     return ended.seconds
 
 

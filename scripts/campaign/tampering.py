@@ -144,7 +144,7 @@ def _models() -> Iterator[Trial]:
 
         return change
 
-    def without_metadata(path: Path) -> None:
+    def without_header(path: Path) -> None:
         safetensors.torch.save_file(_opened(path)[1], path)
 
     yield model("empty", _emptied)
@@ -152,15 +152,15 @@ def _models() -> Iterator[Trial]:
     yield model("gone", Path.unlink)
     yield model("random bytes", lambda path: path.write_bytes(os.urandom(5000)))
     yield model("header of 2⁶² bytes", lambda path: path.write_bytes(struct.pack("<Q", 2**62)))
-    yield model("no metadata", without_metadata)
-    yield model("metadata: no JSON", text("{"))
-    yield model("metadata: a list", text("[]"))
-    yield model("metadata: a number", text("3"))
-    yield model("metadata: null", text("null"))
-    yield model("metadata: nested 100,000 deep", text("[" * 100_000))
-    yield model("metadata: another format", text('{"format": 99}'))
-    yield model("metadata: no metadata", text('{"format": 1}'))
-    yield model("metadata: metadata is a list", text('{"format": 1, "metadata": []}'))
+    yield model("no header", without_header)
+    yield model("header: no JSON", text("{"))
+    yield model("header: a list", text("[]"))
+    yield model("header: a number", text("3"))
+    yield model("header: null", text("null"))
+    yield model("header: nested 100,000 deep", text("[" * 100_000))
+    yield model("header: another format", text('{"format": 99}'))
+    yield model("header: no metadata", text('{"format": 1}'))
+    yield model("header: metadata is a list", text('{"format": 1, "metadata": []}'))
     yield model("weights: NaN", tensors(lambda _, t: torch.full_like(t, torch.nan)))
     yield model("weights: one infinite", tensors(_one_infinite))
     yield model("weights: int32", tensors(lambda _, t: t.to(torch.int32)))
@@ -174,7 +174,7 @@ def _models() -> Iterator[Trial]:
 
     yield model("weights: one left over", one_left_over)
     for key in (
-        *("backbone", "backbone_source", "attention", "mebin", "regions", "fusion", "fit"),
+        *("backbone", "backbone_source", "attention", "mebin", "regions", "fusion", "train"),
         *("raw_range", "head", "base_classes", "class_names", "frozen_hash"),
     ):
         yield model(f"metadata without {key}", header(methodcaller("pop", key)))
@@ -190,15 +190,15 @@ def _models() -> Iterator[Trial]:
         "range of one number": lambda r: r.update(raw_range=[1.0]),
         "range of NaN": lambda r: r.update(raw_range=[float("nan")] * 2),
         "unknown backbone": lambda r: r["backbone"].update(name="nothing"),
-        "backbone without its side": lambda r: r["backbone"].pop("side"),
-        "backbone of side 10⁹": lambda r: r["backbone"].update(image_size=10**9),
-        "backbone's side as text": lambda r: r["backbone"].update(image_size="x"),
+        "backbone without its size": lambda r: r["backbone"].pop("image_size"),
+        "backbone of size 10⁹": lambda r: r["backbone"].update(image_size=10**9),
+        "backbone's size as text": lambda r: r["backbone"].update(image_size="x"),
         "a weights file elsewhere": lambda r: r["backbone"].update(checkpoint="/dev/zero"),
         "a weights file over the network": lambda r: r["backbone"].update(checkpoint="//host/x"),
-        "unknown setting": lambda r: r["fit"].update(new=1),
-        "heads: 10⁹": lambda r: r["fit"].update(heads=10**9),
-        "temperature 0": lambda r: r["fit"].update(student_temperature=0),
-        "temperature as text": lambda r: r["fit"].update(student_temperature="hot"),
+        "unknown setting": lambda r: r["train"].update(new=1),
+        "heads: 10⁹": lambda r: r["train"].update(heads=10**9),
+        "temperature 0": lambda r: r["train"].update(student_temperature=0),
+        "temperature as text": lambda r: r["train"].update(student_temperature="hot"),
         "search range of text": lambda r: r["mebin"].update(search_range=["a", "b"]),
         "search range upside down": lambda r: r["mebin"].update(search_range=[200, 3]),
         "unknown binarization": lambda r: r["mebin"].update(method="magic"),
@@ -350,8 +350,8 @@ def _run_folders() -> Iterator[Trial]:
         "config.yaml: no dataset": config(lambda c: c.pop("dataset")),
         "config.yaml: dataset as text": config(lambda c: c.update(dataset="folder")),
         "config.yaml: category as a number": config(lambda c: c.update(category=3)),
-        "config.yaml: unknown setting": config(lambda c: c["fit"].update(new=1)),
-        "config.yaml: fit null": config(lambda c: c.update(fit=None)),
+        "config.yaml: unknown setting": config(lambda c: c["train"].update(new=1)),
+        "config.yaml: train null": config(lambda c: c.update(train=None)),
         "config.yaml: keys that are no text": content("config.yaml", "1: 2\n[3, 4]: 5\n"),
         "metrics.json: empty": content("metrics.json", ""),
         "metrics.json: a list": content("metrics.json", "[]"),
@@ -377,7 +377,7 @@ def _run_folders() -> Iterator[Trial]:
         "progress.json: nested 100,000 deep": unfinished("[" * 100_000),
         "progress.json: failed as a list": unfinished('{"failed": [1], "at": 3}'),
         "progress.json: failed with control characters": unfinished('{"failed": "\\u001b[31mx"}'),
-        "progress.json: time as text": unfinished('{"stage": "fit", "at": "now"}'),
+        "progress.json: time as text": unfinished('{"stage": "train", "at": "now"}'),
         "progress.json: a unit alone": unfinished('{"unit": "epoch"}'),
         "progress.json: format in the unit": unfinished('{"unit": "{0}", "done": 1, "total": 2}'),
         "progress.json: seconds of 1e308": unfinished(

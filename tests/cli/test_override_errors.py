@@ -37,14 +37,14 @@ def told(*overrides: str, script: str = "train") -> str:
     ("override", "message"),
     [
         ("datasett=mvtec", "datasett: there is no such setting; did you mean dataset?"),
-        ("fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean train.epochs?"),
+        ("train.epohcs=3", "train.epohcs: there is no such setting; did you mean train.epochs?"),
         ("epochs=3", "did you mean train.epochs or detector.epochs?"),
         ("step=2", "step: there is no such setting; did you mean mebin.step?"),
         ("path=x", "did you mean dataset.path, base.path or detector.path?"),
         ("experimnt=x", "did you mean experiment?"),
         ("nothing.like=it", "nothing: there is no such setting; anomalyncd/config.py explains all"),
-        ("+fit.foo=1", "fit.foo: there is no such setting; anomalyncd/config.py explains all"),
-        ("+fit.epohcs=3", "fit.epohcs: there is no such setting; did you mean train.epochs?"),
+        ("+train.foo=1", "train.foo: there is no such setting; anomalyncd/config.py explains all"),
+        ("+train.epohcs=3", "train.epohcs: there is no such setting; did you mean train.epochs?"),
         ("+foo=1", "foo: there is no such setting"),
         ("+detector.backbone.foo=1", "detector.backbone.foo: there is no such setting"),
         ("detector.path=x", "detector.path: is a setting of detector=files; choose that"),
@@ -56,7 +56,7 @@ def told(*overrides: str, script: str = "train") -> str:
         ("seed", "seed: expected key=value"),
         ("category=Größe", "inner quotes"),
         ("category=${nowhere}", "Interpolation key 'nowhere' not found"),
-        ("~fit.foo", "Could not delete from config. 'fit.foo' does not exist."),
+        ("~train.foo", "Could not delete from config. 'train.foo' does not exist."),
     ],
 )
 def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
@@ -97,10 +97,10 @@ def test_groups_without_a_schema_are_known() -> None:
 
 @pytest.mark.parametrize("sweep", [[], ["-m", "seed=1,2"], ["seed=1,2", "--multirun"]])
 def test_a_command_with_a_mistyped_key_ends_with_one_line(sweep: list[str]) -> None:
-    done = command(*sweep, "fit.epohcs=3")
+    done = command(*sweep, "train.epohcs=3")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: fit.epohcs: there is no such setting; did you mean train.epochs? "
+        "error: train.epohcs: there is no such setting; did you mean train.epochs? "
         "anomalyncd/config.py explains all"
     ]
 
@@ -180,4 +180,4 @@ def test_a_folder_that_cannot_be_made_is_one_line(sweep: list[str], tmp_path: Pa
 
 def test_hydra_tells_all_to_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-    assert "Traceback" in command("fit.epohcs=3").stderr
+    assert "Traceback" in command("train.epohcs=3").stderr

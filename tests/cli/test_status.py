@@ -15,15 +15,14 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomalyncd import experiment
-from anomalyncd.cli import entry
+from anomalyncd.cli import entry, status
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
+from anomalyncd.run import execute
 from anomalyncd.runtime import tracking
 from anomalyncd.storage.jobs import Job, find
 from anomalyncd.storage.run_folder import RunFolder, is_locked
 from anomalyncd.storage.run_record import Progress
-from scripts import status
 
 ROOT = Path(__file__).parents[2]
 entry.register_schemas()
@@ -54,7 +53,7 @@ def composed(overrides: list[str]) -> Config:
         return entry.validated(compose("train", overrides))
 
 
-def begin_sweep(overrides: list[str], job_name: str = "train") -> entry.SweepRecord:
+def begin_sweep(overrides: list[str], job_name: str = "run") -> entry.SweepRecord:
     """What Hydra does at the start of a sweep."""
     with initialize_config_dir(str(ROOT / "configs"), job_name, version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -91,9 +90,9 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
 
     monkeypatch.setattr(tracking, "create", lambda *_: Watching())
     with pytest.raises(KeyboardInterrupt):
-        experiment.run(composed(overrides))
+        execute(composed(overrides))
     assert [job.state for job in seen] == ["running"] * 3
-    assert seen[0].progress.stage == "fit"
+    assert seen[0].progress.stage == "train"
     told = [(job.progress.unit, job.progress.done) for job in seen]
     assert told[0][0] == "view" and told[1:] == [("epoch", 1), ("epoch", 2)]
     assert seen[0].progress.done == seen[0].progress.total
@@ -103,7 +102,7 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
     assert job.state == "stopped"
     assert "epoch 2 of 3; run it again to go on" in shown([job])
     monkeypatch.undo()
-    outcome = experiment.run(composed(overrides))
+    outcome = execute(composed(overrides))
     assert not (outcome.folder / "progress.json").exists()
     job = the_job(tmp_path)
     assert job.state == "done"
@@ -113,7 +112,7 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
 
 def test_a_failed_run_tells_why(overrides: list[str], tmp_path: Path) -> None:
     with pytest.raises(InputError) as told:
-        experiment.run(composed([*overrides, "novel_classes=500"]))
+        execute(composed([*overrides, "novel_classes=500"]))
     job = the_job(tmp_path)
     assert (job.state, job.reason) == ("failed", str(told.value))
     assert "novel_classes=500" in shown([job])
@@ -154,7 +153,7 @@ def test_a_sweep_on_slurm_may_go_on_without_its_command(
     run = RunFolder.of(composed([*overrides, "seed=1", "quiet=true"]))
     run.root.mkdir(parents=True)
     run.write_text("config.yaml", OmegaConf.to_yaml(composed([*overrides, "seed=1"])))
-    run.note_progress(stage="fit", unit="epoch", done=1, total=3)
+    run.note_progress(stage="train", unit="epoch", done=1, total=3)
     states = [job.state for job in find([tmp_path])]
     assert states == ["queued", "queued"], "what Slurm has stopped it will requeue"
     del sweep  # as at the end of its process
@@ -203,7 +202,7 @@ def test_a_sweep_comes_back_to_what_had_failed_before_it(
 
 
 def test_a_sweep_that_trains_nothing_lists_nothing(overrides: list[str], tmp_path: Path) -> None:
-    begin_sweep([*overrides, "seed=1,2"], job_name="anomaly_maps")
+    begin_sweep([*overrides, "seed=1,2"], job_name="maps")
     assert not (tmp_path / "sweeps").exists()
 
 
@@ -224,7 +223,7 @@ def test_train_py_records_its_sweep(tmp_path: Path) -> None:
 
 
 def job(state: str, **known: object) -> Job:
-    settings = {"dataset": {"kind": "mvtec"}, "category": "tile", "seed": 1, "fit": {"epochs": 5}}
+    settings = {"dataset": {"kind": "mvtec"}, "category": "tile", "seed": 1, "train": {"epochs": 5}}
     return Job("outputs/x", state, settings, "musc", **known)  # type: ignore[arg-type]
 
 

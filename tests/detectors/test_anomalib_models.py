@@ -23,7 +23,8 @@ pytest.importorskip(
     "anomalib", reason="needs the optional extra: pip install 'anomalyncd[anomalib]'"
 )
 
-from anomalyncd.detectors.anomalib_models import MainElementPostProcessor, aupro
+from anomalyncd.anomalib import MainElementPostProcessor
+from anomalyncd.anomalib.aupro import aupro
 
 PATCHCORE = {
     "model": "patchcore",

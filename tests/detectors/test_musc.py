@@ -266,7 +266,7 @@ def test_impossible_settings_are_told(tmp_path: Path, change: dict, message: str
 
 @pytest.mark.parametrize(
     "change",
-    [{"degrees": [2]}, {"degrees": []}, {"lowest": 0.0}, {"windows": []}, {"stages": 0}],
+    [{"degrees": [2]}, {"degrees": []}, {"topmin_max": 0.0}, {"windows": []}, {"stages": 0}],
 )
 def test_impossible_configurations_are_told(change: dict) -> None:
     with pytest.raises(InputError, match=f"detector.{next(iter(change))}"):
@@ -280,7 +280,7 @@ def test_key_follows_what_maps_depend_on(tmp_path: Path) -> None:
     dataset = draw_images(tmp_path)
     before = key()
     assert key(replace(CONFIG, memory_gb=1.0)) == before
-    assert key(replace(CONFIG, lowest=0.5)) != before
+    assert key(replace(CONFIG, topmin_max=0.5)) != before
     weights = tmp_path / "weights"
     with_weights = replace(CONFIG, backbone=replace(TINY, checkpoint=str(weights)))
     weights.write_text("a")

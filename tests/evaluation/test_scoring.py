@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalyncd.experiment import _judge
+from anomalyncd.evaluation.scoring import evaluate
 from anomalyncd.inference.classify import Predictions
 from anomalyncd.types import Dataset, Labels, Regions, Sample
 
@@ -37,7 +37,7 @@ def test_on_a_tie_names_and_recall_follow_one_matching(classes: list[int]) -> No
     labels = Labels(("good", "hole"), np.array([0, 0, 1, 1]), normal=0)
     samples = tuple(Sample(f"{i}", Path(f"{i}.png")) for i in range(4))
     regions = one_region_each([(0, 0, 5, 5)] * 4)
-    verdict = _judge(Dataset(samples, labels), regions, found(classes), 3, "mask")
+    verdict = evaluate(Dataset(samples, labels), regions, found(classes), 3, "mask")
     good = verdict.class_names.index("good")
     share = np.mean(np.array(classes)[:2] == good)
     assert verdict.normal_recall["image"] == share
@@ -54,7 +54,7 @@ def test_a_region_beside_the_defect_is_normal_or_as_the_release_has_it(
     samples = tuple(Sample(f"{i}", Path(f"{i}.png"), tmp_path / "mask.png") for i in range(2))
     dataset = Dataset(samples, Labels(("good", "hole"), np.array([1, 1]), normal=0))
     regions = one_region_each([(0, 0, 5, 5), (5, 5, 9, 9)])
-    verdict = _judge(dataset, regions, found([0, 1]), 2, labelled_by)
+    verdict = evaluate(dataset, regions, found([0, 1]), 2, labelled_by)
     assert verdict.region_targets is not None
     assert verdict.region_targets.tolist() == expected
     assert verdict.scores["region"] is not None

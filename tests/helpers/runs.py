@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from anomalyncd import experiment
 from anomalyncd.cli import entry
 from anomalyncd.config import Config
+from anomalyncd.run import RunResult, execute
 
 ROOT = Path(__file__).parents[2]
 entry.register_schemas()
@@ -22,8 +22,8 @@ def composed(overrides: list[str], name: str = "train") -> Config:
         return entry.validated(compose(name, overrides))
 
 
-def run(overrides: list[str]) -> experiment.RunResult:
-    return experiment.run(composed(overrides))
+def run(overrides: list[str]) -> RunResult:
+    return execute(composed(overrides))
 
 
 def command(*arguments: str, script: str = "train.py") -> subprocess.CompletedProcess:

@@ -31,6 +31,8 @@ from anomalyncd.config import (
 )
 from anomalyncd.errors import InputError
 from anomalyncd.models import backbone, checkpoint, model
+from anomalyncd.training import state as state_module
+from anomalyncd.training.state import TrainingState
 
 FIT = TrainConfig(hidden=8, bottleneck=4, heads=2)
 TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=32)
@@ -46,7 +48,7 @@ def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Mode
         mebin=MebinConfig(search_range=[3.0, 200.0]),
         regions=RegionsConfig(resize_mode="stretch"),
         fusion=FusionConfig(),
-        fit=FIT,
+        train=FIT,
         raw_range=(0.25, 3.5),
         head=1,
         base_classes=("dent",),
@@ -207,7 +209,7 @@ def fault(path: Path, tensors: dict[str, Tensor], header: Any) -> str:
 HUGE = 10**15
 ODD_HEADERS: list[tuple[str, Any]] = [
     *(("metadata", value) for value in (..., None, [], "text", {})),
-    *(("metadata.backbone", value) for value in (..., None, [], {"side": 32}, "vit")),
+    *(("metadata.backbone", value) for value in (..., None, [], {"image_size": 32}, "vit")),
     *(
         ("metadata.backbone.name", value)
         for value in (..., 5, None, "no_such", "a/../b", "x" * 9999)
@@ -258,7 +260,7 @@ def test_a_header_of_another_shape_is_one_line(saved: Any, text: str) -> None:
 def test_a_setting_that_this_version_does_not_know_is_named(saved: Any) -> None:
     path, tensors, header = saved
     told = fault(path, tensors, tampered(header, "metadata.train.warmup", 3))
-    assert "fit: warmup: this version does not know it; written by a newer version?" in told
+    assert "train: warmup: this version does not know it; written by a newer version?" in told
 
 
 def test_a_header_cannot_ask_for_more_than_its_weights(
@@ -315,10 +317,10 @@ def test_weights_that_cannot_be_are_told(saved: Any, change: Any, message: str) 
     assert message in fault(path, {name: change(t) for name, t in tensors.items()}, header)
 
 
-def state_of(path: Path) -> tuple[model.Model, torch.optim.SGD, checkpoint.TrainingState]:
+def state_of(path: Path) -> tuple[model.Model, torch.optim.SGD, TrainingState]:
     network = trained()[0]
     optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
-    return network, optimizer, checkpoint.TrainingState(path, "of the same data")
+    return network, optimizer, TrainingState(path, "of the same data")
 
 
 @pytest.mark.parametrize(
@@ -456,18 +458,18 @@ def test_keeping_epochs_costs_a_twentieth_of_training_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(checkpoint, "time", clock)
+    monkeypatch.setattr(state_module, "time", clock)
     network, _ = trained()
     optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
-    state = checkpoint.TrainingState(tmp_path / "state.safetensors", "data")
+    state = TrainingState(tmp_path / "state.safetensors", "data")
     assert state.is_due, "the first epoch is kept at once"
-    save = checkpoint._save
+    save = state_module.save_tensors
 
     def slow_save(*arguments: Any) -> None:
         save(*arguments)
         clock.now += 2
 
-    monkeypatch.setattr(checkpoint, "_save", slow_save)
+    monkeypatch.setattr(state_module, "save_tensors", slow_save)
     state.save(network, optimizer, 1, [[1.0]])
     for seconds, due in ((0, False), (37, False), (2, True)):
         clock.now += seconds
@@ -481,11 +483,11 @@ def test_a_training_state_comes_back_with_its_momenta(tmp_path: Path) -> None:
         p.grad = torch.full_like(p, float(len(name)))
     optimizer.step()
     path, history = tmp_path / "state.safetensors", [[1.0, 2.0], [0.5, 0.25]]
-    checkpoint.TrainingState(path, "data").save(network, optimizer, 2, history)
+    TrainingState(path, "data").save(network, optimizer, 2, history)
 
     fresh, _ = trained()
     resumed = torch.optim.SGD([p for _, p in fresh.trainable()], lr=0.1, momentum=0.9)
-    state = checkpoint.TrainingState(path, "data")
+    state = TrainingState(path, "data")
     assert state.load(fresh, resumed) == history
     assert (state.epochs_done, state.resumed_after) == (2, 2)
     for (name, a), (_, b) in zip(network.trainable(), fresh.trainable(), strict=True):
@@ -498,12 +500,12 @@ def test_a_training_state_of_other_data_is_left_alone(tmp_path: Path) -> None:
     network, _ = trained()
     optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
     path = tmp_path / "state.safetensors"
-    checkpoint.TrainingState(path, "data").save(network, optimizer, 2, [[1.0], [0.5]])
+    TrainingState(path, "data").save(network, optimizer, 2, [[1.0], [0.5]])
     before = {name: p.detach().clone() for name, p in network.trainable()}
     with torch.no_grad():
         for _, p in network.trainable():
             p.add_(1)
-    other = checkpoint.TrainingState(path, "other data")
+    other = TrainingState(path, "other data")
     assert other.load(network, optimizer) == []
     assert (other.epochs_done, other.resumed_after) == (0, 0)
     assert all(not torch.equal(before[name], p) for name, p in network.trainable())

@@ -188,7 +188,7 @@ def test_a_range_without_width_scores_nothing() -> None:
     st.integers(1, 70),
     st.sampled_from(get_args(ResizeMode)),
 )
-def test_a_square_crop_is_the_same_for_every_fit(
+def test_a_square_crop_is_the_same_in_every_mode(
     corner: tuple[int, int], size: int, mode: ResizeMode
 ) -> None:
     rng = np.random.default_rng(size)
@@ -196,7 +196,7 @@ def test_a_square_crop_is_the_same_for_every_fit(
     mask = rng.integers(0, 2, (40, 50), np.uint8) * 255
     left, top = corner
     box = Box(left, top, left + size, top + size)
-    result = crop(image, mask, box, 24, fit)
+    result = crop(image, mask, box, 24, mode)
     for got, expected in zip(result, crop(image, mask, box, 24, "stretch"), strict=True):
         np.testing.assert_array_equal(got, expected)
     padded = np.pad(mask, 80)[top + 80 : top + 80 + size, left + 80 : left + 80 + size]
@@ -214,7 +214,7 @@ def test_outside_the_image_is_black() -> None:
 
 
 @pytest.mark.parametrize("transpose", [False, True])
-def test_what_each_fit_sees_of_a_long_image(transpose: bool) -> None:
+def test_what_each_mode_sees_of_a_long_image(transpose: bool) -> None:
     """Left half black, right half white, twice as wide as high."""
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 40:] = 255
@@ -223,11 +223,11 @@ def test_what_each_fit_sees_of_a_long_image(transpose: bool) -> None:
     mask = image[..., 0].copy()
     whole = Box(0, 0, mask.shape[1], mask.shape[0])
 
-    seen = {fit: crop(image, mask, whole, 40, fit) for fit in get_args(ResizeMode)}
-    for fit, (picture, _, area) in seen.items():
-        assert picture.shape == (40, 40, 3), fit
+    seen = {mode: crop(image, mask, whole, 40, mode) for mode in get_args(ResizeMode)}
+    for mode, (picture, _, area) in seen.items():
+        assert picture.shape == (40, 40, 3), mode
         assert area == 1600
-    white = {fit: (soft if not transpose else soft.T) > 127 for fit, (_, soft, _) in seen.items()}
+    white = {m: (soft if not transpose else soft.T) > 127 for m, (_, soft, _) in seen.items()}
     assert not white["compat"].any()
     assert white["stretch"][:, 20:].all()
     assert not white["stretch"][:, :20].any()

@@ -192,7 +192,7 @@ def test_nothing_is_skipped_in_silence(tmp_path: Path) -> None:
     broken = fabricate(tmp_path, "grid", done=False)
     broken.note_progress(failed="out of memory:\n lower train.batch_size")
     fabricate(tmp_path, "pill", done=False).note_progress(
-        stage="fit", unit="epoch", done=3, total=50
+        stage="train", unit="epoch", done=3, total=50
     )
     damaged = fabricate(tmp_path, "cable", scores(0.5))
     damaged.write_text("metrics.json", '{"scores": ')
@@ -267,7 +267,9 @@ def test_an_ablation_names_what_each_variant_changes(tmp_path: Path) -> None:
 
 
 def test_what_nobody_published_is_held_against_nothing(tmp_path: Path) -> None:
-    fabricate(tmp_path, "tile", scores(0.5), fit__trunk="bank", regions__fit="compat")
+    fabricate(
+        tmp_path, "tile", scores(0.5), train__features="cached", regions__resize_mode="compat"
+    )
     assert only(tmp_path).rows[0].figures["nmi"].published == 0.885, "computed as published"
     for number, changed in enumerate(
         ({"fit__epochs": 9}, {"fusion__weighting": "average"}, {"base": {"kind": "none"}})

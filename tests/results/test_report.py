@@ -91,7 +91,7 @@ def make_findings(n: int = 12, noise: bool = False) -> ReportData:
         metrics={
             "scores": {"image": scores, "region": dict(scores, nmi=0.4444)},
             "counts": {"images": n, "regions": n, "novel_classes": 3},
-            "seconds": {"maps": 0.25, "fit": 3661.0},
+            "seconds": {"maps": 0.25, "train": 3661.0},
             "detection": {"image_auroc": None, "aupro": 0.9214, "fpr": 0.268, "fnr": 0.042},
             "mebin": {"search_range": [10, 200]},
             "head": 1,
@@ -99,7 +99,7 @@ def make_findings(n: int = 12, noise: bool = False) -> ReportData:
             "versions": {"torch": "9.9"},
             "device": "cpu",
         },
-        config_yaml="fit:\n  epochs: 50\n",
+        config_yaml="train:\n  epochs: 50\n",
         samples=tuple(Sample(f"{CLASSES[t]}/{i:03}", Path("x.png")) for i, t in enumerate(truth)),
         labels=Labels(CLASSES, truth, normal=0),
         regions=Regions(
@@ -119,7 +119,7 @@ def make_findings(n: int = 12, noise: bool = False) -> ReportData:
         image_confidence=confidence,
         class_names=("scratch", "Fleck ü", "good"),
         matching=np.array([1, 2, 0]),
-        fit="letterbox",
+        resize_mode="letterbox",
     )
 
 
@@ -302,7 +302,7 @@ def test_a_failed_page_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_report(path, replace(make_findings(), image_confidence=None))  # type: ignore[arg-type]
     broken = make_findings()
-    broken.metrics["seconds"]["fit"] = "long"  # met while the page is being written
+    broken.metrics["seconds"]["train"] = "long"  # met while the page is being written
     with pytest.raises(TypeError):
         write_report(path, broken)
     assert path.read_text() == "old"
@@ -319,14 +319,14 @@ def spot(x: float, y: float, box: Box, mode: ResizeMode) -> tuple[float, ...]:
     """Where the one hot cell of a map, at x, y of a 90 x 60 image, shows in a tile of 64."""
     heat = np.zeros((40, 30), np.float32)  # 1.5 image rows, 3 image columns per cell
     heat[int(y / 1.5), int(x / 3)] = 1
-    tile = region_heat(heat, box, (HEIGHT, WIDTH), 64, fit)
+    tile = region_heat(heat, box, (HEIGHT, WIDTH), 64, mode)
     assert tile.shape == (64, 64)
     weight = tile / tile.sum()
     return tuple((weight.sum(axis) * np.arange(0.5, 64)).sum().item() for axis in (0, 1))
 
 
 @pytest.mark.parametrize(
-    ("box", "fit", "where"),
+    ("box", "mode", "where"),
     [
         (Box(30, 15, 60, 45), "letterbox", (35.2, 33.6)),  # square: scale 64 / 30
         (Box(30, 15, 60, 45), "stretch", (35.2, 33.6)),
@@ -341,7 +341,7 @@ def spot(x: float, y: float, box: Box, mode: ResizeMode) -> tuple[float, ...]:
 def test_heat_shows_where_the_region_does(
     box: Box, mode: ResizeMode, where: tuple[float, float]
 ) -> None:
-    assert spot(46.5, 30.75, box, fit) == pytest.approx(where, abs=0.1)
+    assert spot(46.5, 30.75, box, mode) == pytest.approx(where, abs=0.1)
 
 
 @given(
@@ -349,21 +349,21 @@ def test_heat_shows_where_the_region_does(
     top=st.integers(-40, 50),
     width=st.integers(1, 120),
     height=st.integers(1, 120),
-    fit=st.sampled_from(("letterbox", "stretch", "compat")),
+    mode=st.sampled_from(("letterbox", "stretch", "compat")),
 )
 def test_heat_covers_the_image_part_of_a_tile_and_nothing_else(
     left: int, top: int, width: int, height: int, mode: ResizeMode
 ) -> None:
     box = Box(left, top, left + width, top + height)
-    tile = region_heat(np.ones((7, 5), np.float32), box, (HEIGHT, WIDTH), 16, fit)
+    tile = region_heat(np.ones((7, 5), np.float32), box, (HEIGHT, WIDTH), 16, mode)
     scale_x, scale_y = {
         "stretch": (16 / width, 16 / height),
         "letterbox": (16 / max(width, height),) * 2,
         "compat": (16 / min(width, height),) * 2,
-    }[fit]
+    }[mode]
     bar_x, bar_y = (
         ((16 - width * scale_x) / 2, (16 - height * scale_y) / 2)
-        if fit == "letterbox"
+        if mode == "letterbox"
         else (0.0, 0.0)
     )
     # Image coordinates of the pixel centres; those within half a pixel of an edge may round.

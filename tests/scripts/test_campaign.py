@@ -16,11 +16,11 @@ process.prepare()
 scratch = Path(sys.argv[1])
 products.draw(scratch / "whole" / "product")
 product = products.Product(Path("product"))
-metadata = kills.ModelMetadata("usual", (*trials.usual(product), "train.epochs=1"))
-whole = kills.whole(metadata, product, scratch / "whole")
+recipe = kills.Recipe("usual", (*trials.usual(product), "train.epochs=1"))
+whole = kills.whole(recipe, product, scratch / "whole")
 
 there = products.Product(scratch / "whole" / "product")  # from any folder
-elsewhere = kills.ModelMetadata("usual", (*trials.usual(there), "train.epochs=1"), predicts=False)
+elsewhere = kills.Recipe("usual", (*trials.usual(there), "train.epochs=1"), predicts=False)
 
 def found(kind, name):
     return next(

@@ -58,8 +58,8 @@ def test_a_run_is_finished_by_its_metrics_and_held_by_its_lock(tmp_path: Path) -
     with folder.held():
         assert folder.is_held
         folder.create()
-        folder.note_progress(stage="fit", done=1)
-        assert folder.progress.items() >= {"stage": "fit", "done": 1}.items()
+        folder.note_progress(stage="train", done=1)
+        assert folder.progress.items() >= {"stage": "train", "done": 1}.items()
         assert folder.progress["at"] > 0
         assert not folder.finished
         folder.finish({"seed": 1})

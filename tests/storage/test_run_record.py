@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomalyncd.cli import entry
+from anomalyncd.cli import entry, status
 from anomalyncd.errors import InputError
 from anomalyncd.results.aggregate import gather, ungrouped
 from anomalyncd.results.paper_tables import as_csv, grids, latex, markdown, show
@@ -26,15 +26,14 @@ from anomalyncd.runtime import console, local_gpus
 from anomalyncd.runtime.console import printable
 from anomalyncd.storage import foreign, run_record
 from anomalyncd.storage.jobs import find
-from scripts import status
 
 SETTINGS: dict[str, Any] = {
     "dataset": {"kind": "mvtec", "leave_out": [], "unscored": [], "path": "data"},
     "base": {"kind": "folder", "path": "data/aebad"},
     "detector": {"kind": "files", "path": "maps/musc"},
-    "backbone": {"name": "vit", "pretrained": True, "checkpoint": None, "side": 224},
+    "backbone": {"name": "vit", "pretrained": True, "checkpoint": None, "image_size": 224},
     "tracker": {"kind": "none"},
-    "fit": {"epochs": 50},
+    "train": {"epochs": 50},
     "category": "tile",
     "seed": 1,
     "compat": "none",
@@ -46,7 +45,14 @@ METRICS: dict[str, Any] = {
     "detection": {"image_auroc": 0.9, "pixel_auroc": None, "aupro": None, "fpr": 0, "fnr": 0.1},
     "normal_recall": {"image": 0.75, "region": None},
 }
-PROGRESS = {"stage": "fit", "unit": "epoch", "done": 1, "total": 3, "seconds_left": 5.0, "at": 9.0}
+PROGRESS = {
+    "stage": "train",
+    "unit": "epoch",
+    "done": 1,
+    "total": 3,
+    "seconds_left": 5.0,
+    "at": 9.0,
+}
 LISTED = {"folder": "../a/seed-7", "launcher": "basic", "detector": "x", "settings": SETTINGS}
 LAUGHS = "a: &a [x]\n" + "\n".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
@@ -260,7 +266,9 @@ CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\r\n\u202etxt.exe\u2066\x9b31m[bold]"
 
 
-@pytest.mark.parametrize("place", ["category", "detector", "fit", "failed", "overrides", "folder"])
+@pytest.mark.parametrize(
+    "place", ["category", "detector", "train", "failed", "overrides", "folder"]
+)
 def test_control_characters_never_reach_the_terminal(tmp_path: Path, place: str) -> None:
     settings, progress, name = copy.deepcopy(SETTINGS), None, "odd"
     match place:
@@ -268,8 +276,8 @@ def test_control_characters_never_reach_the_terminal(tmp_path: Path, place: str)
             settings["category"] = HOSTILE
         case "detector":
             settings["detector"]["path"] = HOSTILE
-        case "fit":
-            settings["fit"]["epochs"] = HOSTILE
+        case "train":
+            settings["train"]["epochs"] = HOSTILE
         case "failed":
             progress = {"failed": HOSTILE}
         case "overrides":

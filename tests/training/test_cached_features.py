@@ -241,7 +241,7 @@ def train_small(state: Path, told: list, forward_batch: int = 64) -> None:
     train.train(
         model,
         training_set(),
-        TrainConfig(features="bank", cached_views=3, epochs=1, batch_size=4),
+        TrainConfig(features="cached", cached_views=3, epochs=1, batch_size=4),
         seed=5,
         state=TrainingState(state, "data"),
         on_epoch=lambda *_: None,

@@ -105,7 +105,7 @@ def test_a_step_never_waits_for_the_gpu(
         model.to(GPU)
         optimizer = schedule.make_optimizer(model, config)
         targets = Targets(data, GPU)
-        if trunk == "exact":
+        if trunk == "online":
             views = OnlineFeatures(model, Pixels(data, GPU), ALONE)
         elif resident:
             views.tokens = views.tokens.to(GPU)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from anomalyncd.config import TrainConfig
 from anomalyncd.training import losses
+from anomalyncd.training.schedule import teacher_temperature
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "losses.npz")
 PROJECTIONS = torch.from_numpy(GOLDEN["proj"])
@@ -52,13 +53,13 @@ def test_self_distillation_matches_the_release(epoch: int) -> None:
     found = distil(
         NOVEL,
         normal_weight=NORMAL_WEIGHT,
-        teacher_temperature=TrainConfig().teacher_temperature_at(epoch),
+        teacher_temperature=teacher_temperature(TrainConfig(), epoch),
     )
     np.testing.assert_allclose(found, GOLDEN[f"distill_epoch_{epoch}"], rtol=1e-9)
 
 
 def test_teacher_temperature_matches_the_release() -> None:
-    found = [TrainConfig().teacher_temperature_at(epoch) for epoch in range(50)]
+    found = [teacher_temperature(TrainConfig(), epoch) for epoch in range(50)]
     np.testing.assert_allclose(found, GOLDEN["teacher_temperature"], rtol=1e-9)
 
 

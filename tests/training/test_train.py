@@ -340,7 +340,7 @@ def test_a_last_step_that_breaks_the_weights_is_told(tmp_path: Path, learning_ra
         train.train(model, data, config, seed=0, state=state, on_epoch=lambda *_: None)
         classify(model, data.novel)
 
-    with pytest.raises(InputError, match=r"lower fit\.learning_rate"):
+    with pytest.raises(InputError, match=r"lower train\.learning_rate"):
         train_and_classify()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from anomalyncd import console
+from anomalyncd.runtime import console
 
 
 def test_a_run_leaves_logging_as_it_was(tmp_path: Path) -> None:
