@@ -59,5 +59,5 @@ lowest: $(TOOLS)
 LOCK = $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 lock: $(TOOLS)
-	$(LOCK) --extra anomalib --extra cluster --extra tensorboard --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) --extra anomalib --extra cluster --extra tensorboard --extra docs --extra dev pyproject.toml -o requirements.lock
 	$(LOCK) --group pyproject.toml:build --constraints requirements.lock -o requirements-build.lock
