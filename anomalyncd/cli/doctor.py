@@ -72,7 +72,7 @@ def _device() -> dict[str, Any]:
     device = devices.choose("auto")
     return {
         "name": devices.describe(device),
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -80,6 +80,16 @@ def _device() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "precision": str(devices.precision("auto", device)).removeprefix("torch."),
     }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _weights() -> dict[str, bool]:

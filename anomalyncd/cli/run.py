@@ -20,8 +20,8 @@ Find the defects of one product and sort them into kinds.
 
 {options}
 
-Any setting is KEY=VALUE; docs/settings.md explains all of them. --cfg job prints those in force,
--m sweeps over lists, --resolve and --info are Hydra's."""
+Any setting is KEY=VALUE; anomalyncd/config.py explains all of them. --cfg job prints those in
+force, -m sweeps over lists."""
 
 
 def main() -> int:
