@@ -15,7 +15,8 @@ PACKAGE = ROOT / "anomalyncd"
 
 # docs/architecture.md, "Who may import whom": a room may import itself and what stands before it.
 FLOORS = [
-    {"types", "config", "errors"},
+    {"types", "errors"},
+    {"config"},
     {"storage"},
     {"runtime"},
     {"data"},
