@@ -6,7 +6,6 @@ rejected there, an impossible combination here. Configuration is read, never wri
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -82,15 +81,20 @@ def _within(owner: Any, group: str, low: int, **most: int) -> None:
         _require(low <= value <= high, f"{group}.{key}={value}: expected {low} to {high}")
 
 
+_LARGEST = 1e30  # well within float32
+
+
 def _positive(owner: Any, group: str, *keys: str) -> None:
     for key in keys:
         value = getattr(owner, key)
-        _require(0 < value < math.inf, f"{group}.{key}={value}: expected a number > 0")
+        _require(
+            0 < value <= _LARGEST, f"{group}.{key}={value}: expected above 0, at most {_LARGEST:g}"
+        )
 
 
 @dataclass
 class _Choice:
-    """One option of a group. `kind` is its name: it tells, and setting it chooses nothing."""
+    """One option of a group. `kind` is its name; setting it chooses nothing."""
 
     kind: str = MISSING
 
@@ -181,7 +185,7 @@ class DetectorConfig(_Choice):
 
     @property
     def label(self) -> str:
-        """A folder's name that tells runs with different maps apart."""
+        """A folder's name that distinguishes runs with different maps."""
         return self.kind
 
 
@@ -462,7 +466,7 @@ class Config:
     output_root: str = "outputs"
     cache_root: str | None = None  # maps and regions of all runs; null: output_root/cache
     max_megapixels: int = MAX_MEGAPIXELS  # the largest image or map that is opened
-    rerun: bool = False  # compute again what is finished; the old run folder is set aside
+    rerun: bool = False  # compute again what is finished; the old run folder is renamed
     quiet: bool = False  # no progress on the terminal; errors and the result remain
     debug: bool = False  # show the traceback of an error
 

@@ -180,7 +180,7 @@ def call(main: Callable[[], None], schema: type) -> None:
         about_command_line = not _jobs_begun and not {"-m", "--multirun"} & set(sys.argv)
         if in_full or not (known or about_command_line):
             raise
-        if isinstance(error, OSError):
+        if not known and isinstance(error, OSError):  # Hydra's are OSErrors, some of them
             _end_without_folder(error)
         _tell(override_errors.explained(error, schema))
         sys.exit(1)

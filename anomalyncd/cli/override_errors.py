@@ -37,6 +37,7 @@ _SET_ALREADY = (
     r"Multiple values for ([\w./]+)\.",
     r"Could not append to config\. An item is already at '(.*?)'",
 )
+_NO_CHOICE = r"Config group override must be a string"
 _OVERRIDE = r"Could not override '(.*?)'"
 _UNKNOWN = r"Could not override '(.*?)'\.\s+No match in the defaults list"
 
@@ -63,6 +64,11 @@ def explained(error: Exception, root: type) -> str:
         return (
             f"{found[1]}: several values; add -m to run one after "
             "the other, write a list as key=[a,b] and one text as \"key='a,b'\""
+        )
+    if re.match(_NO_CHOICE, text):
+        return (
+            f"an option of a group is missing or no name ({without_details(error)}); choose one, "
+            "as dataset=folder, detector=files or tracker=none"
         )
     for pattern in _SET_ALREADY:
         if found := re.match(pattern, text):

@@ -24,6 +24,7 @@ from anomalyncd.config import HIGHEST_MAX_MEGAPIXELS
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised too
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".tiff", ".tif")

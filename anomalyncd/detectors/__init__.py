@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -98,7 +99,48 @@ def inputs(detector: Detector, dataset: Dataset) -> Digests:
         case GroundTruthDetector() | SimulatedDetector():
             return {}
     train = digests({"training image": {path.name: path for path in dataset.train}})
-    return {**train, "detector": {"its key": digest(detector.key(dataset))}}
+    return {**train, "detector": {"its key": digest(key(detector, dataset))}}
+
+
+def key(detector: Detector, dataset: Dataset) -> Any:
+    """What the detector's maps depend on, as JSON.
+
+    Raises:
+        InputError: the detector fails, or its key is no JSON.
+    """
+    with reported(detector):
+        found = detector.key(dataset)
+    try:
+        digest(found)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{name(detector)}: its key() returns what JSON cannot hold ({error}); expected text, "
+            "numbers, and lists or dictionaries of them"
+        ) from error
+    return found
+
+
+@contextmanager
+def reported(detector: Detector) -> Iterator[None]:
+    """Make whatever a detector raises one line that names it.
+
+    Raises:
+        InputError: for any other error but too little memory.
+    """
+    try:
+        yield
+    except (InputError, StopIteration, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{name(detector)}: {type(error).__name__}: {reason} (debug=true shows where)"
+        ) from error
+
+
+def name(detector: Detector) -> str:
+    """For messages."""
+    return f"detector {type(detector).__name__}"
 
 
 def memory_advice(config: DetectorConfig) -> str:

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anomalyncd import detectors
 from anomalyncd.data.images import read_map, valid_scores
 from anomalyncd.detectors import Detector
 from anomalyncd.detectors.files import MAPS_NOTE
 from anomalyncd.errors import InputError
 from anomalyncd.runtime.versions import versions
-from anomalyncd.storage.cache import SEAL, Cache, digest, digest_files
+from anomalyncd.storage.cache import SEAL, Cache, digest_files
 from anomalyncd.storage.identity import result_settings
 from anomalyncd.types import Dataset
 
@@ -120,7 +121,7 @@ def collect(
 
     kind = type(detector)
     by = [VERSION, kind.__module__, kind.__qualname__]
-    made_by = [*by, result_settings(settings), _key(detector, unlabelled)]
+    made_by = [*by, result_settings(settings), detectors.key(detector, unlabelled)]
     made_of = [
         digest_files(sample.image for sample in dataset.samples),
         digest_files(dataset.train),
@@ -129,37 +130,27 @@ def collect(
     return StoredMaps(cache.entry("maps", key, build))
 
 
-def _key(detector: Detector, dataset: Dataset) -> Any:
-    key = detector.key(dataset)
-    try:
-        digest(key)
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{_name(detector)}: its key() returns what JSON cannot hold ({error}); expected text, "
-            "numbers, and lists or dictionaries of them"
-        ) from error
-    return key
-
-
 def _checked(detector: Detector, dataset: Dataset) -> Iterator[tuple[str, NDArray]]:
     """Each image's id with its map, as the detector yields them, if they are what it promises."""
     n = len(dataset.samples)
     expected = f"expected one map for each of {n} images"
-    made = detector.maps(dataset)
+    with detectors.reported(detector):
+        made = detector.maps(dataset)
     if not isinstance(made, Iterable):
         raise InputError(
-            f"{_name(detector)}: its maps() returned {type(made).__name__}; {expected}"
+            f"{detectors.name(detector)}: its maps() returned {type(made).__name__}; {expected}"
         )
     maps = iter(made)
     for number, sample in enumerate(dataset.samples):
         try:
-            scores = next(maps)
+            with detectors.reported(detector):
+                scores = next(maps)
         except StopIteration:
-            raise InputError(f"{_name(detector)}: {number} maps; {expected}") from None
-        name = f"{_name(detector)}, map of {sample.id}"
+            raise InputError(f"{detectors.name(detector)}: {number} maps; {expected}") from None
+        name = f"{detectors.name(detector)}, map of {sample.id}"
         yield sample.id, valid_scores(_as_array(scores, name), name)
     for _ in maps:
-        raise InputError(f"{_name(detector)}: more than {n} maps; {expected}")
+        raise InputError(f"{detectors.name(detector)}: more than {n} maps; {expected}")
 
 
 def _as_array(scores: Any, name: str) -> NDArray:
@@ -176,10 +167,6 @@ def _as_array(scores: Any, name: str) -> NDArray:
             f"{name}: {type(scores).__name__}; expected a NumPy array or a tensor (height, width)"
         )
     return scores
-
-
-def _name(detector: Detector) -> str:
-    return f"detector {type(detector).__name__}"
 
 
 def _write_raw(

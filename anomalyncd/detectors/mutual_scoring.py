@@ -66,7 +66,7 @@ def mutual_scores(
         lowest: share of the other images that are averaged, rounded down to at least one.
         device: where to compute, in half precision on any but the CPU (where it would be slower).
         memory: bytes that may be used on the device, besides the features and the result.
-        on_share: told now and then which share of the comparisons is done.
+        on_share: called now and then with the share of the comparisons that is done.
 
     Returns:
         (n, p) float32 on the CPU.

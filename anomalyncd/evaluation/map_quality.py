@@ -18,7 +18,7 @@ from anomalyncd.runtime.versions import versions
 from anomalyncd.storage.cache import Cache, digest_files
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset
 
-VERSION = 1  # part of the cache key: raise it when the same maps are judged otherwise
+VERSION = 1  # part of the cache key: raise it when the same maps are evaluated otherwise
 _QUALITY = "quality.json"
 _SIZE = 256  # pixels at which overlaps are compared, if memory allows
 _AUPRO_PIXELS = 20_000_000  # of all maps together: 60 bytes each while the curve is made

@@ -80,7 +80,9 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, ModelMeta
             these are not finite, or its frozen weights have changed.
     """
     tensors, header = load_tensors(path)
-    metadata = foreign.build(ModelMetadata, header.get("metadata"), f"{path}: its header")
+    metadata = foreign.build(
+        ModelMetadata, header.get("metadata"), f"{path}: its header", complete=True
+    )
     _require_sizes(metadata, tensors, path)
     backbone = backbones.build(
         replace(metadata.backbone, checkpoint=weights or metadata.backbone.checkpoint)

@@ -178,7 +178,7 @@ class MaskGuidedViT(nn.Module):
         Nothing else leaves the network, so one query gives the same numbers as all of them.
 
         Args:
-            tokens: (b, k, width) of the trunk, the class token first.
+            tokens: (b, k, width) after the frozen blocks, the class token first.
             visible: (b, 1, 1, k), which of them a masked query may attend to.
         """
         block = self.last_block

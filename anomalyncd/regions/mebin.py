@@ -2,7 +2,7 @@
 
 As the threshold falls, a true anomaly stays one component for long while noise comes and goes.
 The threshold is put at the end of the longest interval of equal count. The range searched is
-that of the whole category, so every map is judged on the same scale.
+that of the whole category, so every map is thresholded on the same scale.
 
 Thresholding commutes with flat erosion and with any monotone change of values. So each pixel is
 turned into its rank (the number of thresholds that it exceeds), the ranks are eroded once, and

@@ -69,8 +69,21 @@ def _digest_file(path: Path) -> str:
 
 class Cache:
     def __init__(self, root: Path) -> None:
+        """
+        Args:
+            root: the folder of all entries; made here.
+
+        Raises:
+            InputError: it cannot be made.
+        """
         self.root = root
-        root.mkdir(parents=True, exist_ok=True)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{root}: cannot be made ({error.strerror}); set cache_root=… or output_root=… to "
+                "a folder that can be written"
+            ) from error
 
     def entry(self, kind: str, key: Any, build: Callable[[Path], None]) -> Path:
         """The folder of `kind` and `key`; `build` fills it if it is not there yet.

@@ -110,13 +110,14 @@ def require_plain(data: Any, where: str, depth: int = 0) -> None:
     raise InputError(f"{where}: holds {shown}; expected text, finite numbers, lists or groups")
 
 
-def build(schema: type[Schema], data: Any, where: str) -> Schema:
+def build(schema: type[Schema], data: Any, where: str, *, complete: bool = False) -> Schema:
     """A dataclass from plain data; types are checked, as they are annotated, and its own rules.
 
     Args:
         schema: whose fields are plain, or lists, tuples and dataclasses of such.
         data: fields without a default must be there; those with one may be.
         where: the file, and the key of this group if it has one; for messages.
+        complete: fields with a default must be there too, in all groups below.
 
     Raises:
         InputError: not a group, a key is unknown or missing, or a value is not what it should be.
@@ -133,8 +134,8 @@ def build(schema: type[Schema], data: Any, where: str) -> Schema:
     hints = _hints(cast(Any, schema))
     for name, field in known.items():
         if name in data:
-            values[name] = _converted(hints[name], data[name], f"{where}: {name}")
-        elif field.default in (MISSING, NOT_SET) and field.default_factory is MISSING:
+            values[name] = _converted(hints[name], data[name], f"{where}: {name}", complete)
+        elif complete or (field.default in (MISSING, NOT_SET) and field.default_factory is MISSING):
             raise InputError(f"{where}: {name} is missing")
     try:
         return schema(**values)
@@ -147,7 +148,7 @@ def _hints(schema: Any) -> dict[str, Any]:
     return get_type_hints(schema)
 
 
-def _converted(hint: Any, value: Any, where: str) -> Any:
+def _converted(hint: Any, value: Any, where: str, complete: bool) -> Any:
     """A value as its annotation wants it."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
@@ -156,15 +157,15 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
         if value is None and type(None) in inner:
             return None
         (hint,) = (kind for kind in inner if kind is not type(None))
-        return _converted(hint, value, where)
+        return _converted(hint, value, where, complete)
     if is_dataclass(hint):
-        return build(cast(type, hint), value, where)
+        return build(cast(type, hint), value, where, complete=complete)
     if origin in (list, tuple):
         several = len(inner) == 1 or inner[-1] is Ellipsis
         if not isinstance(value, list) or not (several or len(value) == len(inner)):
             many = "a list" if several else f"a list of {len(inner)}"
             raise InputError(f"{where}: expected {many}, found {_named(value)}")
-        return origin(_converted(inner[0], item, where) for item in value)
+        return origin(_converted(inner[0], item, where, complete) for item in value)
     if origin is dict and isinstance(value, dict):
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

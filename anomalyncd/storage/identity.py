@@ -61,7 +61,7 @@ def files_of(dataset: Dataset, role: str = "") -> dict[str, dict[str, Path]]:
 
 def difference(before: Digests, now: Digests) -> str:
     """Say how inputs differ: "2 images changed (a, b), 1 truth mask removed (c)"; "" if equal."""
-    told = []
+    changes_found = []
     for role in {**before, **now}:
         old, new = before.get(role, {}), now.get(role, {})
         changes = {
@@ -74,8 +74,10 @@ def difference(before: Digests, now: Digests) -> str:
                 shown = ", ".join(_printable(name) for name in names[:_SHOWN])
                 more = ", …" if len(names) > _SHOWN else ""
                 plural = "s" if len(names) > 1 else ""
-                told.append(f"{len(names)} {_printable(role)}{plural} {change} ({shown}{more})")
-    return ", ".join(told)
+                changes_found.append(
+                    f"{len(names)} {_printable(role)}{plural} {change} ({shown}{more})"
+                )
+    return ", ".join(changes_found)
 
 
 def _printable(name: str) -> str:

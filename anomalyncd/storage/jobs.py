@@ -19,7 +19,7 @@ from anomalyncd.storage import run_record
 from anomalyncd.storage.run_folder import NON_RESULT_KEYS, RunFolder, is_locked
 from anomalyncd.storage.run_record import CONFIG, JOBS, METRICS, RUN_NAME, Listed, Progress
 
-# stopped: killed or interrupted, goes on if run again; not started: its sweep has ended without it
+# stopped: killed or interrupted, resumes if run again; not started: its sweep has ended without it
 State = Literal["running", "failed", "stopped", "done", "queued", "not started"]
 STATES: tuple[State, ...] = get_args(State)
 
@@ -45,7 +45,7 @@ class Job:
 
 
 def find(outputs: Sequence[Path]) -> list[Job]:
-    """All jobs below these folders, each once; runs that were set aside are left out.
+    """All jobs below these folders, each once; archived runs are left out.
 
     Raises:
         InputError: a folder is not there, or no run is in any of them.
@@ -101,8 +101,8 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     keys = dict.fromkeys(key for one in settings for key in one)
     values = {key: [one[key] for one in settings if key in one] for key in keys}
-    told = [key for key in keys if any(value != values[key][0] for value in values[key])]
-    return [{key: one[key] for key in told if key in one} for one in settings]
+    varying = [key for key in keys if any(value != values[key][0] for value in values[key])]
+    return [{key: one[key] for key in varying if key in one} for one in settings]
 
 
 def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +171,8 @@ def _of_run(path: Path) -> Job:
 
 def _unreadable(folder: Path, error: Exception) -> Job:
     """A folder that others, or another version, have written: one line, and on with the rest."""
-    told = error.strerror if isinstance(error, OSError) else str(error)
-    brief = str(told).removeprefix(f"{folder}{os.sep}")
+    text = error.strerror if isinstance(error, OSError) else str(error)
+    brief = str(text).removeprefix(f"{folder}{os.sep}")
     return Job(str(folder), "failed", {}, reason=f"cannot be read ({brief})")
 
 

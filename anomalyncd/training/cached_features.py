@@ -1,8 +1,8 @@
-"""Class tokens from a bank: each region's views go through the frozen trunk once.
+"""Class tokens from cached features: each region's views go through the frozen blocks once.
 
-A run draws two of a region's M views wherever the published way makes two new ones. Only what the
+A step draws two of a region's M views where the published method makes two new ones. Only what the
 last block's class token can see is kept: the class token and the patches under the mask. So a step
-costs the last block and the heads, and the trunk's cost no longer depends on the epochs.
+costs the last block and the heads, and the cost of the frozen blocks does not grow with the epochs.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ _DIGEST = 16  # bytes
 
 
 class CachedFeatures:
-    """Trunk tokens of M views of every region, in half precision, packed one after the other.
+    """Tokens of M views of every region after the frozen blocks, in half precision, packed.
 
     They lie in a file that is mapped into memory: the system keeps it there while there is room.
-    A GPU with room for it takes it whole.
+    On a GPU with enough free memory they lie there.
     """
 
     def __init__(self, model: Model, tokens: Tensor, counts: Tensor, views: int) -> None:
         """
         Args:
-            model: whose last block reads the bank.
+            model: whose last block reads the features.
             tokens: (total, width) float16, region after region, view after view.
             counts: (regions · views,) tokens of each view, on the CPU.
             views: M.
@@ -69,17 +69,17 @@ class CachedFeatures:
         fingerprint: str,
         on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
     ) -> CachedFeatures:
-        """Make all views and run the trunk on them, or go on where a killed process has ended.
+        """Make all views and run the frozen blocks on them, or resume where a killed process ended.
 
         Args:
-            model: with its frozen trunk, on the device to compute on.
+            model: with its frozen blocks, on the device to compute on.
             data: the regions.
             views: M, of each region.
             seed: of the views.
-            folder: of the bank's files, which is the caller's to remove.
-            fingerprint: of regions and frozen weights. What was made of others, or with other
-                settings, is made from scratch.
-            on_views: told how many views are done, of how many, and how many of them an earlier
+            folder: of the files; the caller removes it.
+            fingerprint: of regions and frozen weights. Files that were made from others, or with
+                other settings, are made from scratch.
+            on_views: called with the number of views done, of all, and of those that an earlier
                 process had done.
 
         Raises:
@@ -87,57 +87,61 @@ class CachedFeatures:
         """
         device = next(model.parameters()).device
         pixels = Pixels(data, device)
-        stream = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         groups = torch.arange(len(data) * views).split(GROUP)
         total, done = len(data) * views, 0
         try:
             made_of = _made_of(model, fingerprint, views, seed)
             files = _Files(folder, made_of, model.vit.width)
             kept = files.keep([len(group) for group in groups])
-            going_on = f", {kept} of them before" if kept else ""
-            log.info("%d views go through the frozen blocks%s", total, going_on)
+            resumed = f"; {kept} of them are done already" if kept else ""
+            log.info("%d views go through the frozen blocks%s", total, resumed)
             for group in groups:
-                drawn = draw_parameters(len(group), data.stored_size - model.image_size, stream)
+                params = draw_parameters(len(group), data.stored_size - model.image_size, generator)
                 done += len(group)
-                if done > kept:  # those kept are drawn too: the others are the same for it
+                if (
+                    done > kept
+                ):  # draws for cached views too, so that the random stream is unchanged
                     images, masks = pixels.rows(group // views)
                     x, mask = training_views(
-                        images, masks, model.image_size, model.mean, model.std, drawn
+                        images, masks, model.image_size, model.mean, model.std, params
                     )
-                    seen = [_seen(model, *part) for part in model.in_parts(x, mask)]
-                    files.append(*(torch.cat(part) for part in zip(*seen, strict=True)))
+                    visible = [_visible(model, *part) for part in model.in_parts(x, mask)]
+                    files.append(*(torch.cat(part) for part in zip(*visible, strict=True)))
                     on_views(done, total, kept)
             tokens, counts = (torch.from_numpy(array) for array in files.mapped())
         except OSError as error:
             raise InputError(
-                f"{folder}: the bank cannot be kept ({error.strerror}); give it room, take fewer "
-                "train.cached_views, or use train.features=online"
+                f"{folder}: the cached features cannot be written ({error.strerror}); free space, "
+                "lower train.cached_views, or use train.features=online"
             ) from error
         if devices.has_room(device, tokens.nbytes):
             tokens = tokens.to(device)
         return cls(model, tokens, counts, views)
 
     def close(self) -> None:
-        """Let go of the file: some systems remove none that is mapped."""
+        """Release the file: some systems remove none that is mapped."""
         self.tokens = self.tokens.new_empty(0)
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Remove a bank's files, or what there is of them."""
+        """Remove the files, or what there is of them."""
         if folder.is_file():  # as an earlier version kept it
             folder.unlink()
-        _label(folder).unlink(missing_ok=True)  # first: without it, what is left is no bank
+        _label(folder).unlink(missing_ok=True)  # first: without it, the rest is of no use
         shutil.rmtree(folder, ignore_errors=True)
 
-    def class_tokens(self, order: Tensor, stream: torch.Generator) -> Tensor:
+    def class_tokens(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Class tokens of two different views of each region: (2b, width), view 1 of all first.
 
         Args:
-            order: (b,) regions.
-            stream: draws the views.
+            indices: (b,) of regions.
+            generator: draws the views.
         """
-        drawn = torch.rand(len(order), self.views, generator=stream).topk(2).indices.T  # (2, b)
-        rows = (order * self.views + drawn).flatten()
+        chosen = (
+            torch.rand(len(indices), self.views, generator=generator).topk(2).indices.T
+        )  # (2, b)
+        rows = (indices * self.views + chosen).flatten()
         found = torch.stack([self.starts[rows], self.counts[rows]])
         longest = int(found[1].max())
         starts, counts = devices.moved(found, self.tokens.device)
@@ -152,17 +156,17 @@ def _label(folder: Path) -> Path:
 
 
 class _Files:
-    """A bank on disk, which grows by whole groups of views, whenever its process is killed.
+    """The files, which grow by whole groups of views, whenever their process is killed.
 
     Each group's digest is written after its tokens and counts. After a power cut a file may have
-    its full length and zeros in it: what its digest does not prove is made again.
+    its full length and zeros in it: a group whose digest does not match is made again.
     """
 
     def __init__(self, folder: Path, made_of: str, width: int) -> None:
         """
         Args:
             folder: made here, or left by a killed process.
-            made_of: what is in it must have been made of this, else it is removed.
+            made_of: what the content must have been made from, else it is removed.
             width: of a token.
         """
         self.tokens, self.counts = folder / "tokens.f16", folder / "counts.i64"
@@ -179,10 +183,13 @@ class _Files:
             label.write_text(made_of, encoding="utf-8")
 
     def keep(self, groups: Sequence[int]) -> int:
-        """Crop off what is not of a whole group, and say how many views are left.
+        """Truncate the files to whole groups.
 
         Args:
-            groups: how many views are written at a time.
+            groups: number of views in each group.
+
+        Returns:
+            The number of views that are left.
         """
         counts, digests = self.counts.read_bytes(), self.digests.read_bytes()
         there = self.tokens.stat().st_size
@@ -197,7 +204,7 @@ class _Files:
             if not size < end <= there or _digest(tokens[size:end].data, of_views) != known:
                 break
             views, size, number = views + group, end, number + 1
-        del tokens  # some systems cut no file that is mapped
+        del tokens  # some systems truncate no file that is mapped
         os.truncate(self.digests, _DIGEST * number)
         os.truncate(self.counts, 8 * views)
         os.truncate(self.tokens, size)
@@ -226,8 +233,8 @@ def _digest(tokens: bytes | memoryview, counts: bytes) -> bytes:
     return found.digest()
 
 
-def _seen(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """What the last block's class token sees of views: packed tokens, and how many of each."""
+def _visible(model: Model, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """The tokens that the last block's class token sees, packed, and their number in each view."""
     tokens, counts = model.vit.visible_tokens(images, model.vit.attention_mask(masks))
     largest = float(tokens.abs().max())
     if not math.isfinite(largest):

@@ -1,4 +1,4 @@
-"""Class tokens as published: fresh views of every region go through the whole network."""
+"""Class tokens as published: new views of every region go through the whole network."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from anomalyncd.training.training_set import Pixels
 
 @dataclass(frozen=True)
 class OnlineFeatures:
+    """Makes new views at every step; shared among the processes that train together."""
+
     model: Model
     pixels: Pixels
     world: World
 
-    def class_tokens(self, order: Tensor, stream: torch.Generator) -> Tensor:
+    def class_tokens(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Two views' class tokens: (2b, width), view 1 of all regions first.
 
         Args:
-            order: (b,) regions, ascending.
-            stream: of the views. Every process draws all of them, and works on its share.
+            indices: (b,) regions, ascending.
+            generator: of the views. Every process draws all of them, and works on its share.
         """
-        mine = self.world.share(len(order))
-        images, masks = self.pixels.rows(order[mine])
+        mine = self.world.share(len(indices))
+        images, masks = self.pixels.rows(indices[mine])
         model = self.model
         views = []
         for _ in range(2):
-            drawn = draw_parameters(
-                len(order), self.pixels.data.stored_size - model.image_size, stream
+            params = draw_parameters(
+                len(indices), self.pixels.data.stored_size - model.image_size, generator
             )
             views.append(
                 training_views(
-                    images, masks, model.image_size, model.mean, model.std, drawn.rows(mine)
+                    images, masks, model.image_size, model.mean, model.std, params.rows(mine)
                 )
             )
         features = model(torch.cat([x for x, _ in views]), torch.cat([m for _, m in views]))
         # (view, region, width) → regions of all processes → (view, region, width)
         by_region = features.unflatten(0, (2, -1)).transpose(0, 1)
-        return self.world.gather(by_region, len(order)).transpose(0, 1).flatten(0, 1)
+        return self.world.gather(by_region, len(indices)).transpose(0, 1).flatten(0, 1)

@@ -41,9 +41,9 @@ class TrainingProgress(ExitStack):
         self._latest = time.perf_counter()
         left = (self._latest - self._began) / (done - before) * (total - done)
         self._advance(done, word.partition(",")[0])
-        # Where no bar is drawn, a line now and then shows that it goes on.
-        tell = self._fifths.another(done / total) and not console.terminal.is_terminal
-        level = logging.INFO if tell else logging.DEBUG
+        # Without a bar, a line now and then shows that training proceeds.
+        is_shown = self._fifths.another(done / total) and not console.terminal.is_terminal
+        level = logging.INFO if is_shown else logging.DEBUG
         log.log(level, "%s %d of %d%s", unit, done, total, word and f": {word}")
         self._folder.note_progress(
             stage="train", unit=unit, done=done, total=total, seconds_left=round(left, 3)

@@ -1,4 +1,4 @@
-"""What is learned from: base and novel regions in one numbering, base first."""
+"""The training set: base and novel regions, base regions first."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class TrainingSet:
             return [self.novel.name]
         return [self.novel.name, self.base.name, self.base_targets.tobytes().hex()]
 
-    def pixels(self, order: Tensor) -> tuple[Tensor, Tensor]:
+    def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (b, s, s, 3) uint8 and masks (b, s, s) uint8 of regions in ascending order."""
-        rows = order.numpy()
+        rows = indices.numpy()
         parts = [(self.novel, rows[rows >= self.n_base] - self.n_base)]
         if self.base is not None:
             parts.insert(0, (self.base, rows[rows < self.n_base]))
@@ -54,7 +54,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Batch:
-    """What the losses are told of a batch's regions, beside their features."""
+    """What the losses need of a batch's regions beside their features."""
 
     labels: Tensor  # (b,) base class, UNLABELLED for novel regions
     scores: Tensor  # (b − n_base,) anomaly scores of the novel regions
@@ -73,10 +73,10 @@ class Targets:
         self.scores = torch.from_numpy(scores).float().to(device)
         self.n_base = data.n_base
 
-    def batch(self, order: Tensor) -> Batch:
+    def batch(self, indices: Tensor) -> Batch:
         """Of regions in ascending order, which puts base ones first."""
-        n_base = int((order < self.n_base).sum())
-        rows = devices.moved(order, self.labels.device)
+        n_base = int((indices < self.n_base).sum())
+        rows = devices.moved(indices, self.labels.device)
         return Batch(self.labels[rows], self.scores[rows[n_base:]], n_base)
 
 
@@ -97,10 +97,10 @@ class Pixels:
             images, masks = zip(*parts, strict=True)
             self.resident = torch.cat(images), torch.cat(masks)
 
-    def rows(self, order: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images and masks of regions in ascending order, on the device."""
         if self.resident is None:
-            images, masks = self.data.pixels(order)
+            images, masks = self.data.pixels(indices)
             return devices.moved(images, self.device), devices.moved(masks, self.device)
-        rows = devices.moved(order, self.device)
+        rows = devices.moved(indices, self.device)
         return self.resident[0][rows], self.resident[1][rows]
