@@ -37,7 +37,8 @@ def cut(
                 elements.astype(np.uint8) * np.uint8(255),
                 (width, height),
                 interpolation=cv2.INTER_NEAREST,
-            )
+            ),
+            np.uint8,
         )
         scores = np.where(anomaly_map < lo, 0, (anomaly_map - lo) / (hi - lo))
         enlarged = np.asarray(

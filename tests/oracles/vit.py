@@ -6,9 +6,12 @@ whole, and the mask is added to it as minus infinity.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from timm.layers import Attention
+from torch import Tensor
 
 from anomalyncd.models.model import Model
 
@@ -22,14 +25,15 @@ def class_tokens(model: Model, images: Tensor, masks: Tensor) -> Tensor:
     hidden = torch.zeros(len(x), 1, n, n, device=x.device)
     hidden[:, 0, 0, n - kept.shape[1] :] = torch.where(kept, 0.0, -torch.inf)
     hidden[:, 0, 0, 1 : vit.num_prefix_tokens] = -torch.inf
-    for index, block in enumerate(vit.blocks):
-        attended = attention(block.attn, block.norm1(x), hidden, index >= model.vit.first_masked)
+    for index, block in enumerate(model.vit.blocks):
+        attn, is_masked = cast(Attention, block.attn), index >= model.vit.first_masked
+        attended = attention(attn, block.norm1(x), hidden, is_masked)
         x = x + block.ls1(attended)
         x = x + block.ls2(block.mlp(block.norm2(x)))
     return vit.norm(x)[:, 0]
 
 
-def attention(attn: nn.Module, x: Tensor, hidden: Tensor, masked: bool) -> Tensor:
+def attention(attn: Attention, x: Tensor, hidden: Tensor, masked: bool) -> Tensor:
     """Multi-head attention by two matrix products and a softmax."""
     b, n, width = x.shape
     q, k, v = attn.qkv(x).reshape(b, n, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
