@@ -44,6 +44,10 @@ def score(targets: ArrayLike, predicted: ArrayLike) -> Scores:
 
     Raises:
         ValueError: lengths differ, or nothing to compare.
+
+    Example:
+        >>> score([0, 0, 1, 1], [1, 1, 0, 0])
+        Scores(nmi=1.0, ari=1.0, f1=1.0)
     """
     table = confusion(targets, predicted)
     agreeing = table[match(targets, predicted), np.arange(len(table))].sum()

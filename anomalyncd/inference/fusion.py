@@ -23,6 +23,10 @@ def fuse(
 
     Returns:
         (n_images, k), rows sum to 1.
+
+    Example:
+        >>> fuse([[0.9, 0.1], [0.2, 0.8]], [400, 400], [0, 0], 100).round(2)
+        array([[0.55, 0.45]])
     """
     return _weighted_mean(
         probabilities, np.sqrt(np.asarray(areas, float)) / temperature, image_of_region

@@ -40,6 +40,14 @@ class MaskGuidedViT(nn.Module):
     Raises:
         ValueError: no class token, a block that is not timm's plain `Block`, or settings out of
             range.
+
+    Example:
+        >>> vit = VisionTransformer(
+        ...     img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3, num_classes=0
+        ... )
+        >>> network = MaskGuidedViT(vit, masked_blocks=1)
+        >>> network(torch.rand(2, 3, 32, 32), torch.ones(2, 1, 32, 32)).shape
+        torch.Size([2, 24])
     """
 
     def __init__(

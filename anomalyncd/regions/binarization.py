@@ -34,6 +34,13 @@ def binarize_one(
 
     Returns:
         The mask; with a fixed threshold or Otsu's, every component of it counts as a main element.
+
+    Example:
+        >>> blobs = np.zeros((40, 40), np.uint8)
+        >>> blobs[5:20, 5:20] = 200
+        >>> found = binarize_one(blobs, 0, 255, MebinConfig())
+        >>> found.count, bool(found.mask[10, 10])
+        (1, True)
     """
     match config.method:
         case "fixed":

@@ -35,6 +35,12 @@ def find_boxes(
         padding: how much larger than its component a box is, as a fraction of it.
         min_size: least half side of a box, as a fraction of the image's longer side.
         merge_distance: boxes with a gap below this fraction of the longer side are merged.
+
+    Example:
+        >>> mask = np.zeros((100, 100), bool)
+        >>> mask[40:60, 30:50] = True
+        >>> find_boxes(mask, 1)
+        [Box(left=29, top=39, right=51, bottom=61)]
     """
     height, width = mask.shape
     foreground = np.ascontiguousarray(mask).view(np.uint8)
@@ -77,6 +83,11 @@ def score_boxes(
         lo: value that becomes 0, the lower end of the category's search range.
         hi: value that becomes 1, the upper end; all scores are 0 where hi == lo.
         image_size: (height, width) of the image.
+
+    Example:
+        >>> levels = np.full((10, 10), 50)
+        >>> score_boxes(levels, [Box(0, 0, 5, 5)], 0, 100, (10, 10))
+        array([0.5])
     """
     scores = np.zeros(len(boxes))
     if hi == lo:

@@ -42,6 +42,10 @@ def search_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
 
     Raises:
         ValueError: there is no map, or a map holds NaN or infinity.
+
+    Example:
+        >>> search_range([np.array([[0, 90]]), np.array([[10, 200]])])
+        (90, 200)
     """
     peaks = [_peak(anomaly_map) for anomaly_map in maps]
     if not peaks:
@@ -66,6 +70,12 @@ def component_counts(
 
     Raises:
         ValueError: hi < lo, step < 1 or step > 255, or the map holds NaN or infinity.
+
+    Example:
+        >>> blobs = np.zeros((9, 9), np.uint8)
+        >>> blobs[1:3, 1:3], blobs[6:8, 6:8] = 255, 120
+        >>> component_counts(blobs, 0, 255, step=100, erosion=0).tolist()
+        [0, 1, 2]
     """
     if not 1 <= step <= TOP:
         raise ValueError(f"step is {step}; it must lie in 1…{TOP}")

@@ -18,6 +18,10 @@ def info_nce(projections: Tensor, temperature: float = 1.0) -> Tensor:
     Args:
         projections: (2b, d), of any length; made unit length here.
         temperature: of the cosine similarities.
+
+    Example:
+        >>> round(float(info_nce(torch.eye(4)[[0, 1, 0, 1]])), 3)  # two regions, equal views
+        0.551
     """
     z = F.normalize(projections, dim=-1)
     n = len(z)
@@ -36,6 +40,11 @@ def supervised_contrastive(
         projections: (2b, d), of any length; made unit length here.
         labels: (b,) classes; rows with a negative label are left out. At least one row counts.
         temperature: of the cosine similarities.
+
+    Example:
+        >>> projections = torch.eye(4)[[0, 1, 0, 1]]
+        >>> round(float(supervised_contrastive(projections, torch.tensor([0, 1]), 1.0)), 3)
+        0.551
     """
     z = F.normalize(projections, dim=-1)
     labels = labels.repeat(2)
@@ -56,6 +65,10 @@ def mean_entropy_gap(logits: Tensor, temperature: float = 0.1) -> Tensor:
     Args:
         logits: (..., n, k), averaged over n.
         temperature: of the student.
+
+    Example:
+        >>> abs(round(float(mean_entropy_gap(torch.eye(3))), 3))  # all classes are used equally
+        0.0
     """
     mean = (logits / temperature).softmax(-1).mean(-2)
     return math.log(logits.shape[-1]) + torch.special.xlogy(mean, mean).sum(-1)
@@ -78,6 +91,13 @@ def self_distillation(
             "good" (the paper's pseudo-label correction; max(0.5 − anomaly score, 0)).
         teacher_temperature: of the softmax that gives pseudo labels.
         student_temperature: of the softmax that learns them.
+
+    Example:
+        >>> loss = self_distillation(
+        ...     views, n_base=0, normal_weight=torch.zeros(4), teacher_temperature=0.07
+        ... )
+        >>> bool(loss < 0.01)  # both views agree, and are sure
+        True
     """
     teacher = (logits.detach() / teacher_temperature)[..., n_base:].softmax(-1)
     teacher = F.pad(teacher, (n_base, 0))
