@@ -7,7 +7,7 @@ LOWEST := .venv-lowest
 UV := $(BIN)/uv pip
 ARGS ?=
 
-.PHONY: run test check setup benchmark campaign lowest lock mutants
+.PHONY: run test check setup benchmark campaign docs lowest lock mutants
 
 run: $(READY)
 	$(BIN)/python train.py $(ARGS)
@@ -26,6 +26,10 @@ benchmark: $(READY)
 
 campaign: $(READY)
 	$(BIN)/python -m scripts.campaign $(ARGS)
+
+docs: $(READY)
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo docs/_build/index.html
 
 # Faults that the tests must catch, one after the other; not part of CI.
 mutants: $(READY)

@@ -33,7 +33,7 @@ def composed(*overrides: str) -> Config:
 
 def begun(*overrides: str) -> DictConfig:
     """What Hydra hands to its sweeper."""
-    with initialize_config_dir(str(CONFIGS), "train", version_base="1.3"):
+    with initialize_config_dir(str(CONFIGS), "run", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra
         config = hydra.compose_config("train", list(overrides), RunMode.MULTIRUN)

@@ -93,6 +93,7 @@ def self_distillation(
         student_temperature: of the softmax that learns them.
 
     Example:
+        >>> views = torch.eye(2).repeat(2, 1)
         >>> loss = self_distillation(
         ...     views, n_base=0, normal_weight=torch.zeros(4), teacher_temperature=0.07
         ... )

@@ -79,7 +79,7 @@ TASK = """
 import os, sys, time
 from pathlib import Path
 import hydra
-from anomalyncd import entry
+from anomalyncd.cli import entry
 
 @hydra.main(version_base="1.3", config_path={configs!r}, config_name="train")
 def main(composed):
@@ -135,7 +135,7 @@ def python_path() -> str:
 
 def test_slurm_is_asked_for_what_the_settings_say() -> None:
     overrides = ["launcher=slurm", "seed=1,2", "hydra.launcher.mem_gb=7", "output_root=out"]
-    with initialize_config_dir(str(ROOT / "configs"), "train", version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "configs"), "run", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra
         config = hydra.compose_config("train", overrides, RunMode.MULTIRUN)
@@ -164,7 +164,7 @@ def test_slurm_is_asked_for_what_the_settings_say() -> None:
     ids=" ".join,
 )
 def test_a_sweeps_record_has_the_jobs_that_hydra_runs(swept: list[str]) -> None:
-    with initialize_config_dir(str(ROOT / "configs"), "train", version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "configs"), "run", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra
         loader = hydra.config_loader
@@ -185,7 +185,7 @@ def test_a_sweep_over_an_interval_is_left_for_hydra_to_reject() -> None:
 
 def test_the_record_of_a_sweep_travels_without_its_lock(tmp_path: Path) -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
-    with initialize_config_dir(str(ROOT / "configs"), "train", version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "configs"), "run", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra
         overrides = ["seed=1,2", f"output_root='{tmp_path}'"]
@@ -211,7 +211,7 @@ def test_wandb_finds_the_runs_of_a_sweep_together(tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(wandb, "init", init)
-        with initialize_config_dir(str(ROOT / "configs"), "train", version_base="1.3"):
+        with initialize_config_dir(str(ROOT / "configs"), "run", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra
             config = hydra.compose_config("train", ["seed=1,2"], RunMode.MULTIRUN)

@@ -68,7 +68,7 @@ def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs=3", "fit: there is no such setting; anomalyncd/config.py explains all"),
+        ("train.epochs=3", "train: there is no such setting; anomalyncd/config.py explains all"),
         ("seed=1", "seed: there is no such setting"),
         ("dataset=folder", "dataset: there is no such setting"),
         ("detector.model=x", "detector.model: is a setting of detector=anomalib"),

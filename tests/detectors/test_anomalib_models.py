@@ -332,19 +332,19 @@ def test_aupro_by_hand() -> None:
     masks: list[NDArray | None] = [np.zeros((32, 32), bool), None]
     masks[0][2:6, 2:6] = masks[0][20:30, 20:30] = True  # two regions count alike
     perfect = [np.uint8(255) * masks[0], np.zeros((32, 32), np.uint8)]
-    assert aupro(perfect, masks, side=32) == pytest.approx(1)
+    assert aupro(perfect, masks, size=32) == pytest.approx(1)
     blind = [np.full((32, 32), 9, np.uint8)] * 2  # the diagonal up to 0.3
-    assert aupro(blind, masks, side=32) == pytest.approx(0.15, abs=1e-5)
+    assert aupro(blind, masks, size=32) == pytest.approx(0.15, abs=1e-5)
     half = [perfect[0] * (np.arange(32) < 10), perfect[1]]  # from (0, ½) straight to (1, 1)
-    assert aupro(half, masks, side=32) == pytest.approx(0.575, abs=1e-5)
+    assert aupro(half, masks, size=32) == pytest.approx(0.575, abs=1e-5)
 
 
 def test_aupro_compares_at_one_size_and_needs_a_defect() -> None:
     mask = np.zeros((64, 48), bool)
     mask[:32] = True
     scores = np.where(mask[::2, ::2], np.uint8(200), np.uint8(0))
-    assert aupro(iter([scores]), iter([mask]), side=32) > 0.99
+    assert aupro(iter([scores]), iter([mask]), size=32) > 0.99
     assert aupro([scores], [None]) is None
     speck = np.zeros((1024, 1024), bool)
     speck[500:502, 500:502] = True  # must not vanish as the mask shrinks
-    assert aupro([np.zeros((64, 64), np.uint8)], [speck], side=32) is not None
+    assert aupro([np.zeros((64, 64), np.uint8)], [speck], size=32) is not None

@@ -147,13 +147,13 @@ def test_memory_stays_within_the_budget() -> None:
     """All distances at once would be 2.6 GB, and those to each image's nearest patch 10 MB."""
     code = """
 import resource, torch
-from anomalyncd import musc
+from anomalyncd.detectors import mutual_scoring
 torch.set_num_threads(1)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 features = torch.nn.functional.normalize(torch.randn(100, 256, 32), dim=-1).numpy()
-musc.mutual_scores(features[:5])
+mutual_scoring.mutual_scores(features[:5])
 before = peak()
-musc.mutual_scores(features, memory=32 << 20)
+mutual_scoring.mutual_scores(features, memory=32 << 20)
 print(peak() - before)
 """
     root = Path(__file__).parents[2]

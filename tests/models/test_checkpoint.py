@@ -347,7 +347,7 @@ def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: 
     else:
         header = tampered(header, key, value)
     save_file(tensors, path, metadata={"anomalyncd": json.dumps(header)})
-    with pytest.raises(InputError, match=r"training\.safetensors: .*; rerun=true sets"):
+    with pytest.raises(InputError, match=r"training\.safetensors: .*; rerun=true archives"):
         state.load(network, optimizer)
 
 

@@ -14,7 +14,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.models import backbone, embedded
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 
-SHIPPED = resources.files("anomalyncd").joinpath("embedded.safetensors")
+SHIPPED = resources.files("anomalyncd.models").joinpath("embedded.safetensors")
 
 
 def test_the_file_is_the_one_named_and_small_enough() -> None:

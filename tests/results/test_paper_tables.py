@@ -31,7 +31,7 @@ GROUPS = {
     "base": {"kind": "folder", "path": "data/aebad"},
     "detector": {"kind": "files", "path": "maps/musc"},
     "backbone": {
-        **{"name": "vit_base_patch8_224.dino", "side": 224},
+        **{"name": "vit_base_patch8_224.dino", "image_size": 224},
         **{"pretrained": True, "checkpoint": None},
     },
     "tracker": {"kind": "none"},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from anomalyncd.storage.run_folder import RunFolder, is_locked
+from anomalyncd.storage.run_record import Progress, read_progress
 from tests.helpers.runs import composed
 
 SETTINGS = ["detector=musc_embedded", "output_root=out", "cache_root=cache"]
@@ -59,10 +60,11 @@ def test_a_run_is_finished_by_its_metrics_and_held_by_its_lock(tmp_path: Path) -
         assert folder.is_held
         folder.create()
         folder.note_progress(stage="train", done=1)
-        assert folder.progress.items() >= {"stage": "train", "done": 1}.items()
-        assert folder.progress["at"] > 0
+        progress = read_progress(folder.root)
+        assert (progress.stage, progress.done) == ("train", 1)
+        assert progress.at > 0
         assert not folder.finished
         folder.finish({"seed": 1})
     assert not folder.is_held
     assert folder.finished and folder.metrics == {"seed": 1}
-    assert folder.progress == {}
+    assert read_progress(folder.root) == Progress()

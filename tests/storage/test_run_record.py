@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from anomalyncd.cli import entry, status
+from anomalyncd.config import FilesDetectorConfig
 from anomalyncd.errors import InputError
 from anomalyncd.results.aggregate import gather, ungrouped
 from anomalyncd.results.paper_tables import as_csv, grids, latex, markdown, show
@@ -397,7 +398,9 @@ def test_any_bytes_give_a_record_or_an_input_error(
 def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
     folder = write(tmp_path / "seed-1", SETTINGS, METRICS, PROGRESS)
     (folder / "jobs.json").write_text(json.dumps([LISTED, {"overrides": "a=1", "failed": "no"}]))
-    assert run_record.read_settings(folder) == run_record.Settings(SETTINGS, "files-musc")
+    found = run_record.read_settings(folder)
+    assert found == run_record.Settings(SETTINGS, FilesDetectorConfig(path="maps/musc"))
+    assert found.detector == "files-musc"
     metrics, whole = run_record.read_metrics(folder / "metrics.json")
     assert whole == METRICS
     expected = {"nmi": 0.5, "ari": 0.4, "f1": 0.3, "image_auroc": 0.9, "fpr": 0.0, "fnr": 0.1}

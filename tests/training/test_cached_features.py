@@ -94,7 +94,7 @@ def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
     model = small_model()
     with torch.no_grad():
         model.vit.vit.patch_embed.proj.bias.fill_(1e6)
-    with pytest.raises(InputError, match=r"trunk=exact"):
+    with pytest.raises(InputError, match=r"use train\.features=online"):
         fill(tmp_path / "bank", model)
 
 
