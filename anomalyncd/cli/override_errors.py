@@ -128,6 +128,7 @@ def _no_such_setting(key: str, root: type) -> str:
         return f"{key}: a name of your own needs a +: +{key}=…"
     elsewhere = [other for other in settings if other.rpartition(".")[2] == name and other != key]
     known = [*settings, *(GROUPS if "dataset" in settings else ())]
+    known = [other for other in known if not key.startswith(f"{other}.")]  # not the group it is in
     meant = elsewhere or get_close_matches(key, known, n=1, cutoff=0.7)
     suggestion = f"did you mean {_listed(meant)}? " if meant else ""
     return f"{key}: there is no such setting; {suggestion}anomalyncd/config.py explains all"
