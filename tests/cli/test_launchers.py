@@ -214,9 +214,10 @@ def test_wandb_finds_the_runs_of_a_sweep_together(tmp_path: Path) -> None:
         with initialize_config_dir(str(ROOT / "configs"), "run", version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra
-            config = hydra.compose_config("train", ["seed=1,2"], RunMode.MULTIRUN)
+            overrides = ["seed=1,2", "tracker=wandb"]
+            config = hydra.compose_config("train", overrides, RunMode.MULTIRUN)
             sweep = config.hydra.sweep.dir
-            for _, composed in entry._sweep_jobs(config, ["seed=1,2"]):
+            for _, composed in entry._sweep_jobs(config, overrides):
                 job = entry.validated(composed)
                 tracking.create(job.tracker, tmp_path, "run", {}).log({"total": 1.0}, 0)
     assert len(groups) == 2

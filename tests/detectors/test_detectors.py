@@ -24,7 +24,7 @@ from tests.helpers.runs import run
 OWN_DETECTOR = '''
 """The difference of an image from the median of all."""
 import numpy as np
-from anomalyncd.cache import digest_files
+from anomalyncd.storage.cache import digest_files
 from anomalyncd.images import read_image
 
 

@@ -227,12 +227,12 @@ def test_a_sweep_of_failures_still_has_a_table(tmp_path: Path) -> None:
 
 
 def test_variants_are_told_apart(tmp_path: Path) -> None:
-    for mask_on in ("none", "class_token"):
+    for masked in ("none", "class_token"):
         for seed in (0, 1):
-            fabricate(tmp_path, "tile", scores(0.5), seed=seed, attention__mask_on=mask_on)
-    fabricate(tmp_path, "tile", scores(0.5), fit__epochs=9)
+            fabricate(tmp_path, "tile", scores(0.5), seed=seed, attention__masked_queries=masked)
+    fabricate(tmp_path, "tile", scores(0.5), train__epochs=9)
     fabricate(tmp_path, "tile", scores(0.5), backbone__name="vit_tiny", backbone__pretrained=False)
-    fabricate(tmp_path, "tile", scores(0.5), detector="cpr", fit__epochs=9)
+    fabricate(tmp_path, "tile", scores(0.5), detector="cpr", train__epochs=9)
     made = blocks(tmp_path)
     variants = [(b.detector, b.backbone.split()[0], b.settings, b.seeds) for b in made]
     dino, on_class = GROUPS["backbone"]["name"], {"attention.masked_queries": "class_token"}
@@ -250,19 +250,19 @@ def test_variants_are_told_apart(tmp_path: Path) -> None:
 
 def test_an_ablation_is_held_against_its_own_figures(tmp_path: Path) -> None:
     for category in all_categories("mvtec"):
-        fabricate(tmp_path, category, scores(0.598), attention__mask_on="none")
+        fabricate(tmp_path, category, scores(0.598), attention__masked_queries="none")
     assert only(tmp_path).rows[-1].figures["nmi"].published == 0.598
     assert look_up("mtd", "musc", {"attention.masked_queries": "none"}) is None
 
 
 def test_an_ablation_names_what_each_variant_changes(tmp_path: Path) -> None:
     changes: list[dict[str, Any]] = [{}, {"fusion__weighting": "score"}, {"mebin__step": 8}]
-    for change in [*changes, {"attention__mask_on": "none"}]:
+    for change in [*changes, {"attention__masked_queries": "none"}]:
         fabricate(tmp_path, "tile", scores(0.5), **change)
     overview = grids(blocks(tmp_path), [])[-1]
     names = {row[0].partition(" (")[0] for row in overview.rows}
-    assert names == {"as most", "weighting: score", "step: 8", "mask_on: none"}
-    usual = "mask_on: class_token · weighting: area · step: 4"
+    assert names == {"as most", "weighting: score", "step: 8", "masked_queries: none"}
+    usual = "masked_queries: class_token · weighting: area · step: 4"
     assert overview.captions[0] == f"where nothing else is named: {usual}"
 
 
@@ -272,7 +272,7 @@ def test_what_nobody_published_is_held_against_nothing(tmp_path: Path) -> None:
     )
     assert only(tmp_path).rows[0].figures["nmi"].published == 0.885, "computed as published"
     for number, changed in enumerate(
-        ({"fit__epochs": 9}, {"fusion__weighting": "average"}, {"base": {"kind": "none"}})
+        ({"train__epochs": 9}, {"fusion__weighting": "average"}, {"base": {"kind": "none"}})
     ):
         root = tmp_path / str(number)
         fabricate(root, "tile", scores(0.5), **changed)
@@ -376,7 +376,7 @@ def test_what_is_known_of_detection_stands_beside_the_scores(tmp_path: Path) -> 
 
 
 def test_latex_has_no_sign_of_its_own_left(tmp_path: Path) -> None:
-    fabricate(tmp_path, "metal_nut", scores(0.1), attention__mask_on="none")
+    fabricate(tmp_path, "metal_nut", scores(0.1), attention__masked_queries="none")
     text = latex(grids(blocks(tmp_path), []))
     assert r"metal\_nut & 0.100" in text
     body = [line for line in text.splitlines() if not line.startswith("%")]

@@ -10,6 +10,10 @@ from anomalyncd.storage.run_folder import RunFolder, is_locked
 from anomalyncd.storage.run_record import Progress, read_progress
 from tests.helpers.runs import composed
 
+FIGURES = {
+    **{"dataset": "demo", "category": "demo", "scores": {}, "detection": {}},
+    **{"normal_recall": {}, "seed": 1},
+}
 SETTINGS = ["detector=musc_embedded", "output_root=out", "cache_root=cache"]
 
 
@@ -64,7 +68,7 @@ def test_a_run_is_finished_by_its_metrics_and_held_by_its_lock(tmp_path: Path) -
         assert (progress.stage, progress.done) == ("train", 1)
         assert progress.at > 0
         assert not folder.finished
-        folder.finish({"seed": 1})
+        folder.finish(FIGURES)
     assert not folder.is_held
-    assert folder.finished and folder.metrics == {"seed": 1}
+    assert folder.finished and folder.metrics == FIGURES
     assert read_progress(folder.root) == Progress()
