@@ -155,6 +155,15 @@ class MtdConfig(DatasetConfig):
 
 
 @dataclass
+class CustomDatasetConfig(DatasetConfig):
+    """Images that a function of the user's own lists."""
+
+    kind: str = "custom"
+    target: str = MISSING  # importable_module:function, which returns a `types.Dataset`
+    options: dict[str, Any] = field(default_factory=dict)  # its arguments
+
+
+@dataclass
 class BaseConfig(_Choice):
     """The labelled anomaly set that is trained along; this one is `base=none`."""
 
@@ -165,6 +174,15 @@ class BaseConfig(_Choice):
 class FolderBaseConfig(BaseConfig):
     kind: str = "folder"
     path: str = MISSING  # holds images/<class>/* and masks/<class>/<same stem>.*
+
+
+@dataclass
+class CustomBaseConfig(BaseConfig):
+    """A labelled base set that a function of the user's own lists."""
+
+    kind: str = "custom"
+    target: str = MISSING  # importable_module:function, which returns a `types.Dataset`
+    options: dict[str, Any] = field(default_factory=dict)  # its arguments
 
 
 @dataclass
@@ -536,26 +554,31 @@ class PredictConfig:
         )
 
 
+# Every option of every group by its schema, whose `kind` is the option's name.
+CHOICES: dict[str, tuple[type, ...]] = {
+    "dataset": (DemoConfig, MvtecConfig, MtdConfig, FolderConfig, CustomDatasetConfig),
+    "base": (BaseConfig, FolderBaseConfig, DrawnBaseConfig, CustomBaseConfig),
+    "detector": (
+        FilesDetectorConfig,
+        GroundTruthConfig,
+        SimulatedDetectorConfig,
+        MuscDetectorConfig,
+        AnomalibDetectorConfig,
+        CustomDetectorConfig,
+    ),
+    "tracker": (WandbConfig, TensorboardConfig, NoTrackerConfig),
+}
+
+
 def schemas() -> list[tuple[str, str, type]]:
     """Every schema as (group, name, dataclass), for the entry points to hand to Hydra."""
     return [
         ("", "train_schema", Config),
         ("", "predict_schema", PredictConfig),
-        ("schema/dataset", "demo", DemoConfig),
-        ("schema/dataset", "mvtec", MvtecConfig),
-        ("schema/dataset", "mtd", MtdConfig),
-        ("schema/dataset", "folder", FolderConfig),
-        ("schema/base", "none", BaseConfig),
-        ("schema/base", "folder", FolderBaseConfig),
-        ("schema/base", "demo", DrawnBaseConfig),
-        ("schema/detector", "files", FilesDetectorConfig),
-        ("schema/detector", "ground_truth", GroundTruthConfig),
-        ("schema/detector", "simulated", SimulatedDetectorConfig),
-        ("schema/detector", "musc", MuscDetectorConfig),
-        ("schema/detector", "anomalib", AnomalibDetectorConfig),
-        ("schema/detector", "custom", CustomDetectorConfig),
         ("schema/backbone", "vit", BackboneConfig),
-        ("schema/tracker", "wandb", WandbConfig),
-        ("schema/tracker", "tensorboard", TensorboardConfig),
-        ("schema/tracker", "none", NoTrackerConfig),
+        *(
+            (f"schema/{group}", vars(schema)["kind"], schema)
+            for group, choices in CHOICES.items()
+            for schema in choices
+        ),
     ]

@@ -71,7 +71,7 @@ def test_every_choice_composes(group: str) -> None:
         extra = {
             "folder": ["base.path=b"],
             "files": ["detector.path=m"],
-            "custom": ["detector.target=a:B"],
+            "custom": [f"{group}.target=a:B"],
             "anomalib": ["detector.model=padim"],
             "simulated": ["dataset=demo"],
         }.get(path.stem, [])

@@ -14,6 +14,8 @@ import numpy as np
 from anomalyncd.config import (
     MAX_MEGAPIXELS,
     BaseConfig,
+    CustomBaseConfig,
+    CustomDatasetConfig,
     DatasetConfig,
     DemoConfig,
     DrawnBaseConfig,
@@ -26,6 +28,7 @@ from anomalyncd.data import demo
 from anomalyncd.data.folders import and_more, entries, readable_inputs, require_targets, subfolders
 from anomalyncd.data.images import OTHER_SUFFIXES, SUFFIXES, read_header
 from anomalyncd.errors import InputError
+from anomalyncd.runtime.plugins import call_target
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
 
@@ -72,8 +75,10 @@ def load(
                 dataset = _load_mtd(_existing(Path(config.path), "dataset.path"), config)
             case FolderConfig():
                 dataset = _load_folder(_existing(Path(config.path), path_key), config)
+            case CustomDatasetConfig():
+                dataset = _custom("dataset", config)
             case _:
-                raise InputError(f"dataset.kind={config.kind}: expected demo, mvtec, mtd or folder")
+                raise InputError(f"dataset.kind={config.kind}: expected one of configs/dataset")
     return with_headers_read(dataset, max_megapixels)
 
 
@@ -92,6 +97,8 @@ def load_base(
             root = cache.entry("demo-base", key, lambda at: demo.draw_base(at, **settings))
         case FolderBaseConfig():
             root = Path(config.path)
+        case CustomBaseConfig():
+            return with_headers_read(_require_masks(_custom("base", config)), max_megapixels)
         case _:
             return None
     with readable_inputs():
@@ -103,13 +110,32 @@ def load_base(
             for folder in subfolders(images)
         ]
     dataset = _assemble(types, images, normal=None, unscored=())
+    return with_headers_read(_require_masks(dataset, root / "masks"), max_megapixels)
+
+
+def _require_masks(dataset: Dataset, folder: Path | None = None) -> Dataset:
     for sample in dataset.samples:
         if sample.truth_mask is None:
+            expected = f"expected {folder / sample.id}.png. " if folder else ""
             raise InputError(
-                f"{sample.image}: no mask; expected {root / 'masks' / sample.id}.png. "
+                f"{sample.image}: no mask; {expected}"
                 "A base set needs a mask for each image (a filled box will do)"
             )
-    return with_headers_read(dataset, max_megapixels)
+    if dataset.labels is None:
+        raise InputError("the base set has no labels; expected a class for each image")
+    return dataset
+
+
+def _custom(key: str, config: CustomDatasetConfig | CustomBaseConfig) -> Dataset:
+    expected = "module:function, which takes its options and returns an anomalyncd.types.Dataset"
+    dataset = call_target(f"{key}.target", config.target, config.options, expected)
+    if not isinstance(dataset, Dataset):
+        raise InputError(
+            f"{key}.target={config.target}: returned {type(dataset).__name__}; expected {expected}"
+        )
+    if not dataset.samples:
+        raise InputError(f"{key}.target={config.target}: returned no samples; expected some")
+    return dataset
 
 
 def _drawn_product(config: DemoConfig, cache: Cache) -> Path:

@@ -1,17 +1,14 @@
 """Ways to get anomaly maps, one file each.
 
 A detector says what its maps depend on and yields one map per image. To add one: a file of your
-own, named by detector=custom detector.target=module:Class; or, for one that comes with the package,
-a file here, a configuration class in `config.py` and a line in `create`.
+own, named by detector=custom detector.target=module:Class; CONTRIBUTING.md shows how.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -34,6 +31,7 @@ from anomalyncd.detectors.ground_truth import GroundTruthDetector
 from anomalyncd.detectors.musc import MuscDetector
 from anomalyncd.detectors.simulated import SimulatedDetector
 from anomalyncd.errors import InputError
+from anomalyncd.runtime.plugins import call_target
 from anomalyncd.storage.cache import digest
 from anomalyncd.storage.identity import Digests, digests
 from anomalyncd.types import Dataset
@@ -55,6 +53,25 @@ class Detector(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _Place:
+    category: str
+    device: torch.device
+    workspace: Path
+    max_megapixels: int
+
+
+# The registry: one line for each schema of a detector.
+_BUILDERS: dict[type[DetectorConfig], Callable[[Any, _Place], Detector]] = {
+    FilesDetectorConfig: lambda c, at: FilesDetector(c.path, at.category, at.max_megapixels),
+    GroundTruthConfig: lambda c, at: GroundTruthDetector(),
+    SimulatedDetectorConfig: lambda c, at: SimulatedDetector(c.seed),
+    MuscDetectorConfig: lambda c, at: MuscDetector(c, at.device, at.workspace),
+    AnomalibDetectorConfig: lambda c, at: AnomalibDetector(c, at.device),
+    CustomDetectorConfig: lambda c, at: _custom(c),
+}
+
+
 def create(
     config: DetectorConfig,
     category: str,
@@ -71,20 +88,9 @@ def create(
         workspace: folder for what does not fit in memory; left as it was found.
         max_megapixels: of the largest map that is read from a file.
     """
-    match config:
-        case MuscDetectorConfig():
-            return MuscDetector(config, device, workspace)
-        case AnomalibDetectorConfig():
-            return AnomalibDetector(config, device)
-        case FilesDetectorConfig():
-            return FilesDetector(config.path, category, max_megapixels)
-        case GroundTruthConfig():
-            return GroundTruthDetector()
-        case SimulatedDetectorConfig():
-            return SimulatedDetector(config.seed)
-        case CustomDetectorConfig():
-            return _custom(config)
-    raise InputError(f"detector.kind={config.kind}: expected one of configs/detector")
+    if type(config) not in _BUILDERS:
+        raise InputError(f"detector.kind={config.kind}: expected one of configs/detector")
+    return _BUILDERS[type(config)](config, _Place(category, device, workspace, max_megapixels))
 
 
 def inputs(detector: Detector, dataset: Dataset) -> Digests:
@@ -159,16 +165,12 @@ def memory_advice(config: DetectorConfig) -> str:
 
 
 def _custom(config: CustomDetectorConfig) -> Detector:
-    module, _, name = config.target.partition(":")
-    if (here := os.getcwd()) not in sys.path:  # a script's own folder is there, not the user's
-        sys.path.append(here)
-    try:
-        detector = getattr(import_module(module), name)(**config.options)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InputError(
-            f"detector.target={config.target}: {error}; expected module:ClassName, whose "
-            "constructor takes detector.options"
-        ) from error
+    detector = call_target(
+        "detector.target",
+        config.target,
+        config.options,
+        "module:ClassName, whose constructor takes detector.options",
+    )
     for method in ("key", "maps"):
         if not callable(getattr(detector, method, None)):
             raise InputError(

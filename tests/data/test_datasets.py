@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from anomalyncd.config import (
+    CustomBaseConfig,
+    CustomDatasetConfig,
     BaseConfig,
     DatasetConfig,
     FolderBaseConfig,
@@ -283,3 +285,49 @@ def test_files_are_checked_before_anything_starts(tmp_path: Path) -> None:
             datasets.load(
                 MvtecConfig(path=str(tmp_path)), "c", Cache(Path("unused")), max_megapixels=2
             )
+
+
+OWN_SETS = '''
+"""Every other picture of a folder, and a labelled base set, as functions of the user's own."""
+from pathlib import Path
+
+import numpy as np
+
+from anomalyncd.types import Dataset, Labels, Sample
+
+def every_other(path):
+    images = sorted(Path(path).glob("*.png"))[::2]
+    return Dataset(tuple(Sample(image.stem, image) for image in images), None)
+
+def labelled(path, masked=True):
+    images = sorted(Path(path).glob("*.png"))
+    samples = tuple(Sample(i.stem, i, i if masked else None) for i in images)
+    return Dataset(samples, Labels(("dent",), np.zeros(len(images), np.int64), None))
+
+def wrong():
+    return []
+'''
+
+
+def test_a_dataset_of_ones_own_is_one_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(4):
+        Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / f"{i}.png")
+    (tmp_path / "own_sets.py").write_text(OWN_SETS)
+    monkeypatch.chdir(tmp_path)
+    cache, options = Cache(tmp_path / "cache"), {"path": str(tmp_path)}
+    found = datasets.load(
+        CustomDatasetConfig(target="own_sets:every_other", options=options), "", cache
+    )
+    assert [sample.id for sample in found.samples] == ["0", "2"]
+    base = datasets.load_base(CustomBaseConfig(target="own_sets:labelled", options=options), cache)
+    assert base is not None and len(base.samples) == 4
+    for target, told in (("own_sets:wrong", "returned list"), ("own_sets:no", "has no attribute")):
+        with pytest.raises(InputError, match=told):
+            datasets.load(CustomDatasetConfig(target=target), "", cache)
+    with pytest.raises(InputError, match="no mask"):
+        unmasked = CustomBaseConfig(
+            target="own_sets:labelled", options={**options, "masked": False}
+        )
+        datasets.load_base(unmasked, cache)

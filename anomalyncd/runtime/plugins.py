@@ -1,0 +1,32 @@
+"""Code of the user's own, named by a setting: `module:name`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+from anomalyncd.errors import InputError
+
+
+def call_target(key: str, target: str, options: dict[str, Any], expected: str) -> Any:
+    """Import what a setting names, and call it.
+
+    Args:
+        key: the setting, such as `detector.target`.
+        target: `module:name`; the module lies in the folder that the command starts from, or is
+            installed.
+        options: arguments by name.
+        expected: what it should be, for the message.
+
+    Raises:
+        InputError: it cannot be imported, is not there, or does not take these arguments.
+    """
+    module, _, name = target.partition(":")
+    if (here := os.getcwd()) not in sys.path:  # a script's own folder is there, not the user's
+        sys.path.append(here)
+    try:
+        return getattr(import_module(module), name)(**options)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise InputError(f"{key}={target}: {error}; expected {expected}") from error
