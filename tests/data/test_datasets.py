@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from anomalyncd.config import (
+    BaseConfig,
     CustomBaseConfig,
     CustomDatasetConfig,
-    BaseConfig,
     DatasetConfig,
     FolderBaseConfig,
     FolderConfig,
@@ -326,8 +326,6 @@ def test_a_dataset_of_ones_own_is_one_function(
     for target, told in (("own_sets:wrong", "returned list"), ("own_sets:no", "has no attribute")):
         with pytest.raises(InputError, match=told):
             datasets.load(CustomDatasetConfig(target=target), "", cache)
+    unmasked = CustomBaseConfig(target="own_sets:labelled", options={**options, "masked": False})
     with pytest.raises(InputError, match="no mask"):
-        unmasked = CustomBaseConfig(
-            target="own_sets:labelled", options={**options, "masked": False}
-        )
         datasets.load_base(unmasked, cache)
