@@ -24,8 +24,8 @@ from tests.helpers.runs import run
 OWN_DETECTOR = '''
 """The difference of an image from the median of all."""
 import numpy as np
+from anomalyncd.data.images import read_image
 from anomalyncd.storage.cache import digest_files
-from anomalyncd.images import read_image
 
 
 class MedianDifference:
