@@ -7,10 +7,13 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.errors import CompactHydraException
+from omegaconf.errors import OmegaConfBaseException
 
-from anomalyncd.cli import entry
+from anomalyncd.cli import entry, override_errors
 from anomalyncd.cli.discover import overrides_for
 from anomalyncd.config import Config
+from anomalyncd.errors import InputError
 from anomalyncd.run import RunResult, execute
 
 
@@ -63,8 +66,11 @@ def compose(*overrides: str) -> Config:
         10
     """
     entry.register_schemas()
-    with initialize_config_dir(str(entry.config_dir()), version_base="1.3"):
-        return entry.validated(hydra_compose("train", list(overrides)))
+    try:
+        with initialize_config_dir(str(entry.config_dir()), version_base="1.3"):
+            return entry.validated(hydra_compose("train", list(overrides)))
+    except (CompactHydraException, OmegaConfBaseException) as error:
+        raise InputError(override_errors.explained(error, Config)) from error
 
 
 def _override(key: str, value: Any) -> str:
