@@ -48,7 +48,10 @@ def told(*overrides: str, script: str = "train") -> str:
         ("+foo=1", "foo: there is no such setting"),
         ("+detector.backbone.foo=1", "detector.backbone.foo: there is no such setting"),
         ("detector.path=x", "detector.path: is a setting of detector=files; choose that"),
-        ("dataset=mvtecc", "no such option; did you mean mvtec? there are custom, demo, folder, mtd or"),
+        (
+            "dataset=mvtecc",
+            "no such option; did you mean mvtec? there are custom, demo, folder, mtd or",
+        ),
         ("+experiment=mvtec_musc", "experiment: has a value already, so it needs no +"),
         ("+train.epochs=3", "train.epochs: has a value already, so it needs no +"),
         ("train.epochs=abc", "train.epochs=abc: Value 'abc' of type 'str' could not be converted"),

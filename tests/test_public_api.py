@@ -1,0 +1,156 @@
+"""The package as a notebook uses it: names, light import, configurations, and classified images."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import anomalyncd
+from anomalyncd.errors import InputError
+from tests.helpers.runs import folder_overrides, run, table
+from tests.helpers.settings import PHOTOGRAPHS
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "timm", "hydra", "omegaconf", "numpy", "cv2", "PIL", "scipy", "kornia"}
+
+
+@pytest.mark.parametrize("statement", ["import anomalyncd", "from anomalyncd.cli import main"])
+def test_importing_loads_nothing_heavy(statement: str) -> None:
+    code = f"{statement}\nimport sys\nprint(*({HEAVY!r} & sys.modules.keys()))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == []
+
+
+def test_every_public_name_is_there() -> None:
+    for name in anomalyncd.__all__:
+        assert getattr(anomalyncd, name).__class__, name
+        assert name in dir(anomalyncd)
+    assert anomalyncd.__version__ == version("anomalyncd")
+    with pytest.raises(AttributeError, match="no attribute 'discovr'"):
+        _ = anomalyncd.discovr
+
+
+def test_type_checkers_see_what_is_public() -> None:
+    """The names are listed twice: for who reads types, and for who runs the code."""
+    tree = ast.parse(Path(anomalyncd.__file__).read_text(encoding="utf-8"))
+    imports = [
+        (alias.name, f"{node.module}")
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    public = {name: f"anomalyncd.{module}" for name, module in anomalyncd._PUBLIC.items()}
+    assert dict(imports) == public and len(imports) == len(public)
+
+
+def test_a_configuration_is_composed_as_on_the_command_line() -> None:
+    config = anomalyncd.compose(
+        "train.epochs=10", "dataset=folder", "dataset.path=p", "detector=musc"
+    )
+    assert isinstance(config, anomalyncd.Config)
+    assert config.train.epochs == 10
+    assert (config.dataset.kind, config.category, config.detector.kind) == ("folder", "p", "musc")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epohcs=3", "did you mean train.epochs"),
+        ("train.epochs=many", "train.epochs=many: "),
+        ("train.epochs=0", "train.epochs=0: expected"),
+        ("dataset=mvtecc", "did you mean mvtec"),
+        ("dataset=folder", "not set: "),
+        ("fit.epochs=3", "is called train.epochs now"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_an_input_error_of_one_line(
+    override: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message) as told:
+        anomalyncd.compose(override)
+    assert "\n" not in str(told.value)
+
+
+def test_a_run_classifies_paths_pictures_and_arrays_as_it_did_its_own_images(
+    photographs: Path, overrides: list[str]
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=3", "train.epochs=1"]
+    folder = run(settings).folder
+    trained = {row["id"]: row for row in table(folder / "predictions.csv")}
+    boxes = [row["id"] for row in table(folder / "regions.csv")]
+    paths = [photographs / "photos" / f"{name}.png" for name in PHOTOGRAPHS]
+    images: list[Any] = [
+        *(paths[0], str(paths[1]), Image.open(paths[2]), Image.open(paths[3]).convert("RGBA")),
+        *(np.asarray(Image.open(path)) for path in paths[4:]),
+    ]
+    maps = [np.asarray(Image.open(photographs / "maps" / path.name)) for path in paths]
+    classifier = anomalyncd.load(folder, device="cpu")
+    found = classifier.predict(images, maps=maps)
+    assert len(found) == len(PHOTOGRAPHS)
+    for name, prediction in zip(PHOTOGRAPHS, found, strict=True):
+        row = trained[name]
+        assert prediction.class_id == int(row["class"])
+        assert (
+            prediction.class_name == row["class_name"] == classifier.class_names[int(row["class"])]
+        )
+        assert f"{prediction.confidence:.4f}" == row["confidence"]
+        assert len(prediction.regions) == int(row["regions"]) == boxes.count(name)
+        assert all(0 < region.confidence <= 1 for region in prediction.regions)
+    alone = classifier.predict(images[1:2], maps=maps[1:2])
+    assert alone[0].class_id == found[1].class_id
+    assert alone[0].regions[0].box == found[1].regions[0].box
+    assert classifier.predict([], maps=[]) == []
+    for given, message in (
+        ((images, maps[1:]), "5 maps for 6 images; expected one for each"),
+        (([np.zeros((4, 4), np.uint8)], maps[:1]), r"array of uint8 \(4, 4\); expected uint8"),
+        (([np.zeros((4, 4, 3))], maps[:1]), r"array of float64 \(4, 4, 3\); expected uint8"),
+        (([3], maps[:1]), "an image of type int; expected a path, PIL or array"),
+        (([photographs / "nowhere.png"], maps[:1]), r"nowhere\.png: "),
+        ((images, None), r"cannot make maps of new images alone; give maps=\[…\]"),
+        ((images, [m.astype(np.float32) for m in maps]), "not yet normalised"),
+    ):
+        with pytest.raises(InputError, match=message):
+            classifier.predict(*given)
+
+
+def test_what_is_no_finished_run_cannot_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file; expected the folder of a finished run"):
+        anomalyncd.load(tmp_path)
+
+
+def test_photographs_are_sorted_into_classes_and_found_again(
+    photographs: Path, tmp_path: Path
+) -> None:
+    settings = {"device": "cpu", "quiet": True, "train__epochs": 1, "train__hidden": 16}
+
+    def found() -> anomalyncd.RunResult:
+        return anomalyncd.discover(
+            photographs / "photos",
+            classes=2,
+            output_root=tmp_path / "it's mine",
+            **settings,
+            backbone__image_size=32,
+            detector__backbone__image_size=32,
+        )
+
+    result = found()
+    assert result.folder.is_relative_to(tmp_path / "it's mine") and not result.was_finished
+    assert result.metrics["counts"]["images"] == len(PHOTOGRAPHS)
+    assert result.metrics["counts"]["novel_classes"] == 2
+    assert (result.folder / "report.html").is_file()
+    assert found().was_finished
+    # MuSc needs nothing but the images: it makes maps of new ones
+    images = sorted((photographs / "photos").iterdir())
+    assert len(anomalyncd.load(result.folder, device="cpu").predict(images)) == len(images)
