@@ -22,7 +22,7 @@ check: $(READY)
 	$(BIN)/python -m pytest
 
 benchmark: $(READY)
-	$(BIN)/python scripts/benchmark.py $(ARGS)
+	$(BIN)/python -m scripts.benchmark $(ARGS)
 
 campaign: $(READY)
 	$(BIN)/python -m scripts.campaign $(ARGS)

@@ -18,7 +18,7 @@ version = release = __version__
 copyright = "the authors, MIT licence"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
-exclude_patterns = ["_build", "reliability_*"]
+exclude_patterns = ["_build"]
 source_suffix = {".md": "markdown"}
 default_role = "literal"  # `name` in docstrings
 
