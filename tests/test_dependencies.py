@@ -25,7 +25,7 @@ EXTRA_FOR = {
     "anomalyncd/detectors/anomalib_models.py": ["anomalib"],
     "anomalyncd/anomalib/": ["anomalib"],
     "scripts/pretraining/": ["dev"],
-    "scripts/benchmark.py": ["anomalib", "dev"],
+    "scripts/benchmark/": ["anomalib", "dev"],
     "tests/": ["anomalib", "cluster", "tensorboard", "dev"],
 }
 # Declared, and imported by nobody here.

@@ -1,7 +1,7 @@
 """Main element binarization as a plain loop: what `regions.mebin` computes, said readably.
 
 One threshold at a time: binarize, erode, label the connected components. Slow, and meant to be:
-the tests hold the fast version to it, and `scripts/benchmark.py` measures against it.
+the tests hold the fast version to it, and `scripts/benchmark` measures against it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""How fast the parts are, each against the plain way to compute the same."""
