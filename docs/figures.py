@@ -145,10 +145,12 @@ def _counts_figure(counts: NDArray[np.int64], config: MebinConfig) -> str:
     parts.append(
         f'<polyline points="{" ".join(points)}" fill="none" stroke="#888" stroke-width="2"/>'
     )
-    for count in range(0, most + 1, max(most // 5, 1)):
-        parts.append(_text(left - 8, y(count) + 4, str(count), "end"))
-    for threshold in (255, 191, 127, 63, 3):
-        parts.append(_text(x((255 - threshold) / config.step), top + high + 18, str(threshold)))
+    ticks = range(0, most + 1, max(most // 5, 1))
+    parts += [_text(left - 8, y(count) + 4, str(count), "end") for count in ticks]
+    parts += [
+        _text(x((255 - threshold) / config.step), top + high + 18, str(threshold))
+        for threshold in (255, 191, 127, 63, 3)
+    ]
     parts.append(_text(left + wide / 2, top + high + 38, "threshold"))
     size = f'viewBox="0 0 {left + wide + 16} {top + high + 46}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n' + "\n".join(parts) + "\n</svg>\n"
