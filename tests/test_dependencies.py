@@ -33,6 +33,9 @@ NOT_IMPORTED = {
     "submitit": "hydra-submitit-launcher starts jobs with it, and would take older ones",
     "ruff": "a command",
     "mypy": "a command",
+    "sphinx": "a command, which `make docs` calls",
+    "myst-parser": "docs/conf.py names it",
+    "furo": "docs/conf.py names it",
 }
 SOURCES = [ROOT / "train.py", ROOT / "predict.py"] + [
     path for folder in ("anomalyncd", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")

@@ -621,7 +621,7 @@ def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list
     taken = composed([*settings, f"output='{photographs / 'photos' / 'd d.png'}'"], "predict")
     with pytest.raises(InputError, match=r"d\.png is no folder; set output="):
         prediction.predict(taken)
-    with pytest.raises(InputError, match="takes the folder of a finished run"):
+    with pytest.raises(InputError, match="expected the folder of a finished run"):
         prediction.predict(composed([*settings, f"run={new}", "output=x"], "predict"))
 
 
@@ -744,7 +744,7 @@ def test_the_advice_on_memory_resumes_the_run(
     outcome = run([*settings, "forward_batch=32"])
     assert outcome.folder == failed
     views = 4 * outcome.metrics["counts"]["regions"]
-    assert f"{views} views go through the frozen blocks, {views} of them before" in (
+    assert f"{views} views go through the frozen blocks, {views} of them are done already" in (
         (failed / "log.txt").read_text(encoding="utf-8")
     )
 
