@@ -12,6 +12,7 @@ ORDER = (
     *("inputs", "data", "detectors", "regions", "models", "training", "inference", "evaluation"),
     *("results", "storage", "runtime", "anomalib", "preparation", "cli"),
 )
+AS_WRITTEN = ("config", "types")  # tables of fields, whose comments say what each is
 
 
 def write(folder: Path, package: Path) -> None:
@@ -41,6 +42,9 @@ def _place(room: str) -> tuple[int, str]:
 
 
 def _page(room: str, modules: list[str]) -> str:
+    if room in AS_WRITTEN:
+        source = f"```{{literalinclude}} ../../anomalyncd/{room}.py\n:language: python\n```"
+        return f"# {room}\n\n{source}\n"
     parts = [f"# {room}"]
     for module in modules:
         name = "anomalyncd." + module.replace("/", ".")

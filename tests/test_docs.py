@@ -126,6 +126,16 @@ def test_links_lead_to_files() -> None:
                 assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
 
 
+def test_the_architecture_is_as_counted() -> None:
+    """A few imports more or less do not matter; a page that tells of another house does."""
+    counted = runpy.run_path(str(ROOT / "docs" / "import_graph.py"))["counts"](ROOT / "anomalyncd")
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    for name, tolerance in (("rooms", 0), ("arrows between rooms", 12), ("files", 12)):
+        (told,) = re.findall(rf"^\| {name} \| \d+ \| (\d+) \|", text, re.M)
+        assert abs(int(told) - counted[name]) <= tolerance, f"{name}: {counted[name]}"
+    assert not counted["rooms in circles"]
+
+
 # Examples and recipes ----------------------------------------------------------------------------
 
 
