@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import pickle
@@ -31,8 +30,7 @@ from anomalyncd.config import (
 )
 from anomalyncd.errors import InputError
 from anomalyncd.models import backbone, checkpoint, model
-from anomalyncd.training import state as state_module
-from anomalyncd.training.state import TrainingState
+from tests.helpers.tampering import tampered
 
 FIT = TrainConfig(hidden=8, bottleneck=4, heads=2)
 TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=32)
@@ -180,20 +178,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ten
         return path, load_file(path), json.loads(file.metadata()["anomalyncd"])
 
 
-def tampered(header: Any, key: str, value: Any) -> Any:
-    """A copy of a header with one value replaced, or removed where it is `...`."""
-    header = copy.deepcopy(header)
-    *above, last = key.split(".")
-    group = header
-    for name in above:
-        group = group[name]
-    if value is ...:
-        del group[last]
-    else:
-        group[last] = value
-    return header
-
-
 def fault(path: Path, tensors: dict[str, Tensor], header: Any) -> str:
     """Why a model of these is not loaded; empty if it is."""
     odd = path.with_name("odd.safetensors")
@@ -317,40 +301,6 @@ def test_weights_that_cannot_be_are_told(saved: Any, change: Any, message: str) 
     assert message in fault(path, {name: change(t) for name, t in tensors.items()}, header)
 
 
-def state_of(path: Path) -> tuple[model.Model, torch.optim.SGD, TrainingState]:
-    network = trained()[0]
-    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
-    return network, optimizer, TrainingState(path, "of the same data")
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        *(("history", value) for value in (..., 5, [[]] * 9, [["a"]], [[1.0], [1.0, 2.0]], {})),
-        *(("history", value) for value in ([[float("nan")] * 7], [1.0])),
-        *(("epochs_done", value) for value in (..., "1", -1, 0, 1.5, True)),
-        *(("fingerprint", value) for value in (..., 5)),
-        ("from_the_future", 1),
-        *(("weights", v) for v in (torch.int32, torch.float16, torch.float64, "nan", "momentum")),
-    ],
-)
-def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: Any) -> None:
-    path = tmp_path / "training.safetensors"
-    network, optimizer, state = state_of(path)
-    state.save(network, optimizer, 1, [[1.0] * 7])
-    with safe_open(path, "pt") as file:
-        header, tensors = json.loads(file.metadata()["anomalyncd"]), load_file(path)
-    if key == "weights":
-        name = "momentum:heads.prototypes" if value == "momentum" else "heads.prototypes"
-        odd = tensors[name] * torch.nan if isinstance(value, str) else tensors[name].to(value)
-        tensors[name] = odd
-    else:
-        header = tampered(header, key, value)
-    save_file(tensors, path, metadata={"anomalyncd": json.dumps(header)})
-    with pytest.raises(InputError, match=r"training\.safetensors: .*; rerun=true archives"):
-        state.load(network, optimizer)
-
-
 def test_an_unwritable_place_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"m\.safetensors: cannot be written"):
         checkpoint.save_model(tmp_path / "absent" / "m.safetensors", *trained())
@@ -443,72 +393,3 @@ def test_without_a_network_the_hub_is_one_message(monkeypatch: pytest.MonkeyPatc
     config = BackboneConfig("vit_small_patch16_224.dino", image_size=32)
     with pytest.raises(InputError, match=r"could not be fetched .* backbone\.checkpoint="):
         backbone.build(config)
-
-
-class Clock:
-    """Time that passes only when it is told to."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-def test_keeping_epochs_costs_a_twentieth_of_training_at_most(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = Clock()
-    monkeypatch.setattr(state_module, "time", clock)
-    network, _ = trained()
-    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
-    state = TrainingState(tmp_path / "state.safetensors", "data")
-    assert state.is_due, "the first epoch is kept at once"
-    save = state_module.save_tensors
-
-    def slow_save(*arguments: Any) -> None:
-        save(*arguments)
-        clock.now += 2
-
-    monkeypatch.setattr(state_module, "save_tensors", slow_save)
-    state.save(network, optimizer, 1, [[1.0]])
-    for seconds, due in ((0, False), (37, False), (2, True)):
-        clock.now += seconds
-        assert state.is_due == due
-
-
-def test_a_training_state_comes_back_with_its_momenta(tmp_path: Path) -> None:
-    network, _ = trained()
-    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
-    for name, p in network.trainable():
-        p.grad = torch.full_like(p, float(len(name)))
-    optimizer.step()
-    path, history = tmp_path / "state.safetensors", [[1.0, 2.0], [0.5, 0.25]]
-    TrainingState(path, "data").save(network, optimizer, 2, history)
-
-    fresh, _ = trained()
-    resumed = torch.optim.SGD([p for _, p in fresh.trainable()], lr=0.1, momentum=0.9)
-    state = TrainingState(path, "data")
-    assert state.load(fresh, resumed) == history
-    assert (state.epochs_done, state.resumed_after) == (2, 2)
-    for (name, a), (_, b) in zip(network.trainable(), fresh.trainable(), strict=True):
-        assert torch.equal(a, b), name
-        kept = resumed.state[b]["momentum_buffer"]
-        assert torch.equal(kept, torch.full_like(b, float(len(name)))), name
-
-
-def test_a_training_state_of_other_data_is_left_alone(tmp_path: Path) -> None:
-    network, _ = trained()
-    optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
-    path = tmp_path / "state.safetensors"
-    TrainingState(path, "data").save(network, optimizer, 2, [[1.0], [0.5]])
-    before = {name: p.detach().clone() for name, p in network.trainable()}
-    with torch.no_grad():
-        for _, p in network.trainable():
-            p.add_(1)
-    other = TrainingState(path, "other data")
-    assert other.load(network, optimizer) == []
-    assert (other.epochs_done, other.resumed_after) == (0, 0)
-    assert all(not torch.equal(before[name], p) for name, p in network.trainable())
-    other.discard()
-    assert not path.exists()
-    other.discard()  # twice is no error
