@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parent
+DOCS = Path(__file__).resolve().parent
 sys.path[:0] = [str(DOCS.parent), str(DOCS)]
 
 import figures  # noqa: E402
@@ -20,6 +21,7 @@ copyright = "the authors, MIT licence"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
+suppress_warnings = ["myst.header"]  # pages that commands write may leave out a level
 source_suffix = {".md": "markdown"}
 default_role = "literal"  # `name` in docstrings
 
@@ -42,10 +44,23 @@ reference_pages.write(DOCS / "_reference", DOCS.parent / "anomalyncd")
 
 
 def setup(app: Sphinx) -> None:
-    """Leave out the text that a dataclass without a docstring gets from Python."""
+    app.connect("source-read", _without_links_to_pages_elsewhere)
+    app.connect("autodoc-process-docstring", _without_generated_text)
 
-    def drop_generated(_: Sphinx, what: str, name: str, __: object, ___: object, lines: list[str]):
-        if what == "class" and lines and lines[0].startswith(name.rpartition(".")[2] + "("):
-            lines.clear()
 
-    app.connect("autodoc-process-docstring", drop_generated)
+def _without_links_to_pages_elsewhere(app: Sphinx, page: str, source: list[str]) -> None:
+    """Pages of the repository that are none of the site are named without a link."""
+
+    def shown(link: re.Match[str]) -> str:
+        target = (DOCS / page).parent.joinpath(link[2]).resolve()
+        return link[0] if target.is_relative_to(DOCS) else link[1]
+
+    source[0] = re.sub(r"\[([^\]]+)\]\((\.\./[^)#]+\.md)\)", shown, source[0])
+
+
+def _without_generated_text(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """A dataclass without a docstring gets one from Python, which says nothing new."""
+    if what == "class" and lines and lines[0].startswith(name.rpartition(".")[2] + "("):
+        lines.clear()
