@@ -548,9 +548,9 @@ class PredictConfig:
         _require_batch(self.forward_batch)
         _require(
             isinstance(self.detector, FilesDetectorConfig),
-            "predict.py takes the maps of new images from files: make them with "
-            f"scripts/anomaly_maps.py dataset=folder dataset.path={self.path} detector=…, "
-            "which tells the detector.path=… to give here",
+            "prediction takes the maps of new images from files: make them with anomalyncd maps "
+            f"dataset=folder dataset.path={self.path} detector=…, which prints the detector.path=… "
+            "to give here",
         )
 
 

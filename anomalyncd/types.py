@@ -49,7 +49,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `catalog.load` found: the unlabelled images, and apart from them their labels."""
+    """What `datasets.load` found: the unlabelled images, and apart from them their labels."""
 
     samples: tuple[Sample, ...]
     labels: Labels | None  # None: a folder of images without class folders

@@ -32,6 +32,9 @@ EXTRA_FOR = {
 NOT_IMPORTED = {
     "submitit": "hydra-submitit-launcher starts jobs with it, and would take older ones",
     "ruff": "a command",
+    "sphinx": "make docs",
+    "myst-parser": "docs/conf.py names it",
+    "furo": "docs/conf.py names it",
     "mypy": "a command",
     "sphinx": "a command, which `make docs` calls",
     "myst-parser": "docs/conf.py names it",

@@ -79,7 +79,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command goes on.", file=sys.stderr)
+        print("\nInterrupted; the same command resumes.", file=sys.stderr)
         return 130
     tell(folder, report)
     return 1 if report.problems else 0

@@ -110,7 +110,7 @@ def word(job: Job, now: float) -> str:
         case "failed":
             return job.reason if job.settings else f"{job.name}: {job.reason}"
         case "stopped":
-            return f"{stage(job)}; run it again to go on"
+            return f"{stage(job)}; run it again to resume"
         case "not started":
             return job.reason
         case "queued":

@@ -100,7 +100,7 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
     assert seen[2].progress.seconds_left
     job = the_job(tmp_path)
     assert job.state == "stopped"
-    assert "epoch 2 of 3; run it again to go on" in shown([job])
+    assert "epoch 2 of 3; run it again to resume" in shown([job])
     monkeypatch.undo()
     outcome = execute(composed(overrides))
     assert not (outcome.folder / "progress.json").exists()
