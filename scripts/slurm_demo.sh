@@ -134,8 +134,8 @@ status
 import json, pathlib, sys
 runs = {path.parent.name: json.loads(path.read_text())["resumed_after_epochs"]
         for path in pathlib.Path(sys.argv[1]).rglob("seed-*/metrics.json")}
-print("went on after epoch:", dict(sorted(runs.items())))
+print("resumed after epoch:", dict(sorted(runs.items())))
 killed = runs[f"seed-{sys.argv[2]}"]
-assert len(runs) == 8 and killed >= 5, "the killed run did not go on from where it was"
+assert len(runs) == 8 and killed >= 5, "the killed run did not resume where it was"
 PY
 "$PYTHON" scripts/table.py "$work/outputs"

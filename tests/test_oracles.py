@@ -55,7 +55,7 @@ def test_class_tokens(masked_blocks: int, options: dict[str, object]) -> None:
         )
 
 
-def test_a_plain_step_learns_what_a_step_of_fit_learns(tmp_path: Path) -> None:
+def test_a_plain_step_learns_what_a_step_of_ours_learns(tmp_path: Path) -> None:
     regions = TrainingSet(drawn_regions(9, 0), drawn_regions(7, 1), np.arange(7) % 2)
     # one epoch of one batch is one step; a high rate makes what is learned stand out
     config = TrainConfig(epochs=1, batch_size=16, learning_rate=0.1)
@@ -84,7 +84,7 @@ def test_a_plain_step_learns_what_a_step_of_fit_learns(tmp_path: Path) -> None:
         assert (change - expected).norm() <= 0.05 * expected.norm() + 1e-7, name
 
 
-def test_cut_regions(tmp_path: Path) -> None:
+def test_cropped_regions(tmp_path: Path) -> None:
     dataset = product(tmp_path)
     found = cut(tmp_path, dataset)
     regions = found.regions

@@ -446,12 +446,12 @@ def broken_off(
     return settings
 
 
-def test_the_same_data_is_gone_on_with(broken_off: list[str]) -> None:
+def test_the_same_data_is_resumed(broken_off: list[str]) -> None:
     assert run(broken_off).metrics["resumed_after_epochs"] == 2
 
 
-def test_other_data_is_not_gone_on_with(photographs: Path, broken_off: list[str]) -> None:
-    """A killed run resumes on the same data only; on other data it starts anew and says so."""
+def test_other_data_is_not_resumed(photographs: Path, broken_off: list[str]) -> None:
+    """A killed run resumes on the same data only; else it starts from scratch and says so."""
     turn_an_image(photographs)
     outcome = run(broken_off)
     assert outcome.metrics["resumed_after_epochs"] == 0
@@ -594,7 +594,7 @@ def test_one_class_folder_is_not_enough(photographs: Path, overrides: list[str])
         run(folder_overrides(photographs, overrides))
 
 
-def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list[str]) -> None:
+def test_new_images_are_classified_as_in_training(photographs: Path, overrides: list[str]) -> None:
     outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3"])
     new = photographs / "new"
     new.mkdir()
@@ -602,7 +602,7 @@ def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list
         os.link(photographs / "photos" / name, new / name)
     settings = [
         *(f"run={outcome.folder}", f"path={new}", f"detector.path={photographs / 'maps'}"),
-        f"output={photographs / 'judged'}",
+        f"output='{photographs / 'new classes'}'",
     ]
     config = composed(settings, "predict")
     rows = table(prediction.predict(config) / "predictions.csv")
@@ -614,10 +614,10 @@ def test_new_images_are_judged_as_in_training(photographs: Path, overrides: list
     with pytest.raises(InputError, match=r"predictions\.csv is there already"):
         prediction.predict(config)
     for left, lost in (("predictions.csv", "regions.csv"), ("regions.csv", "predictions.csv")):
-        (photographs / "judged" / lost).unlink()
-        (photographs / "judged" / left).write_text("of the user")
+        (photographs / "new classes" / lost).unlink()
+        (photographs / "new classes" / left).write_text("of the user")
         assert table(prediction.predict(config) / "predictions.csv") == rows
-        assert (photographs / "judged" / f"{left}.old-1").read_text() == "of the user"
+        assert (photographs / "new classes" / f"{left}.old-1").read_text() == "of the user"
     taken = composed([*settings, f"output='{photographs / 'photos' / 'd d.png'}'"], "predict")
     with pytest.raises(InputError, match=r"d\.png is no folder; set output="):
         prediction.predict(taken)

@@ -82,7 +82,7 @@ def frozen_row(name: str, options: argparse.Namespace) -> Row:
 
 @benchmark("step")
 def bench_step(options: argparse.Namespace) -> list[Row]:
-    """One training step, views included: fresh views, and views from the bank."""
+    """One training step, views included: new views, and cached ones."""
     return step_rows(SMALL_16, options, runs=3)
 
 
@@ -112,8 +112,8 @@ def step_rows(name: str, options: argparse.Namespace, runs: int) -> list[Row]:
 
 @benchmark("epoch")
 def bench_epoch(options: argparse.Namespace) -> list[Row]:
-    """An epoch of `experiment=offline_cpu` on a category like screw; filling the bank counts with
-    its share of 50."""
+    """An epoch of `experiment=offline_cpu` on a category like screw; caching counts with its
+    share of 50."""
     side, data, config = like_screw(options)
     rows = []
     with Learner(EMBEDDED, side, data, config, options) as learner:
@@ -132,12 +132,12 @@ def bench_epoch(options: argparse.Namespace) -> list[Row]:
 @benchmark("run", by_name=True)
 def bench_run(options: argparse.Namespace) -> list[Row]:
     """All 50 epochs of `experiment=offline_cpu` on a category like screw (a minute)."""
-    return run_rows(EMBEDDED, *like_screw(options), ("bank",), options)
+    return run_rows(EMBEDDED, *like_screw(options), ("cached",), options)
 
 
 @benchmark("category", by_name=True)
 def bench_category(options: argparse.Namespace) -> list[Row]:
-    """All 50 epochs of an MVTec-sized category, exact and from the bank (for a GPU)."""
+    """All 50 epochs of an MVTec-sized category, online and cached (for a GPU)."""
     side = view_side(options)
     data = drawn_set(*((6, 6) if options.tiny else (1278, 130)), side)
     config = TrainConfig(batch_size=batch_size(options), epochs=epochs(options))
@@ -152,7 +152,7 @@ def run_rows(
     sources: tuple[str, ...],
     options: argparse.Namespace,
 ) -> list[Row]:
-    """Whole runs of `fit.fit`, each once; the plain way from its steps."""
+    """Whole runs of `train.train`, each once; the plain way from its steps."""
     rows = []
     with Learner(name, side, data, config, options) as learner:
         order = learner.an_order()
@@ -186,7 +186,7 @@ class Learner:
         self.targets = Targets(data, options.device)
         self.stream = torch.Generator().manual_seed(0)
         self.online = OnlineFeatures(self.model, Pixels(data, options.device), ALONE)
-        self._bank: CachedFeatures | None = None
+        self._features: CachedFeatures | None = None
 
     def __enter__(self) -> Learner:
         self._folder = tempfile.TemporaryDirectory()
@@ -198,13 +198,15 @@ class Learner:
 
     @property
     def cached(self) -> CachedFeatures:
-        return self._bank or self.fill_cache()
+        return self._features or self.fill_cache()
 
     def fill_cache(self) -> CachedFeatures:
         folder = next(self._files)
         views = self.config.cached_views
-        self._bank = CachedFeatures.fill(self.model, self.data, views, 0, folder, fingerprint="")
-        return self._bank
+        self._features = CachedFeatures.fill(
+            self.model, self.data, views, 0, folder, fingerprint=""
+        )
+        return self._features
 
     def batches(self) -> Iterator[Tensor]:
         n_base, n_novel = self.data.n_base, len(self.data.novel)
@@ -215,7 +217,7 @@ class Learner:
         return next(self.batches()).sort().values
 
     def step(self, views: OnlineFeatures | CachedFeatures, order: Tensor) -> None:
-        """What the loop of `fit.fit` does with a batch."""
+        """What the loop of `train.train` does with a batch."""
         features = views.class_tokens(order, self.stream)
         train.step(
             self.model, self.optimizer, features, self.targets.batch(order), self.config, epoch=0

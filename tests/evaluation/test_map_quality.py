@@ -1,4 +1,4 @@
-"""Maps are judged against labels and truth masks, once for all runs on them."""
+"""Maps are evaluated against labels and truth masks, once for all runs on them."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def judge(root: Path, dataset: Dataset) -> dict[str, float | None]:
     return map_quality.evaluate_maps(dataset, stored, cache)
 
 
-def test_perfect_maps_are_judged_so(tmp_path: Path, dataset: Dataset) -> None:
+def test_perfect_maps_are_found_perfect(tmp_path: Path, dataset: Dataset) -> None:
     assert judge(tmp_path, dataset) == pytest.approx(
         {"image_auroc": 1, "pixel_auroc": 1, "aupro": 1}, abs=1e-3
     )
 
 
-def test_maps_are_judged_once(
+def test_maps_are_evaluated_once(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = judge(tmp_path, dataset)
@@ -53,7 +53,9 @@ def test_maps_are_judged_once(
 
 
 @pytest.mark.parametrize("changed", ["map", "mask"])
-def test_another_map_or_mask_is_judged_anew(tmp_path: Path, dataset: Dataset, changed: str) -> None:
+def test_another_map_or_mask_is_evaluated_again(
+    tmp_path: Path, dataset: Dataset, changed: str
+) -> None:
     first = judge(tmp_path, dataset)
     elsewhere = np.zeros((32, 32), np.uint8)
     elsewhere[24:, :8] = 255
@@ -105,7 +107,7 @@ def test_unscored_images_and_defects_without_a_mask_are_left_out(
     assert found["image_auroc"] == pytest.approx(0.75)  # its map ties with the good one's
 
 
-def test_without_labels_or_a_normal_class_nothing_is_judged(
+def test_without_labels_or_a_normal_class_nothing_is_evaluated(
     tmp_path: Path, dataset: Dataset
 ) -> None:
     nothing = {"image_auroc": None, "pixel_auroc": None, "aupro": None}
@@ -121,7 +123,10 @@ def test_without_labels_or_a_normal_class_nothing_is_judged(
 
 def test_an_image_with_a_main_element_counts_as_found(dataset: Dataset) -> None:
     targets = np.array([0, 0, 1, UNLABELLED])
-    judged = Dataset(dataset.samples, Labels(("good", "scratch"), targets, normal=0))
-    found = map_quality.evaluate_binarization(judged, np.array([1, 0, 0, 9]))
+    labelled = Dataset(dataset.samples, Labels(("good", "scratch"), targets, normal=0))
+    found = map_quality.evaluate_binarization(labelled, np.array([1, 0, 0, 9]))
     assert found == {"fpr": 0.5, "fnr": 1.0}
-    assert map_quality.evaluate_binarization(judged, np.array([0, 0, 1, 0])) == {"fpr": 0, "fnr": 0}
+    assert map_quality.evaluate_binarization(labelled, np.array([0, 0, 1, 0])) == {
+        "fpr": 0,
+        "fnr": 0,
+    }

@@ -16,13 +16,13 @@ from anomalyncd.training.state import TrainingState
 from tests.helpers.training import small_model, training_set
 
 PLACE = Path(__file__).parents[1] / "golden" / "loss_curve.json"
-TRUNKS = ("online", "cached")
+SOURCES = ("online", "cached")
 
 
-def loss_curve(trunk: str, folder: Path) -> list[list[float]]:
+def loss_curve(features: str, folder: Path) -> list[list[float]]:
     """(epochs, terms): a high learning rate and short holds, so that every schedule shows."""
     config = TrainConfig(
-        features=trunk,
+        features=features,
         cached_views=3,
         precision="float32",
         epochs=6,
@@ -40,15 +40,17 @@ def loss_curve(trunk: str, folder: Path) -> list[list[float]]:
         training_set(),
         config,
         seed=1,
-        state=TrainingState(folder / f"{trunk}.safetensors", "data"),
+        state=TrainingState(folder / f"{features}.safetensors", "data"),
         on_epoch=lambda *_: None,
     )
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        curves = {trunk: loss_curve(trunk, Path(folder)) for trunk in TRUNKS}
-    rounded = {trunk: [[round(x, 6) for x in epoch] for epoch in c] for trunk, c in curves.items()}
+        curves = {source: loss_curve(source, Path(folder)) for source in SOURCES}
+    rounded = {
+        source: [[round(x, 6) for x in epoch] for epoch in c] for source, c in curves.items()
+    }
     made_by = "python -m tests.helpers.loss_curve (our own code, on a CPU, in float32)"
     text = json.dumps({"made_by": made_by, **rounded})
     PLACE.write_text(text.replace("[[", "[\n[").replace("], [", "],\n[") + "\n")

@@ -32,13 +32,13 @@ from anomalyncd.errors import InputError
 from anomalyncd.models import backbone, checkpoint, model
 from tests.helpers.tampering import tampered
 
-FIT = TrainConfig(hidden=8, bottleneck=4, heads=2)
+TRAIN = TrainConfig(hidden=8, bottleneck=4, heads=2)
 TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=32)
 
 
 def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.ModelMetadata]:
     stock = backbone.build(config)
-    network = model.build(stock, AttentionConfig(), FIT, n_base=1, n_novel=3)
+    network = model.build(stock, AttentionConfig(), TRAIN, n_base=1, n_novel=3)
     metadata = checkpoint.ModelMetadata(
         backbone=config,
         backbone_source=stock.source,
@@ -46,7 +46,7 @@ def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Mode
         mebin=MebinConfig(search_range=[3.0, 200.0]),
         regions=RegionsConfig(resize_mode="stretch"),
         fusion=FusionConfig(),
-        train=FIT,
+        train=TRAIN,
         raw_range=(0.25, 3.5),
         head=1,
         base_classes=("dent",),
@@ -333,7 +333,7 @@ def test_position_embeddings_are_resampled_to_the_side(tmp_path: Path) -> None:
 )
 def test_unusable_backbones_are_told(config: BackboneConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        model.build(backbone.build(config), AttentionConfig(), FIT, n_base=0, n_novel=2)
+        model.build(backbone.build(config), AttentionConfig(), TRAIN, n_base=0, n_novel=2)
 
 
 def test_weights_of_another_network_are_told(tmp_path: Path) -> None:

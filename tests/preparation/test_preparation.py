@@ -121,7 +121,7 @@ def test_a_complete_part_needs_no_more_bytes(site: Site, tmp_path: Path) -> None
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
 
 
-def test_a_wrong_part_is_thrown_away_and_fetched_anew(site: Site, tmp_path: Path) -> None:
+def test_a_wrong_part_is_thrown_away_and_fetched_again(site: Site, tmp_path: Path) -> None:
     site.files["/set"] = CONTENT
     (tmp_path / "set.bin.part").write_bytes(b"x" * 100_000)
     fetch(remote(f"{site.address}/set"), tmp_path / "set.bin", quiet=True)
@@ -589,7 +589,7 @@ def aebad_archive(folder: Path) -> Path:
     return folder / "AeBAD.zip"
 
 
-def test_aebad_becomes_a_base_set_that_a_run_cuts(
+def test_aebad_becomes_a_base_set_that_a_run_crops(
     tmp_path: Path, publish: Callable[..., None]
 ) -> None:
     given, target = aebad_archive(tmp_path), tmp_path / "base"

@@ -99,7 +99,7 @@ def test_arrays_are_mapped_not_loaded(tmp_path: Path) -> None:
     assert isinstance(regions.masks, np.memmap)
 
 
-def test_a_second_cut_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cropping_again_decodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = product(tmp_path)
     first = cut(tmp_path, dataset)
     monkeypatch.setattr(cropping, "read_image", None)  # would fail if called
@@ -109,7 +109,7 @@ def test_a_second_cut_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
         cut(tmp_path, dataset, padding=0.2)
 
 
-def test_a_changed_image_is_cut_anew(tmp_path: Path) -> None:
+def test_a_changed_image_is_cropped_again(tmp_path: Path) -> None:
     dataset = product(tmp_path)
     cut(tmp_path, dataset)
     save(dataset.samples[0].image, np.full((120, 160, 3), 7, np.uint8))
@@ -169,7 +169,7 @@ def test_a_broken_image_is_named(tmp_path: Path) -> None:
         cut(tmp_path, dataset)
 
 
-def test_base_is_cut_around_its_masks(tmp_path: Path) -> None:
+def test_base_regions_are_cropped_around_its_masks(tmp_path: Path) -> None:
     image, truth = np.full((90, 90, 3), 50, np.uint8), np.zeros((90, 90), np.uint8)
     for corner in (5, 40, 70):
         image[corner : corner + 8, corner : corner + 8] = 250

@@ -115,7 +115,7 @@ ODD_METRICS: list[tuple[str, Any]] = [
     ("dataset", ...),
 ]
 ODD_PROGRESS = [
-    *("[]", "5", "null", '"fit"', "{", "", "[" * 100_000, '{"at": NaN}', '{"at": 1e400}'),
+    *("[]", "5", "null", '"text"', "{", "", "[" * 100_000, '{"at": NaN}', '{"at": 1e400}'),
     *('{"at": "now"}', '{"at": -5}', '{"done": true}', '{"done": 1.5}', '{"unit": 3}'),
     *('{"seconds_left": 1e300}', '{"seconds_left": [1]}', '{"failed": 7}', '{"failed": ["a"]}'),
     *('{"stage": null}', '{"percent": 5}', '{"total": 123456789012345678901234567890}'),

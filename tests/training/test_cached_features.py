@@ -1,4 +1,4 @@
-"""The bank: what it keeps is what fresh views would give."""
+"""Cached features: what they keep is what new views would give."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from anomalyncd.inference.classify import classify
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.models.model import Model
 from anomalyncd.runtime.distributed import ALONE
-from anomalyncd.training import cached_features as bank_module
-from anomalyncd.training import train
+from anomalyncd.training import cached_features, train
 from anomalyncd.training.augmentation import draw_parameters, training_views
 from anomalyncd.training.cached_features import CachedFeatures, _Files
 from anomalyncd.training.online_features import OnlineFeatures
@@ -48,8 +47,8 @@ def fill(
     )
 
 
-def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
-    """The views that a bank with seed 5 is made of."""
+def cached_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
+    """The views that features of seed 5 are made of."""
     pixels, stream = Pixels(training_set(), CPU), torch.Generator().manual_seed(5)
     images, masks = pixels.rows(torch.arange(16).repeat_interleave(VIEWS))
     drawn = draw_parameters(len(images), images.shape[1] - model.image_size, stream)
@@ -57,16 +56,16 @@ def banked_views(model: Model) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("mask_on", ["class_token", "all_tokens", "patch_tokens", "none"])
-def test_a_banked_view_gives_the_class_token_of_that_view(
+def test_a_cached_view_gives_the_class_token_of_that_view(
     mask_on: MaskedQueries, tmp_path: Path
 ) -> None:
     model = small_model()
     model.vit.mask_on = mask_on
-    bank = fill(tmp_path / "bank", model)
-    x, masks = banked_views(model)
+    kept = fill(tmp_path / "features", model)
+    x, masks = cached_views(model)
     every_view = model(x, masks).unflatten(0, (-1, VIEWS))  # (16, 3, width)
     order = torch.tensor([2, 2, 9, 15])
-    features = bank.class_tokens(order, torch.Generator().manual_seed(0)).unflatten(0, (2, -1))
+    features = kept.class_tokens(order, torch.Generator().manual_seed(0)).unflatten(0, (2, -1))
     distance = (features[:, :, None] - every_view[order]).abs().amax(-1)  # (2, 4, 3)
     found = distance.min(-1)
     assert (found.values < 0.01).all()  # half precision
@@ -75,11 +74,11 @@ def test_a_banked_view_gives_the_class_token_of_that_view(
 
 def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
     model = small_model()
-    bank = fill(tmp_path / "bank", model)
-    _, masks = banked_views(model)
-    assert bank.counts.tolist() == model.vit.attention_mask(masks).sum((1, 2, 3)).tolist()
-    size = (tmp_path / "bank" / "tokens.f16").stat().st_size
-    assert size == int(bank.counts.sum()) * model.vit.width * 2
+    kept = fill(tmp_path / "features", model)
+    _, masks = cached_views(model)
+    assert kept.counts.tolist() == model.vit.attention_mask(masks).sum((1, 2, 3)).tolist()
+    size = (tmp_path / "features" / "tokens.f16").stat().st_size
+    assert size == int(kept.counts.sum()) * model.vit.width * 2
 
 
 def test_broken_weights_are_told(tmp_path: Path) -> None:
@@ -87,7 +86,7 @@ def test_broken_weights_are_told(tmp_path: Path) -> None:
     with torch.no_grad():
         model.vit.vit.patch_embed.proj.bias.fill_(torch.nan)
     with pytest.raises(InputError, match="not finite; check the backbone's weights"):
-        fill(tmp_path / "bank", model)
+        fill(tmp_path / "features", model)
 
 
 def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
@@ -95,13 +94,13 @@ def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
     with torch.no_grad():
         model.vit.vit.patch_embed.proj.bias.fill_(1e6)
     with pytest.raises(InputError, match=r"use train\.features=online"):
-        fill(tmp_path / "bank", model)
+        fill(tmp_path / "features", model)
 
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two regions' views each, so that a small bank has eight groups."""
-    monkeypatch.setattr(bank_module, "GROUP", 2 * VIEWS)
+    """Two regions' views each, so that there are eight groups."""
+    monkeypatch.setattr(cached_features, "GROUP", 2 * VIEWS)
 
 
 def interrupt(done: int, total: int, kept: int) -> None:
@@ -111,14 +110,14 @@ def interrupt(done: int, total: int, kept: int) -> None:
 
 @pytest.fixture
 def half_filled(tmp_path: Path, small_groups: None) -> Path:
-    """A bank of 16 regions, 3 views each, filled by two regions at a time until the tenth."""
+    """Features of 16 regions, 3 views each, filled by two regions at a time until the tenth."""
     with pytest.raises(KeyboardInterrupt):
         fill(tmp_path / "half", on_views=interrupt)
     return tmp_path / "half"
 
 
 @pytest.mark.parametrize("torn", ["nothing", "counts", "tokens", "digests"])
-def test_filling_goes_on_where_it_was_killed(half_filled: Path, torn: str) -> None:
+def test_filling_resumes_where_it_was_killed(half_filled: Path, torn: str) -> None:
     whole = fill(half_filled.with_name("whole"))
     for name in ("counts.i64", "tokens.f16", "digests"):
         with (half_filled / name).open("rb+") as file:
@@ -149,7 +148,7 @@ def test_what_a_power_cut_has_left_is_not_taken_for_tokens(
     assert told[0][2] == 12, "two of five groups lie before the loss"
 
 
-def test_any_number_of_views_at_once_fills_one_bank(half_filled: Path) -> None:
+def test_any_number_of_views_at_once_gives_the_same_features(half_filled: Path) -> None:
     whole = fill(half_filled.with_name("whole"))
     fewer = small_model()
     fewer.forward_batch = 4
@@ -174,7 +173,7 @@ def test_no_more_views_at_once_than_asked(tmp_path: Path, monkeypatch: pytest.Mo
     assert sizes == [48]
     sizes.clear()
     model.forward_batch = 5
-    fill(tmp_path / "bank", model)
+    fill(tmp_path / "features", model)
     views = OnlineFeatures(model, Pixels(training_set(), CPU), ALONE)
     views.class_tokens(torch.arange(6), torch.Generator().manual_seed(0))
     classify(model, training_set().novel)
@@ -191,7 +190,7 @@ def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Pat
 @pytest.mark.parametrize(
     "other", [{"seed": 6}, {"fingerprint": "other data"}, {"views": 6, "seed": 5}]
 )
-def test_a_bank_of_something_else_is_not_gone_on_with(
+def test_features_of_something_else_are_not_resumed(
     half_filled: Path, other: dict[str, Any]
 ) -> None:
     told = []
@@ -203,7 +202,7 @@ def test_a_bank_of_something_else_is_not_gone_on_with(
 @pytest.mark.parametrize(
     ("setting", "value"), [("keep_threshold", 0.1), ("precision", torch.bfloat16)]
 )
-def test_a_bank_of_another_trunk_is_not_gone_on_with(
+def test_features_of_other_frozen_blocks_are_not_resumed(
     half_filled: Path, setting: str, value: Any
 ) -> None:
     model = small_model()
@@ -214,7 +213,7 @@ def test_a_bank_of_another_trunk_is_not_gone_on_with(
 
 
 @pytest.mark.parametrize("left", ["file", "no counts", "no label"])
-def test_what_is_no_bank_is_replaced(half_filled: Path, left: str) -> None:
+def test_what_is_no_cache_of_features_is_replaced(half_filled: Path, left: str) -> None:
     if left == "file":
         CachedFeatures.remove(half_filled)
         half_filled.write_bytes(b"of an earlier version")
@@ -223,8 +222,8 @@ def test_what_is_no_bank_is_replaced(half_filled: Path, left: str) -> None:
     assert torch.equal(fill(half_filled).tokens, fill(half_filled.with_name("whole")).tokens)
 
 
-def test_a_bank_may_be_larger_than_memory(tmp_path: Path) -> None:
-    files = _Files(tmp_path / "bank", "data", width=192)
+def test_cached_features_may_be_larger_than_memory(tmp_path: Path) -> None:
+    files = _Files(tmp_path / "features", "data", width=192)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     tokens = 2 * memory // (2 * files.width)
     try:
@@ -276,14 +275,14 @@ def test_whatever_stops_the_filling_what_is_done_is_kept(
     with pytest.raises(told[0], match=told[1]):
         train_small(tmp_path / "state", [])
     monkeypatch.undo()
-    monkeypatch.setattr(bank_module, "GROUP", 2 * VIEWS)
+    monkeypatch.setattr(cached_features, "GROUP", 2 * VIEWS)
     figures: list = []
     train_small(tmp_path / "state", figures, forward_batch=2)
     assert figures[0] == (30, 48, 24)
-    assert not (tmp_path / "state.bank").exists()
+    assert not train.features_beside(tmp_path / "state").exists()
 
 
-def test_running_out_of_memory_in_training_keeps_the_filled_bank(
+def test_running_out_of_memory_in_training_keeps_the_cached_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:

@@ -83,15 +83,15 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
 
 
 @pytest.mark.parametrize("resident", [True, False])
-@pytest.mark.parametrize("trunk", ["online", "cached"])
+@pytest.mark.parametrize("source", ["online", "cached"])
 def test_a_step_never_waits_for_the_gpu(
-    trunk: str, resident: bool, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: str, resident: bool, gpu: FakeGpu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(devices, "has_room", lambda device, size: resident)
     data, model, config = training_set(), small_model(), TrainConfig(batch_size=8)
     views: OnlineFeatures | CachedFeatures
-    if trunk == "cached":
-        views = CachedFeatures.fill(model, data, 3, 0, tmp_path / "bank", fingerprint="")
+    if source == "cached":
+        views = CachedFeatures.fill(model, data, 3, 0, tmp_path / "features", fingerprint="")
     stream = torch.Generator().manual_seed(0)
     orders = sampling.draw_batches(data.n_base, len(data.novel), config.batch_size, stream)
     order = next(orders).sort().values
@@ -105,7 +105,7 @@ def test_a_step_never_waits_for_the_gpu(
         model.to(GPU)
         optimizer = schedule.make_optimizer(model, config)
         targets = Targets(data, GPU)
-        if trunk == "online":
+        if source == "online":
             views = OnlineFeatures(model, Pixels(data, GPU), ALONE)
         elif resident:
             views.tokens = views.tokens.to(GPU)

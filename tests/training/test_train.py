@@ -158,11 +158,11 @@ def test_weight_decay_leaves_vectors_alone() -> None:
     assert len(matrices["params"]) + len(vectors["params"]) == len(list(model.trainable()))
 
 
-@pytest.mark.parametrize("trunk", loss_curve.TRUNKS)
-def test_the_losses_of_a_whole_training_are_those_recorded(trunk: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("features", loss_curve.SOURCES)
+def test_the_losses_of_a_whole_training_are_those_recorded(features: str, tmp_path: Path) -> None:
     """Other kernels move views by a grey level here and there, and losses by 3e-5 at most."""
-    found = loss_curve.loss_curve(trunk, tmp_path)
-    np.testing.assert_allclose(found, LOSS_CURVES[trunk], rtol=1e-3)
+    found = loss_curve.loss_curve(features, tmp_path)
+    np.testing.assert_allclose(found, LOSS_CURVES[features], rtol=1e-3)
 
 
 def train_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> list[dict]:
@@ -210,9 +210,9 @@ def test_every_epoch_has_its_own_rate_batches_and_views(
     assert train_watched(tmp_path, monkeypatch, seed=1) == given
 
 
-@pytest.mark.parametrize("trunk", ["online", "cached"])
-def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) -> None:
-    config = TrainConfig(features=trunk, cached_views=3, epochs=4, batch_size=8)
+@pytest.mark.parametrize("features", ["online", "cached"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(features: str, tmp_path: Path) -> None:
+    config = TrainConfig(features=features, cached_views=3, epochs=4, batch_size=8)
     made: list = []
 
     def trained(name: str, stop_after: int | None = None) -> tuple[Model, list]:
@@ -242,7 +242,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(trunk: str, tmp_path: Path) 
     for (name, a), (_, b) in zip(whole.trainable(), resumed.trainable(), strict=True):
         assert torch.equal(a, b), name
     left = {path.suffix for path in tmp_path.iterdir()}
-    assert left == {".safetensors"}, "a bank goes when training ends"
+    assert left == {".safetensors"}, "cached features go when training ends"
 
 
 def test_a_run_killed_after_its_last_epoch_needs_no_views(
@@ -257,15 +257,15 @@ def test_a_run_killed_after_its_last_epoch_needs_no_views(
 
     history = trained()
     monkeypatch.delattr(train, "OnlineFeatures")
-    left = tmp_path / "state.bank"
+    left = train.features_beside(tmp_path / "state")
     left.mkdir()
     assert trained() == history
     assert not left.exists()
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("trunk", ["online", "cached"])
-def test_training_learns_the_base_classes(trunk: str, precision: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("features", ["online", "cached"])
+def test_training_learns_the_base_classes(features: str, precision: str, tmp_path: Path) -> None:
     data = training_set()
     assert data.base is not None
     data.base.images[1::2] //= 4  # one class is darker than the other
@@ -273,7 +273,7 @@ def test_training_learns_the_base_classes(trunk: str, precision: str, tmp_path: 
         small_model(),
         data,
         TrainConfig(
-            features=trunk, precision=precision, epochs=12, batch_size=8, learning_rate=0.01
+            features=features, precision=precision, epochs=12, batch_size=8, learning_rate=0.01
         ),
         seed=0,
         state=TrainingState(tmp_path / "state", "data"),
