@@ -1,7 +1,7 @@
 """Shows that the tests can fail: faults are put into copies of the package and must be caught.
 
     python scripts/mutants.py              all of tests/mutants/list.yaml
-    python scripts/mutants.py train musc   those of some files of the package
+    python scripts/mutants.py train boxes  those of some files of the package
     python scripts/mutants.py 12 40-45     some by their number
 
 It ends with status 1 if a fault survives.
@@ -88,7 +88,7 @@ def main() -> None:
                 result, seconds = future.result()
                 results.append(result)
                 print(
-                    f"{n:3} {result:8} {seconds:4.0f} s  {mutant.file:16} {mutant.why}", flush=True
+                    f"{n:3} {result:8} {seconds:4.0f} s  {mutant.file:28} {mutant.why}", flush=True
                 )
     killed = results.count(KILLED)
     print(f"{killed} of {len(results)} killed")
@@ -100,7 +100,8 @@ def _is_chosen(which: Sequence[str], number: int, mutant: Mutant) -> bool:
         first, _, last = word.partition("-")
         if first.isdigit():
             return int(first) <= number <= int(last or first)
-        return mutant.file.removesuffix(".py") == word.removesuffix(".py")
+        name = mutant.file.removesuffix(".py")
+        return word.removesuffix(".py") in (name, name.rpartition("/")[2])
 
     return not which or any(map(is_meant, which))
 
