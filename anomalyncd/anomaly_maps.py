@@ -10,7 +10,7 @@ from anomalyncd import detectors
 from anomalyncd.config import Config
 from anomalyncd.detectors import map_store
 from anomalyncd.evaluation.map_quality import evaluate_maps
-from anomalyncd.inputs import open_images
+from anomalyncd.inputs import find_images, open_detector
 from anomalyncd.runtime import console, devices
 from anomalyncd.storage.cache import Cache
 
@@ -27,7 +27,8 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
         InputError: unusable images, or as the detector says.
     """
     cache = Cache(Path(config.cache_folder))
-    dataset, detector = open_images(config, cache, devices.choose(config.device))
+    dataset = find_images(config, cache)
+    detector = open_detector(config, cache, devices.choose(config.device))
     advice = devices.memory_explained(detectors.memory_advice(config.detector))
     with console.logging_to(None, quiet=config.quiet), advice:
         for warning in dataset.warnings:

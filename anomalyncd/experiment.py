@@ -19,21 +19,19 @@ from anomalyncd.errors import InputError
 from anomalyncd.evaluation.map_quality import evaluate_binarization, evaluate_maps
 from anomalyncd.evaluation.scoring import evaluate
 from anomalyncd.inference.classify import assign, classify
-from anomalyncd.inputs import Inputs, open_inputs, require_masks_fit
+from anomalyncd.inputs import Inputs, find_inputs, open_inputs, require_masks_fit
 from anomalyncd.models import backbone, checkpoint, model
 from anomalyncd.regions import cropping
 from anomalyncd.results import run_results
 from anomalyncd.runtime import devices, distributed, tracking
 from anomalyncd.storage.cache import digest
-from anomalyncd.storage.run_folder import RunFolder
+from anomalyncd.storage.run_folder import STATE, RunFolder
 from anomalyncd.training import train
 from anomalyncd.training.progress import TrainingProgress
 from anomalyncd.training.state import TrainingState
 from anomalyncd.training.training_set import TrainingSet
 
 log = logging.getLogger(__name__)
-
-STATE = "training.safetensors"  # a finished epoch, while the run is not finished
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,8 @@ def compute(
 def assist(config: Config, folder: RunFolder, world: distributed.World) -> None:
     """Share the training of the first process; what that has prepared is in the cache."""
     with distributed.together(world, devices.choose(config.device)):
-        prepared = _prepare(config, open_inputs(config), lambda _: nullcontext())
+        given = open_inputs(config, find_inputs(config))
+        prepared = _prepare(config, given, lambda _: nullcontext())
         train.train(
             prepared.network,
             prepared.data,

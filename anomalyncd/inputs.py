@@ -5,66 +5,91 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from anomalyncd import detectors
 from anomalyncd.config import Config, GroundTruthConfig
 from anomalyncd.data import datasets
 from anomalyncd.data.images import read_mask
 from anomalyncd.errors import InputError
-from anomalyncd.models import backbone
-from anomalyncd.runtime import devices
 from anomalyncd.storage import identity
 from anomalyncd.storage.cache import Cache
 from anomalyncd.storage.identity import Digests
 from anomalyncd.types import Dataset, Regions
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass(frozen=True)
-class Inputs:
-    """What the user gave, opened."""
+class FoundInputs:
+    """What the user gave, found and known by content. PyTorch is not needed for it."""
 
     cache: Cache
-    device: torch.device
     dataset: Dataset
     base: Dataset | None
     n_novel: int
-    detector: detectors.Detector
     digests: Digests  # of all this
-    seconds: float  # that opening took; the drawn product is drawn here
+    seconds: float  # that finding took; the drawn product is drawn here
 
 
-def open_inputs(config: Config) -> Inputs:
-    """Find and open all that a run is computed from.
+@dataclass(frozen=True)
+class Inputs(FoundInputs):
+    """What the user gave, ready to be computed with."""
+
+    device: torch.device
+    detector: detectors.Detector
+
+
+def find_inputs(config: Config) -> FoundInputs:
+    """Find all that a run is computed from.
 
     Raises:
         InputError: something is missing, unreadable or unsuitable.
     """
     start = time.perf_counter()
     cache = Cache(Path(config.cache_folder))
-    device = devices.choose(config.device)
-    dataset, detector = open_images(config, cache, device)
+    dataset = find_images(config, cache)
     base = datasets.load_base(config.base, cache, config.max_megapixels)
     n_novel = novel_classes(config, dataset)
-    digests = _digests(dataset, base, detector, backbone.weights_file(config.backbone))
+    digests = _digests(config, dataset, base)
     seconds = time.perf_counter() - start
-    return Inputs(cache, device, dataset, base, n_novel, detector, digests, seconds)
+    return FoundInputs(cache, dataset, base, n_novel, digests, seconds)
 
 
-def open_images(
-    config: Config, cache: Cache, device: torch.device
-) -> tuple[Dataset, detectors.Detector]:
-    """The unlabelled images, and the detector of their anomaly maps.
+def open_inputs(config: Config, found: FoundInputs) -> Inputs:
+    """Choose the device and make the detector.
 
     Raises:
-        InputError: as `open_inputs`.
+        InputError: there is no such device, or the detector cannot be made.
+    """
+    from anomalyncd.runtime import devices  # loads torch
+
+    device = devices.choose(config.device)
+    detector = open_detector(config, found.cache, device)
+    return Inputs(**vars(found), device=device, detector=detector)
+
+
+def find_images(config: Config, cache: Cache) -> Dataset:
+    """The unlabelled images, and apart from them their labels.
+
+    Raises:
+        InputError: as `find_inputs`.
     """
     most = config.max_megapixels
     dataset = datasets.load(config.dataset, config.category, cache, max_megapixels=most)
-    detector = detectors.create(config.detector, config.category, device, cache.root, most)
     _require_truth_masks(config, dataset)
-    return dataset, detector
+    return dataset
+
+
+def open_detector(config: Config, cache: Cache, device: torch.device) -> detectors.Detector:
+    """The detector of the anomaly maps.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    most = config.max_megapixels
+    return detectors.create(config.detector, config.category, device, cache.root, most)
 
 
 def novel_classes(config: Config, dataset: Dataset) -> int:
@@ -123,13 +148,11 @@ def _require_truth_masks(config: Config, dataset: Dataset) -> None:
             )
 
 
-def _digests(
-    dataset: Dataset, base: Dataset | None, detector: detectors.Detector, weights: Path | None
-) -> Digests:
+def _digests(config: Config, dataset: Dataset, base: Dataset | None) -> Digests:
     files = identity.files_of(dataset)
     if base:
         files |= identity.files_of(base, "base ")
-    if weights:
+    if weights := identity.weights_file(config.backbone):
         files["weights file"] = {weights.name: weights}
-    of_detector = detectors.inputs(detector, replace(dataset, labels=None))
-    return identity.digests(files) | of_detector
+    unlabelled = replace(dataset, labels=None)
+    return identity.digests(files) | detectors.inputs(config.detector, config.category, unlabelled)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from anomalyncd import experiment
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
-from anomalyncd.inputs import Inputs, open_inputs
-from anomalyncd.runtime import console, devices, distributed, tracking
+from anomalyncd.inputs import FoundInputs, find_inputs, open_inputs
+from anomalyncd.runtime import console, tracking
 from anomalyncd.storage import identity
 from anomalyncd.storage.identity import Digests
-from anomalyncd.storage.run_folder import RunFolder
+from anomalyncd.storage.run_folder import STATE, RunFolder
 from anomalyncd.storage.run_record import MAX_REASON
-from anomalyncd.training.cached_features import CachedFeatures
-from anomalyncd.training.train import features_beside
 
 log = logging.getLogger(__name__)
 
@@ -48,35 +48,58 @@ def execute(config: Config, *, in_a_sweep: bool = False) -> RunResult:
         InputError: something that the user gave cannot be used.
     """
     folder = RunFolder.of(config)
-    world = distributed.started()
-    if config.train.features == "cached" and world.size > 1:
-        raise InputError(
-            f"train.features=cached works in one process, not in {world.size}: its frozen blocks "
-            "run once; start it without torchrun, or use train.features=online"
-        )
-    if not world.is_first:
-        known = folder.inputs  # before `finished`: the first process may archive the folder now
-        if config.rerun or not folder.finished or known != open_inputs(config).digests:
-            with devices.memory_explained(_less_memory_for_views(config)):
-                experiment.assist(config, folder, world)
-        return RunResult(folder.root, {}, was_finished=False)
-    given = _inputs_or_record(config, folder, in_a_sweep)  # a mistyped path leaves nothing behind
+    if (rank := _rank()) is not None:
+        _require_online(config)
+        if rank > 0:
+            return _assist(config, folder)
+    found = _found_or_recorded(config, folder, in_a_sweep)  # a mistyped path leaves nothing behind
     with folder.held():
         changed = ""
         if folder.finished and not config.rerun:
-            changed = _change(folder.inputs, given.digests)
+            changed = _change(folder.inputs, found.digests)
             if not changed:
-                folder.path(experiment.STATE).unlink(missing_ok=True)  # killed just before that
+                folder.path(STATE).unlink(missing_ok=True)  # killed just before that
                 if not config.quiet:
                     console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
                 return RunResult(folder.root, folder.metrics, was_finished=True)
-        return _run(config, given, folder, world, changed)
+        return _run(config, found, folder, changed, in_a_sweep)
+
+
+@cache  # torchrun's variables are taken away when its processes first meet
+def _rank() -> int | None:
+    """This process's number among those of torchrun; None if it is alone."""
+    return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+
+
+def _require_online(config: Config) -> None:
+    if config.train.features == "cached":
+        raise InputError(
+            "train.features=cached works in one process, not under torchrun: its frozen blocks run "
+            "once; start it without torchrun, or use train.features=online"
+        )
+
+
+def _assist(config: Config, folder: RunFolder) -> RunResult:
+    """Share the training of the first process, unless that recognises a finished run."""
+    from anomalyncd import experiment
+    from anomalyncd.runtime import devices, distributed
+
+    known = folder.inputs  # before `finished`: the first process may archive the folder now
+    if config.rerun or not folder.finished or known != find_inputs(config).digests:
+        with devices.memory_explained(_less_memory_for_views(config)):
+            experiment.assist(config, folder, distributed.started())
+    return RunResult(folder.root, {}, was_finished=False)
 
 
 def _run(
-    config: Config, given: Inputs, folder: RunFolder, world: distributed.World, changed: str
+    config: Config, found: FoundInputs, folder: RunFolder, changed: str, in_a_sweep: bool
 ) -> RunResult:
     """Compute a run whose folder is held; `changed` says how a finished one's inputs differ."""
+    from anomalyncd import experiment  # torch takes seconds to load
+    from anomalyncd.runtime import devices, distributed
+
+    with _recorded(config, folder, in_a_sweep):
+        given = open_inputs(config, found)
     archived = _begin(config, folder)
     folder.note_inputs(given.digests)
     with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
@@ -84,6 +107,7 @@ def _run(
             log.warning("%s: it is computed again; what it was is in %s", changed, archived)
         name = "/".join(folder.root.parts[-5:])
         tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
+        world = distributed.started()
         try:
             with devices.memory_explained(_less_memory_for_views(config)):
                 metrics = experiment.compute(config, given, folder, tracker, world)
@@ -98,15 +122,29 @@ def _run(
             tracker.finish()
 
 
-def _inputs_or_record(config: Config, folder: RunFolder, in_a_sweep: bool) -> Inputs:
-    """Open the inputs; if they cannot be used, a sweep or a fault leaves a record of it."""
+def _found_or_recorded(config: Config, folder: RunFolder, in_a_sweep: bool) -> FoundInputs:
+    with (
+        _recorded(config, folder, in_a_sweep, holding=folder.held()),
+        console.logging_to(None, quiet=config.quiet),
+    ):
+        return find_inputs(config)
+
+
+@contextmanager
+def _recorded(
+    config: Config,
+    folder: RunFolder,
+    in_a_sweep: bool,
+    holding: AbstractContextManager[None] | None = None,
+) -> Iterator[None]:
+    """If inputs cannot be used, a sweep or a fault leaves a record of it in the run's folder."""
     try:
-        with console.logging_to(None, quiet=config.quiet):
-            return open_inputs(config)
+        yield
     except Exception as error:
         is_noted = in_a_sweep or not isinstance(error, InputError)
         if is_noted and (config.rerun or not folder.finished):
-            with suppress(InputError), folder.held():  # the first error is to be shown
+            # the first error is to be shown
+            with suppress(InputError), holding or nullcontext():
                 _begin(config, folder)
                 folder.note_progress(failed=_reason(error))
         raise
@@ -116,8 +154,10 @@ def _begin(config: Config, folder: RunFolder) -> Path | None:
     """Make the run's folder, or resume in it; where a finished one has been archived."""
     archived = None
     if config.rerun or folder.finished:
-        # large, and of no use any more
-        CachedFeatures.remove(features_beside(folder.path(experiment.STATE)))
+        from anomalyncd.training.cached_features import CachedFeatures  # loads torch
+        from anomalyncd.training.train import features_beside
+
+        CachedFeatures.remove(features_beside(folder.path(STATE)))  # large, of no use any more
         archived = folder.archive()
     folder.create()
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))

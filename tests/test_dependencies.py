@@ -36,9 +36,6 @@ NOT_IMPORTED = {
     "myst-parser": "docs/conf.py names it",
     "furo": "docs/conf.py names it",
     "mypy": "a command",
-    "sphinx": "a command, which `make docs` calls",
-    "myst-parser": "docs/conf.py names it",
-    "furo": "docs/conf.py names it",
 }
 SOURCES = [ROOT / "train.py", ROOT / "predict.py"] + [
     path for folder in ("anomalyncd", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")

@@ -31,7 +31,6 @@ from anomalyncd.evaluation import metrics
 from anomalyncd.models.model import Model
 from anomalyncd.regions import cropping
 from anomalyncd.run import execute
-from anomalyncd.runtime import distributed
 from anomalyncd.storage.cache import Cache
 from anomalyncd.storage.jobs import find
 from anomalyncd.training import train
@@ -151,8 +150,8 @@ def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) 
 def test_what_torchrun_cannot_do_is_told_at_once(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distributed, "started", lambda: distributed.World(0, 2))
-    with pytest.raises(InputError, match="works in one process, not in 2"):
+    monkeypatch.setattr("anomalyncd.run._rank", lambda: 0)
+    with pytest.raises(InputError, match="works in one process, not under torchrun"):
         run([*overrides, "train.features=cached"])
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = command("-m", *overrides, "seed=1,2")
@@ -744,7 +743,7 @@ def test_the_advice_on_memory_resumes_the_run(
     outcome = run([*settings, "forward_batch=32"])
     assert outcome.folder == failed
     views = 4 * outcome.metrics["counts"]["regions"]
-    assert f"{views} views go through the frozen blocks, {views} of them are done already" in (
+    assert f"{views} views go through the frozen blocks; {views} of them are done already" in (
         (failed / "log.txt").read_text(encoding="utf-8")
     )
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import torch
 from numpy.typing import NDArray
 
 from anomalyncd.config import (
@@ -25,16 +24,18 @@ from anomalyncd.config import (
     MuscDetectorConfig,
     SimulatedDetectorConfig,
 )
-from anomalyncd.detectors.anomalib import AnomalibDetector
+from anomalyncd.detectors.anomalib import AnomalibDetector, training_pictures
 from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.detectors.ground_truth import GroundTruthDetector
-from anomalyncd.detectors.musc import MuscDetector
 from anomalyncd.detectors.simulated import SimulatedDetector
 from anomalyncd.errors import InputError
 from anomalyncd.runtime.plugins import call_target
 from anomalyncd.storage.cache import digest
-from anomalyncd.storage.identity import Digests, digests
+from anomalyncd.storage.identity import Digests, digests, weights_file
 from anomalyncd.types import Dataset
+
+if TYPE_CHECKING:  # torch takes seconds to load, and a finished run is recognised without it
+    import torch
 
 
 class Detector(Protocol):
@@ -66,7 +67,7 @@ _BUILDERS: dict[type[DetectorConfig], Callable[[Any, _Place], Detector]] = {
     FilesDetectorConfig: lambda c, at: FilesDetector(c.path, at.category, at.max_megapixels),
     GroundTruthConfig: lambda c, at: GroundTruthDetector(),
     SimulatedDetectorConfig: lambda c, at: SimulatedDetector(c.seed),
-    MuscDetectorConfig: lambda c, at: MuscDetector(c, at.device, at.workspace),
+    MuscDetectorConfig: lambda c, at: _musc(c, at),
     AnomalibDetectorConfig: lambda c, at: AnomalibDetector(c, at.device),
     CustomDetectorConfig: lambda c, at: _custom(c),
 }
@@ -93,19 +94,34 @@ def create(
     return _BUILDERS[type(config)](config, _Place(category, device, workspace, max_megapixels))
 
 
-def inputs(detector: Detector, dataset: Dataset) -> Digests:
+def inputs(config: DetectorConfig, category: str, dataset: Dataset) -> Digests:
     """What else than images, truth masks and settings maps are made from, by content.
 
     Unlike `Detector.key` it does not say where and with which versions they are made: a run is
     finished, whichever machine has made its maps.
+
+    Args:
+        config: one of `configs/detector`.
+        category: name of the product.
+        dataset: the images, without labels.
+
+    Raises:
+        InputError: something is missing or unreadable.
     """
-    match detector:
-        case FilesDetector() | MuscDetector() | AnomalibDetector():
-            return detector.inputs(dataset)
-        case GroundTruthDetector() | SimulatedDetector():
-            return {}
-    train = digests({"training image": {path.name: path for path in dataset.train}})
-    return {**train, "detector": {"its key": digest(key(detector, dataset))}}
+    train = {path.name: path for path in dataset.train}
+    match config:
+        case FilesDetectorConfig():
+            return FilesDetector(config.path, category).inputs(dataset)
+        case MuscDetectorConfig():
+            file = config.backbone and weights_file(config.backbone, "detector.backbone")
+            return digests({"detector's weights file": {file.name: file}} if file else {})
+        case AnomalibDetectorConfig():
+            pictures = training_pictures(config)
+            return digests({"training image": train, "training picture": pictures})
+        case CustomDetectorConfig():
+            its_key = digest(key(_custom(config), dataset))
+            return {**digests({"training image": train}), "detector": {"its key": its_key}}
+    return {}
 
 
 def key(detector: Detector, dataset: Dataset) -> Any:
@@ -135,9 +151,13 @@ def reported(detector: Detector) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, StopIteration, torch.OutOfMemoryError):
+    except (InputError, StopIteration):
         raise
     except Exception as error:
+        from torch import OutOfMemoryError  # a detector at work has loaded it
+
+        if isinstance(error, OutOfMemoryError):
+            raise
         reason = " ".join(str(error).split())
         raise InputError(
             f"{name(detector)}: {type(error).__name__}: {reason} (debug=true shows where)"
@@ -162,6 +182,12 @@ def memory_advice(config: DetectorConfig) -> str:
                 "detector.image_size"
             )
     return f"it was the detector ({config.label}); give it smaller images"
+
+
+def _musc(config: MuscDetectorConfig, at: _Place) -> Detector:
+    from anomalyncd.detectors.musc import MuscDetector  # loads torch
+
+    return MuscDetector(config, at.device, at.workspace)
 
 
 def _custom(config: CustomDetectorConfig) -> Detector:

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from numpy.typing import NDArray
 
 from anomalyncd.config import AnomalibDetectorConfig
 from anomalyncd.errors import InputError
 from anomalyncd.storage.cache import digest_files
-from anomalyncd.storage.identity import Digests, digests
 from anomalyncd.types import Dataset
+
+if TYPE_CHECKING:
+    import torch
 
 VERSION = 1  # part of the cache key: raise it when maps change
 
@@ -36,22 +37,12 @@ class AnomalibDetector:
             installed = version("anomalib")
         except PackageNotFoundError as error:
             raise _not_installed(self.config.model) from error
-        return VERSION, installed, asdict(self.config), digest_files(self._pictures().values())
-
-    def inputs(self, dataset: Dataset) -> Digests:
-        train = {path.name: path for path in dataset.train}
-        return digests({"training image": train, "training picture": self._pictures()})
-
-    def _pictures(self) -> dict[str, Path]:
-        """The files in folders that the model's options name, such as textures to draw defects."""
-        named = {k: Path(v) for k, v in self.config.options.items() if isinstance(v, str)}
-        return {
-            f"{option}/{path.relative_to(folder).as_posix()}": path
-            for option, folder in named.items()
-            if folder.is_dir()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+        return (
+            VERSION,
+            installed,
+            asdict(self.config),
+            digest_files(training_pictures(self.config).values()),
+        )
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         try:
@@ -61,6 +52,18 @@ class AnomalibDetector:
             raise _not_installed(self.config.model) from error
         images = [sample.image for sample in dataset.samples]
         yield from anomaly_maps(self.config, dataset.train, images, self.device)
+
+
+def training_pictures(config: AnomalibDetectorConfig) -> dict[str, Path]:
+    """The files in folders that the model's options name, such as textures to draw defects."""
+    named = {k: Path(v) for k, v in config.options.items() if isinstance(v, str)}
+    return {
+        f"{option}/{path.relative_to(folder).as_posix()}": path
+        for option, folder in named.items()
+        if folder.is_dir()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _not_installed(model: str) -> InputError:

@@ -38,7 +38,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.models import backbone
 from anomalyncd.runtime.console import ProgressThrottle
 from anomalyncd.storage.cache import digest_files
-from anomalyncd.storage.identity import Digests, digests
+from anomalyncd.storage.identity import weights_file
 from anomalyncd.types import Dataset, Sample
 
 log = logging.getLogger(__name__)
@@ -71,17 +71,10 @@ class MuscDetector:
     def key(self, dataset: Dataset) -> Any:
         settings = asdict(self.config)
         del settings["memory_gb"]  # only says how fast
-        if weights := self._weights_file():
+        network = self.config.backbone
+        if weights := network and weights_file(network, _BACKBONE):
             settings["backbone"]["checkpoint"] = digest_files([weights])
         return VERSION, settings, self.device.type, torch.__version__, PIL.__version__
-
-    def inputs(self, dataset: Dataset) -> Digests:
-        weights = self._weights_file()
-        return digests({"detector's weights file": {weights.name: weights}} if weights else {})
-
-    def _weights_file(self) -> Path | None:
-        network = self.config.backbone
-        return None if network is None else backbone.weights_file(network, _BACKBONE)
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         """One (map_size, map_size) float32 map per image, ≥ 0, comparable between images.

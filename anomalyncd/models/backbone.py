@@ -25,6 +25,7 @@ from anomalyncd.config import BackboneConfig
 from anomalyncd.errors import InputError
 from anomalyncd.models import embedded
 from anomalyncd.storage.cache import digest
+from anomalyncd.storage.identity import weights_file
 
 Source = Literal["package", "hub", "file", "random"]
 
@@ -80,20 +81,6 @@ def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
     trained_with = cast(dict[str, Any], vit.pretrained_cfg)
     mean, std = tuple(trained_with["mean"]), tuple(trained_with["std"])
     return Backbone(vit.eval(), source, weights_hash, mean, std)
-
-
-def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
-    """The file that the user gives weights in; None if they come from elsewhere.
-
-    Raises:
-        InputError: it is not there.
-    """
-    if config.checkpoint is None:
-        return None
-    path = Path(config.checkpoint)
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
-    return path
 
 
 def _hash_of(weights: Mapping[str, Any]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from anomalyncd.config import BackboneConfig
+from anomalyncd.errors import InputError
 from anomalyncd.storage.cache import digest_files
 from anomalyncd.types import Dataset
 
@@ -57,6 +59,20 @@ def files_of(dataset: Dataset, role: str = "") -> dict[str, dict[str, Path]]:
         f"{role}image": {sample.id: sample.image for sample in dataset.samples},
         f"{role}truth mask": {name: path for name, path in masks.items() if path is not None},
     }
+
+
+def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
+    """The file that the user gives weights in; None if they come from elsewhere.
+
+    Raises:
+        InputError: it is not there.
+    """
+    if config.checkpoint is None:
+        return None
+    path = Path(config.checkpoint)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
+    return path
 
 
 def difference(before: Digests, now: Digests) -> str:

@@ -30,6 +30,7 @@ NON_RESULT_KEYS = (
     *("rerun", "quiet", "debug"),
 )
 
+STATE = "training.safetensors"  # a finished epoch, while the run is not finished
 _INPUTS = "inputs.json"
 
 

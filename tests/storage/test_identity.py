@@ -22,8 +22,7 @@ CPU = torch.device("cpu")
 
 
 def of_detector(config: DetectorConfig, tmp_path: Path) -> identity.Digests:
-    detector = detectors.create(config, "c", CPU, tmp_path)
-    return detectors.inputs(detector, Dataset((Sample("t/a", Path("a.png")),), None))
+    return detectors.inputs(config, "c", Dataset((Sample("t/a", Path("a.png")),), None))
 
 
 def test_changes_are_counted_and_the_first_are_named() -> None:
