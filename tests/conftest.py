@@ -10,12 +10,20 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from anomalyncd.cli import entry
 from tests.helpers.settings import PHOTOGRAPHS, SMALL
 
 # A shared machine is no clock; and a test that must find its case finds it within 40.
 settings.register_profile("default", deadline=None, max_examples=40)
 settings.load_profile("default")
 os.environ["WANDB_MODE"] = "offline"
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_new_process() -> None:
+    """A command's status counts the failures and sweeps of its whole process."""
+    entry.failures.clear()
+    entry.sweeps.clear()
 
 
 @pytest.fixture(scope="session")

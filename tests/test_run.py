@@ -873,6 +873,6 @@ def test_predict_names_its_own_settings(tmp_path: Path) -> None:
     common = ("run=nowhere", f"path={tmp_path / 'neww'}")
     told = command(*common, "detector=musc_embedded", script="predict.py").stderr
     assert told.count("\n") == 1
-    assert f"anomaly_maps.py dataset=folder dataset.path={tmp_path / 'neww'} detector=" in told
+    assert f"anomalyncd maps dataset=folder dataset.path={tmp_path / 'neww'} detector=" in told
     with pytest.raises(InputError, match=r"neww: no such folder; did you mean new\?.* path=…"):
         datasets.load(FolderConfig(path=str(tmp_path / "neww")), "c", Cache(tmp_path / "c"), "path")
