@@ -194,8 +194,8 @@ def test_the_scores_are_those_of_the_tables(overrides: list[str]) -> None:
     for level, name in (("image", "predictions.csv"), ("region", "regions.csv")):
         rows = [row for row in table(outcome.folder / name) if row["true_class"]]
         classes = sorted({row["true_class"] for row in rows})
-        true = np.array([classes.index(row["true_class"]) for row in rows])
-        found = np.array([int(row["class"]) for row in rows])
+        true = [classes.index(row["true_class"]) for row in rows]
+        found = [int(row["class"]) for row in rows]
         assert outcome.metrics["scores"][level] == pytest.approx(asdict(metrics.score(true, found)))
         matched = metrics.match(true, found)
         recall = metrics.normal_recall(true, found, matched, classes.index("good"))
@@ -205,6 +205,14 @@ def test_the_scores_are_those_of_the_tables(overrides: list[str]) -> None:
             assert names == {str(k): classes[matched[k]] for k in np.unique(found)}
         else:
             assert {row["class_name"] for row in rows} <= set(names.values()) | set(classes)
+    rows = [row for row in table(outcome.folder / "predictions.csv") if row["true_class"]]
+    names = {(row["class"], row["class_name"]) for row in rows}
+    assert len(names) == len({number for number, _ in names}) == len({name for _, name in names})
+    # a found class is called by the true one that it is matched with
+    agreeing = [row["class_name"] == row["true_class"] for row in rows]
+    assert outcome.metrics["scores"]["image"]["f1"] == pytest.approx(np.mean(agreeing))
+    normal = [row["class_name"] == "good" for row in rows if row["true_class"] == "good"]
+    assert outcome.metrics["normal_recall"]["image"] == pytest.approx(np.mean(normal))
 
 
 class Stop(Exception):

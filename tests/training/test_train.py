@@ -178,7 +178,9 @@ def train_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) ->
         _, optimizer, _, _, _, epoch, _ = arguments
         rates = {group["lr"] for group in optimizer.param_groups}
         given[-1] |= {"epoch": epoch, "rates": rates}
-        return step(*arguments)
+        terms = step(*arguments)
+        assert not terms.requires_grad, "or an epoch's graphs would be kept"
+        return terms
 
     monkeypatch.setattr(OnlineFeatures, "class_tokens", watched_views)
     monkeypatch.setattr(train, "step", watched_step)
@@ -234,6 +236,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(features: str, tmp_path: Pat
     whole, history = trained("whole.safetensors")
     with pytest.raises(KeyboardInterrupt):
         trained("broken.safetensors", stop_after=2)
+    assert bool(made) == (features == "cached"), "and the caller hears how far the views are"
     made.clear()
     assert (tmp_path / "broken.safetensors").exists(), "an epoch before the last is kept"
     resumed, resumed_history = trained("broken.safetensors")
@@ -294,6 +297,19 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
             model,
             training_set(),
             TrainConfig(epochs=1, batch_size=8),
+            seed=0,
+            state=TrainingState(tmp_path / "state", "data"),
+            on_epoch=lambda *_: None,
+        )
+
+
+def test_regions_that_give_no_batch_of_both_kinds_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "draw_batches", lambda *_: iter(()))
+    with pytest.raises(InputError, match="7 base and 9 novel regions gave no batch of both kinds"):
+        train.train(
+            *(small_model(), training_set(), TrainConfig(epochs=2)),
             seed=0,
             state=TrainingState(tmp_path / "state", "data"),
             on_epoch=lambda *_: None,
