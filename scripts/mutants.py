@@ -26,6 +26,7 @@ import yaml  # type: ignore[import-untyped]
 ROOT = Path(__file__).parent.parent
 LIST = ROOT / "tests" / "mutants" / "list.yaml"
 COPIED = ("anomalyncd", "configs", "scripts", "tests", "pyproject.toml", "train.py", "predict.py")
+WHOLE = "whole"  # the copy without a mutation
 KILLED, SURVIVED, BROKEN, SLOW = "killed", "SURVIVED", "broken", "too slow"
 
 
@@ -106,13 +107,12 @@ def _is_chosen(which: Sequence[str], number: int, mutant: Mutant) -> bool:
     return not which or any(map(is_meant, which))
 
 
-def _copy(workspace: Path, name: str) -> Path:
-    """The repository's code, its compiled files along: numba's take long to make."""
-    root = workspace / name
+def _copy(source: Path, root: Path) -> Path:
+    """The repository's code, and what was compiled of it."""
     root.mkdir()
     for part in COPIED:
-        source = ROOT / part
-        (shutil.copytree if source.is_dir() else shutil.copy2)(source, root / part)
+        copy = shutil.copytree if (source / part).is_dir() else shutil.copy2
+        copy(source / part, root / part)
     return root
 
 
@@ -129,7 +129,8 @@ def _pytest(root: Path, *arguments: str, seconds: float | None = None) -> tuple[
 def _require_passing(workspace: Path, tests: Sequence[str]) -> None:
     """A test that fails without a fault shows nothing."""
     print(f"without a mutation: {len(tests)} tests or files of tests", flush=True)
-    status, told = _pytest(_copy(workspace, "whole"), *(f"tests/{test}" for test in tests))
+    root = _copy(ROOT, workspace / WHOLE)
+    status, told = _pytest(root, *(f"tests/{test}" for test in tests))
     if status:
         sys.exit(f"{told}\nthese tests must pass without a mutation")
 
@@ -137,7 +138,8 @@ def _require_passing(workspace: Path, tests: Sequence[str]) -> None:
 def _try(
     workspace: Path, number: int, mutant: Mutant, options: argparse.Namespace
 ) -> tuple[str, float]:
-    root, start = _copy(workspace, str(number)), time.monotonic()
+    start = time.monotonic()
+    root = _copy(workspace / WHOLE, workspace / str(number))  # numba's compiled files along
     try:
         mutant.put_into(root)
         status, _ = _pytest(root, f"tests/{mutant.test}", seconds=options.seconds)

@@ -65,15 +65,15 @@ def test_another_map_or_mask_is_evaluated_again(
     assert second["pixel_auroc"] < 0.9 < first["pixel_auroc"]
 
 
-@pytest.mark.parametrize(("covered", "defective"), [(1, False), (2, True), (4, True)])
+@pytest.mark.parametrize(("covered", "defective"), [(1, False), (7, False), (8, True), (16, True)])
 def test_a_pixel_of_the_map_is_defective_that_the_mask_covers_by_half(
     tmp_path: Path, covered: int, defective: bool
 ) -> None:
-    """The mask is twice as fine as the map: four of its pixels lie under one of the map's."""
-    mask = np.zeros((16, 16), np.uint8)
-    mask[4:6, 4:6].flat[:covered] = 255
-    mask[10:12, 10:12] = 255
-    scores = np.zeros((8, 8), np.uint8)
+    """The mask is four times as fine as the map: 16 of its pixels lie under one of the map's."""
+    mask = np.zeros((32, 24), np.uint8)
+    mask[8:12, 8:12].flat[:covered] = 255
+    mask[20:24, 20:24] = 255
+    scores = np.zeros((8, 6), np.uint8)
     scores[2, 2], scores[5, 5] = 100, 200
     for place, pixels in {"images/1": mask, "masks/1": mask, "maps/hole/1": scores}.items():
         path = tmp_path / f"{place}.png"

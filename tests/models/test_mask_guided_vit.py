@@ -140,6 +140,15 @@ def test_thin_defect_keeps_no_patch_but_by_the_cures() -> None:
         assert MaskGuidedViT(vit, 4, **options)(torch.randn(1, 3, 32, 32), scratch).isfinite().all()
 
 
+@pytest.mark.parametrize(("rows", "kept"), [(3, 0), (4, 4), (8, 4), (12, 8)])
+def test_a_patch_is_kept_that_the_mask_covers_by_half(rows: int, kept: int) -> None:
+    """Patches are 8 pixels high."""
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., :rows, :] = 1
+    visible = MaskGuidedViT(small_vit(), 4).visible_keys(mask)[0, 0, 0]
+    assert visible.tolist() == [True] * (1 + kept) + [False] * (16 - kept)
+
+
 def test_only_the_last_block_trains() -> None:
     model = MaskGuidedViT(small_vit(), 2)
     model(torch.randn(2, 3, 32, 32), half_mask()).sum().backward()
