@@ -120,6 +120,17 @@ def test_teacher_gives_no_gradient_and_no_base_class(seed: int, n: int) -> None:
     assert (gradient[:, :N_BASE] > 0).all()
 
 
+@given(seeds, st.integers(1, 6))
+def test_the_student_learns_and_the_teacher_does_not(seed: int, n: int) -> None:
+    """The gradient is that of a cross-entropy with targets that are given."""
+    logits = random(seed, 2 * n, N_BASE + 3).requires_grad_()
+    (gradient,) = torch.autograd.grad(distil(logits), logits)
+    teacher = torch.zeros_like(logits)
+    teacher[:, N_BASE:] = (logits.detach()[:, N_BASE:] / 0.05).softmax(-1)
+    student = (logits.detach() / 0.1).softmax(-1)
+    torch.testing.assert_close(gradient, (student - teacher.roll(n, 0)) / 0.1 / (2 * n))
+
+
 def test_pseudo_label_correction_pulls_normal_regions_to_the_first_novel_class() -> None:
     logits = torch.zeros(2, N_BASE + 3, dtype=torch.float64, requires_grad=True)
     full = torch.full((2,), 0.5, dtype=torch.float64)
