@@ -145,7 +145,7 @@ def test_a_patch_is_kept_that_the_mask_covers_by_half(rows: int, kept: int) -> N
     """Patches are 8 pixels high."""
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :rows, :] = 1
-    visible = MaskGuidedViT(small_vit(), 4).visible_keys(mask)[0, 0, 0]
+    visible = MaskGuidedViT(small_vit(), 4).attention_mask(mask)[0, 0, 0]
     assert visible.tolist() == [True] * (1 + kept) + [False] * (16 - kept)
 
 
