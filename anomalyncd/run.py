@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
-from anomalyncd.inputs import FoundInputs, find_inputs, open_inputs
+from anomalyncd.inputs import Inputs, find_inputs, open_inputs
 from anomalyncd.runtime import console, tracking
 from anomalyncd.storage import identity
 from anomalyncd.storage.identity import Digests
@@ -52,17 +52,22 @@ def execute(config: Config, *, in_a_sweep: bool = False) -> RunResult:
         _require_online(config)
         if rank > 0:
             return _assist(config, folder)
-    found = _found_or_recorded(config, folder, in_a_sweep)  # a mistyped path leaves nothing behind
+    # A mistyped path or device leaves nothing behind: the folder is held after all is found.
+    with _recorded(config, folder, in_a_sweep), console.logging_to(None, quiet=config.quiet):
+        found = find_inputs(config)
+    if config.rerun or not folder.finished or _change(folder.inputs, found.digests):
+        with _recorded(config, folder, in_a_sweep):
+            given = open_inputs(config, found)
+        with folder.held():
+            is_finished = folder.finished and not config.rerun
+            changed = _change(folder.inputs, found.digests) if is_finished else ""
+            if not is_finished or changed:
+                return _run(config, given, folder, changed)
     with folder.held():
-        changed = ""
-        if folder.finished and not config.rerun:
-            changed = _change(folder.inputs, found.digests)
-            if not changed:
-                folder.path(STATE).unlink(missing_ok=True)  # killed just before that
-                if not config.quiet:
-                    console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
-                return RunResult(folder.root, folder.metrics, was_finished=True)
-        return _run(config, found, folder, changed, in_a_sweep)
+        folder.path(STATE).unlink(missing_ok=True)  # killed just before that
+        if not config.quiet:
+            console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
+        return RunResult(folder.root, folder.metrics, was_finished=True)
 
 
 @cache  # torchrun's variables are taken away when its processes first meet
@@ -91,15 +96,11 @@ def _assist(config: Config, folder: RunFolder) -> RunResult:
     return RunResult(folder.root, {}, was_finished=False)
 
 
-def _run(
-    config: Config, found: FoundInputs, folder: RunFolder, changed: str, in_a_sweep: bool
-) -> RunResult:
+def _run(config: Config, given: Inputs, folder: RunFolder, changed: str) -> RunResult:
     """Compute a run whose folder is held; `changed` says how a finished one's inputs differ."""
     from anomalyncd import experiment  # torch takes seconds to load
     from anomalyncd.runtime import devices, distributed
 
-    with _recorded(config, folder, in_a_sweep):
-        given = open_inputs(config, found)
     archived = _begin(config, folder)
     folder.note_inputs(given.digests)
     with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
@@ -122,29 +123,15 @@ def _run(
             tracker.finish()
 
 
-def _found_or_recorded(config: Config, folder: RunFolder, in_a_sweep: bool) -> FoundInputs:
-    with (
-        _recorded(config, folder, in_a_sweep, holding=folder.held()),
-        console.logging_to(None, quiet=config.quiet),
-    ):
-        return find_inputs(config)
-
-
 @contextmanager
-def _recorded(
-    config: Config,
-    folder: RunFolder,
-    in_a_sweep: bool,
-    holding: AbstractContextManager[None] | None = None,
-) -> Iterator[None]:
+def _recorded(config: Config, folder: RunFolder, in_a_sweep: bool) -> Iterator[None]:
     """If inputs cannot be used, a sweep or a fault leaves a record of it in the run's folder."""
     try:
         yield
     except Exception as error:
         is_noted = in_a_sweep or not isinstance(error, InputError)
         if is_noted and (config.rerun or not folder.finished):
-            # the first error is to be shown
-            with suppress(InputError), holding or nullcontext():
+            with suppress(InputError), folder.held():  # the first error is to be shown
                 _begin(config, folder)
                 folder.note_progress(failed=_reason(error))
         raise

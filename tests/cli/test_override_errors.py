@@ -166,7 +166,7 @@ def test_an_interrupt_is_one_line_at_any_time(
         "",
     ]
     assert done.returncode == 130
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.rglob("seed-*")), "no run has begun"
 
 
 @pytest.mark.parametrize("sweep", [["hydra.run.dir={}"], ["-m", "seed=1,2", "hydra.sweep.dir={}"]])
