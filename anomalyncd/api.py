@@ -70,7 +70,7 @@ def compose(*overrides: str) -> Config:
         with initialize_config_dir(str(entry.config_dir()), version_base="1.3"):
             return entry.validated(hydra_compose("train", list(overrides)))
     except (CompactHydraException, OmegaConfBaseException) as error:
-        raise InputError(override_errors.explained(error, Config)) from error
+        raise InputError(override_errors.explained(error, Config, overrides)) from error
 
 
 def _override(key: str, value: Any) -> str:

@@ -182,7 +182,7 @@ def call(main: Callable[[], None], schema: type) -> None:
             raise
         if not known and isinstance(error, OSError):  # Hydra's are OSErrors, some of them
             _end_without_folder(error)
-        _tell(override_errors.explained(error, schema))
+        _tell(override_errors.explained(error, schema, sys.argv[1:]))
         sys.exit(1)
 
 

@@ -4,10 +4,13 @@ keys, which nothing would read."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Any, cast
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -52,12 +55,13 @@ def require_known(composed: DictConfig) -> None:
         raise InputError(_no_such_setting(unknown, cast(type, OmegaConf.get_type(composed))))
 
 
-def explained(error: Exception, root: type) -> str:
+def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
     """What Hydra or OmegaConf has to say of an override, as one line for who typed it.
 
     Args:
         error: of Hydra's composing, or OmegaConf's.
         root: schema of the script's configuration.
+        overrides: all that the user gave.
     """
     text = str(error)
     if found := re.match(_AMBIGUOUS, text):
@@ -67,8 +71,8 @@ def explained(error: Exception, root: type) -> str:
         )
     if re.match(_NO_CHOICE, text):
         return (
-            f"an option of a group is missing or no name ({without_details(error)}); choose one, "
-            "as dataset=folder, detector=files or tracker=none"
+            f"{_without_a_name(overrides)}: expected the name of an option, as dataset=folder, "
+            "detector=files or tracker=none"
         )
     for pattern in _SET_ALREADY:
         if found := re.match(pattern, text):
@@ -99,6 +103,18 @@ def explained(error: Exception, root: type) -> str:
 def without_details(error: Exception) -> str:
     """An error of OmegaConf without the lines that name its types."""
     return str(error).split("\n    full_key")[0]
+
+
+def _without_a_name(overrides: Sequence[str]) -> str:
+    """The override that chooses from a group with a number or with nothing; Hydra names only the
+    type of its value."""
+    groups = {*GROUPS, *(group.removeprefix("schema/") for group, _, _ in schemas())}
+    for override in overrides:
+        with suppress(OverrideParseException):
+            parsed = OverridesParser.create().parse_override(override)
+            if parsed.key_or_group in groups and not isinstance(parsed.value(), str | list):
+                return override
+    return " ".join(overrides)
 
 
 def _first_unknown(node: DictConfig, above: str) -> str | None:

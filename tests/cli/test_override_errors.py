@@ -29,7 +29,8 @@ def told(*overrides: str, script: str = "train") -> str:
     except InputError as error:
         return str(error)
     except (CompactHydraException, OmegaConfBaseException) as error:
-        return override_errors.explained(error, Config if script == "train" else PredictConfig)
+        schema = Config if script == "train" else PredictConfig
+        return override_errors.explained(error, schema, overrides)
     return ""
 
 
@@ -66,6 +67,10 @@ def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
     found = told(override)
     assert message in found
     assert "\n" not in found
+
+
+def test_a_number_instead_of_an_option_is_named() -> None:
+    assert told("seed=3", "dataset=3").startswith("dataset=3: expected the name of an option")
 
 
 @pytest.mark.parametrize(
