@@ -69,7 +69,7 @@ def compose(*overrides: str) -> Config:
     try:
         with initialize_config_dir(str(entry.config_dir()), version_base="1.3"):
             return entry.validated(hydra_compose("train", list(overrides)))
-    except (CompactHydraException, OmegaConfBaseException) as error:
+    except (CompactHydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
         raise InputError(override_errors.explained(error, Config, overrides)) from error
 
 

@@ -71,6 +71,7 @@ def test_a_configuration_is_composed_as_on_the_command_line() -> None:
         ("train.epochs=many", "train.epochs=many: "),
         ("train.epochs=0", "train.epochs=0: expected"),
         ("dataset=mvtecc", "did you mean mvtec"),
+        ("dataset=3", "dataset=3: expected the name of an option"),
         ("dataset=folder", "not set: "),
         ("fit.epochs=3", "is called train.epochs now"),
     ],

@@ -28,7 +28,7 @@ def told(*overrides: str, script: str = "train") -> str:
             entry.validated(compose(script, list(overrides)))
     except InputError as error:
         return str(error)
-    except (CompactHydraException, OmegaConfBaseException) as error:
+    except (CompactHydraException, OmegaConfBaseException, ValueError) as error:
         schema = Config if script == "train" else PredictConfig
         return override_errors.explained(error, schema, overrides)
     return ""
