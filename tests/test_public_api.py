@@ -72,7 +72,7 @@ def test_a_configuration_is_composed_as_on_the_command_line() -> None:
         ("train.epochs=0", "train.epochs=0: expected"),
         ("dataset=mvtecc", "did you mean mvtec"),
         ("dataset=folder", "not set: "),
-        ("fit.epochs=3", "is called train.epochs now"),
+        ("fit.epochs=3", "is now called train.epochs"),
     ],
 )
 def test_a_setting_that_cannot_be_is_an_input_error_of_one_line(

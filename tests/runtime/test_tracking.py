@@ -36,8 +36,8 @@ def test_tensorboard_holds_figures_and_scores(tmp_path: Path) -> None:
 def test_wandb_is_offline_and_silent(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     track(WandbConfig(), tmp_path)
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
-    told = capfd.readouterr()
-    assert "login" not in (told.out + told.err).lower()
+    printed = capfd.readouterr()
+    assert "login" not in (printed.out + printed.err).lower()
 
 
 def test_wandb_stays_one_run_when_resumed(tmp_path: Path) -> None:
