@@ -149,7 +149,7 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["novel_classes=9223372036854775807"], "expected auto or a number from 2 to 10000"),
         (["attention.masked_blocks=-1"], "attention.masked_blocks=-1"),
         (["detector.kind=ground_truth"], "as detector=files, not detector.kind=files"),
-        (["base.kind=none"], "kind=none on top of demo is no choice"),
+        (["base.kind=none"], "kind=none does not replace demo"),
         (["output_root="], "output_root is empty"),
         (["category=."], "category=.: expected one folder"),
         (["train.batch_size=1"], "train.batch_size=1"),

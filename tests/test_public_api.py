@@ -118,7 +118,7 @@ def test_a_run_classifies_paths_pictures_and_arrays_as_it_did_its_own_images(
         (([np.zeros((4, 4, 3))], maps[:1]), r"array of float64 \(4, 4, 3\); expected uint8"),
         (([3], maps[:1]), "an image of type int; expected a path, PIL or array"),
         (([photographs / "nowhere.png"], maps[:1]), r"nowhere\.png: "),
-        ((images, None), r"cannot make maps of new images alone; give maps=\[…\]"),
+        ((images, None), r"needs more than the new images; pass maps=\[…\]"),
         ((images, [m.astype(np.float32) for m in maps]), "not yet normalised"),
     ):
         with pytest.raises(InputError, match=message):

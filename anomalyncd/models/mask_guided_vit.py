@@ -1,4 +1,4 @@
-"""Mask-guided attention over a stock timm Vision Transformer (paper 3.3, reference section 6).
+"""Mask-guided attention over an unmodified timm Vision Transformer (paper section 3.3).
 
 In the last `masked_blocks` blocks the class token sees only itself and the patches that the mask
 keeps, so that it describes the defect and not the product around it. The blocks themselves are

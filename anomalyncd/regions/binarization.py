@@ -23,7 +23,7 @@ def binarize_one(
 
     - mebin: one threshold for each map, where its component count is stable.
     - fixed: one for all maps, on the scale on which the category's lowest value is 0 and its
-      highest 1; 8-bit maps are on it already (reference section 1).
+      highest 1; 8-bit maps are on it already.
     - otsu: one for each map, which best parts its own values in two.
 
     Args:

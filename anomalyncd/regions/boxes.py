@@ -1,6 +1,6 @@
 """Anomaly-centred cropping: from a mask to square regions, one around each defect.
 
-Geometry only (reference section 3): where the boxes lie, how anomalous each is, and what is cut.
+Geometry as in the release: where the boxes lie, how anomalous each is, and what is cropped.
 """
 
 from __future__ import annotations

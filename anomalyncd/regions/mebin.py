@@ -36,7 +36,7 @@ class Binarized:
 
 
 def search_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
-    """Lowest and highest of the maps' peaks (reference section 2, step 1).
+    """Lowest and highest of the maps' peaks.
 
     Reads the maps once, one at a time. The result is int for integer maps.
 
@@ -56,7 +56,7 @@ def search_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
 def component_counts(
     anomaly_map: np.ndarray, lo: float, hi: float, step: int = 4, erosion: int = 6
 ) -> NDArray[np.int64]:
-    """Number of 8-connected components at each threshold (reference section 2, steps 2 and 3).
+    """Number of 8-connected components at each threshold.
 
     Args:
         anomaly_map: (h, w), any integer or float dtype.
@@ -98,7 +98,7 @@ def binarize_one(
     min_interval: int = 4,
     erosion: int = 6,
 ) -> Binarized:
-    """Binarize one map, given its category's search range (reference section 2, steps 2 to 5).
+    """Binarize one map, given its category's search range.
 
     Releases the GIL for nearly all of its time, so maps can be streamed through threads.
 

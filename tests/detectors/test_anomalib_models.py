@@ -191,7 +191,7 @@ def drawn_scores(n: int = 9, side: int = 72) -> torch.Tensor:
 
 
 def official_maps(scores: torch.Tensor) -> list[NDArray[np.uint8]]:
-    """Reference section 1, in NumPy."""
+    """The release's normalisation, in NumPy."""
     values = scores.numpy().astype(np.float64)
     levels = (values - values.min()) * (255 / np.ptp(values)) + 1e-9
     return list(levels.clip(0, 255).astype(np.uint8))

@@ -152,7 +152,7 @@ def test_a_detector_that_returns_nothing_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", [GOOD, {1, 2}, {"a": Path("b")}, {"a": 1, 2: 3}])
 def test_a_key_that_is_no_json_is_told(key: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Yielding: its key\(\) returns what JSON cannot hold"):
+    with pytest.raises(InputError, match=r"Yielding: its key\(\) returns data that is not JSON"):
         collected(tmp_path, Yielding(GOOD, GOOD, key=key))
 
 

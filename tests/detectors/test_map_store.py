@@ -363,7 +363,7 @@ def test_a_note_that_is_no_text_or_too_large_is_told(
 def test_a_note_is_for_8_bit_maps_only(tmp_path: Path) -> None:
     write(tmp_path / "maps" / "t" / "a.npy", np.zeros((2, 2), np.float32))
     (tmp_path / "maps" / "maps.json").write_text('{"raw_range": [0, 9], "files": []}')
-    with pytest.raises(InputError, match=r"a\.npy: an anomaly map of type float32 under a maps"):
+    with pytest.raises(InputError, match=r"a\.npy: an anomaly map of type float32, but maps"):
         collect(tmp_path, dataset_of("t/a"))
 
 

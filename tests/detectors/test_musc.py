@@ -34,9 +34,9 @@ def unit_vectors(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 def least_memory(n: int, p: int, d: int) -> int:
     """The smallest budget, as the error for none names it."""
-    with pytest.raises(ValueError, match="at least") as told:
+    with pytest.raises(ValueError, match="at least") as raised:
         mutual_scoring.plan_blocks(n, p, d, torch.float32, memory=0)
-    return int(str(told.value).split("at least ")[1].split()[0])
+    return int(str(raised.value).split("at least ")[1].split()[0])
 
 
 @given(
@@ -57,20 +57,20 @@ def test_aggregation_equals_the_plain_statement(
     n=st.integers(2, 9),
     p=st.integers(1, 7),
     d=st.integers(1, 5),
-    lowest=st.sampled_from([0.01, 0.3, 0.5, 1.0]),
+    topmin_max=st.sampled_from([0.01, 0.3, 0.5, 1.0]),
     spare=st.integers(0, 4000),
     seed=seeds,
 )
 def test_scores_equal_the_plain_statement_with_any_memory(
-    n: int, p: int, d: int, lowest: float, spare: int, seed: int
+    n: int, p: int, d: int, topmin_max: float, spare: int, seed: int
 ) -> None:
     features = unit_vectors(n, p, d, seed=seed)
     memory = least_memory(n, p, d) + spare
     shares: list[float] = []
     ours = mutual_scoring.mutual_scores(
-        features, lowest=lowest, device=CPU, memory=memory, on_share=shares.append
+        features, topmin_max=topmin_max, device=CPU, memory=memory, on_share=shares.append
     )
-    np.testing.assert_allclose(ours, oracle.mutual_scores(features, lowest), atol=1e-3)
+    np.testing.assert_allclose(ours, oracle.mutual_scores(features, topmin_max), atol=1e-3)
     assert shares == sorted(set(shares)) and shares[0] > 0 and shares[-1] == 1
 
 
@@ -248,7 +248,7 @@ def test_descriptors_say_what_a_cell_shows_and_where_it_is() -> None:
 
 
 def test_too_few_images_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="MuSc scores images by each other: 4 given"):
+    with pytest.raises(InputError, match="MuSc compares images with each other: found 4"):
         maps_of(CONFIG, draw_images(tmp_path, count=4), tmp_path)
 
 

@@ -398,7 +398,7 @@ def test_the_command_prints_and_writes_the_tables(tmp_path: Path) -> None:
     failed = subprocess.run([*command, "nowhere"], cwd=tmp_path, capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr.splitlines() == [
-        "error: nowhere: no such folder; give the output_root of runs, or one below"
+        "error: nowhere: no such folder; pass the output_root of runs or a subfolder"
     ]
 
 

@@ -240,7 +240,7 @@ def test_any_damage_to_any_kind_of_entry_changes_no_result(
     cache = Cache(tmp_path)
     fresh = stages(cache)
     entries = {path.name.rpartition("-")[0]: path for path in tmp_path.glob("[a-z]*-*")}
-    assert set(entries) == {"demo", "demo-base", "maps", "regions", "base-regions", "judged"}
+    assert set(entries) == {"demo", "demo-base", "maps", "regions", "base-regions", "map-quality"}
     for number, damage in enumerate(DAMAGES):
         for place in entries.values():
             files = sorted(p for p in place.rglob("*") if p.is_file() and p.stat().st_size)
