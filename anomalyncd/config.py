@@ -293,7 +293,7 @@ class MuscDetectorConfig(DetectorConfig):
     topmin_max: float = 0.3  # share of the other images, the nearest ones, that score a patch
     map_size: int = 256
     reweight: bool = False  # scale maps by how anomalous similar images are
-    windows: list[int] = field(default_factory=lambda: [1, 2, 3])  # of similar images, itself included
+    windows: list[int] = field(default_factory=lambda: [1, 2, 3])  # of similar images
     memory_gb: float = 4.0  # for comparing patches, on the device
 
     def __post_init__(self) -> None:

@@ -97,7 +97,7 @@ def _assist(config: Config, folder: RunFolder) -> RunResult:
 
 
 def _run(config: Config, given: Inputs, folder: RunFolder, changed: str) -> RunResult:
-    """Compute a run whose folder is locked; `changed` says which inputs have changed, if it was finished."""
+    """Compute a run whose folder is locked; `changed` says how its inputs changed."""
     from anomalyncd import experiment  # torch takes seconds to load
     from anomalyncd.runtime import devices, distributed
 

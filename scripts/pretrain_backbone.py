@@ -3,7 +3,7 @@
     python scripts/pretrain_backbone.py OUT --teacher FILE.tflite [--data SHARED_DATA]
 
 First the stem imitates the teacher block by block, then the transformer learns on top of it:
-scripts/pretraining/distillation.py. OUT gets the state, from which the same command goes on after a
+scripts/pretraining/distillation.py. OUT gets the state, from which the same command resumes after a
 break, and `embedded.safetensors`, which belongs beside `models/embedded.py`. With `--data` the
 real sets of `probe_backbone.py` are read now and then: to measure, never to learn from.
 """
@@ -142,7 +142,7 @@ def train(
         steps: in all.
         every: steps between two states and measurements.
         state: file of the last state.
-        measure: told the steps done.
+        measure: called with the number of steps done.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     first = 0
@@ -151,7 +151,7 @@ def train(
         parts.load_state_dict(stored["parts"])
         optimizer.load_state_dict(stored["optimizer"])
         first = stored["step"]
-        print(f"{state.stem} goes on after step {first}", flush=True)
+        print(f"{state.stem} resumes after step {first}", flush=True)
     if first == steps:
         return
     parts.train()

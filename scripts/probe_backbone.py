@@ -1,4 +1,4 @@
-"""How well a backbone's features tell defects apart, before any training on them.
+"""How well a backbone's features distinguish kinds of defects, before any training on them.
 
     python scripts/probe_backbone.py --data ../shared/data [--checkpoint FILE] [--json FILE]
 

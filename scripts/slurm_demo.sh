@@ -5,7 +5,7 @@
 #     sudo PYTHON=.venv/bin/python scripts/slurm_demo.sh
 #
 # Needs root, Debian or Ubuntu, and the extra anomalyncd[cluster]; installs slurmctld, slurmd,
-# slurm-client and munge where they are missing. Touches no Slurm or munge that is there already:
+# slurm-client and munge if they are missing. Does not change an existing Slurm or munge:
 # configuration, key, socket, ports and state are its own, in a temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."

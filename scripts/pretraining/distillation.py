@@ -4,7 +4,7 @@ First its stem learns block by block: each block is given what the teacher's blo
 and learns what the teacher's own block says of that. Fourteen shallow problems at once need far
 fewer pictures than one deep one.
 
-Then the transformer learns. Dense: every patch token tells the teacher's features of its patch.
+Then the transformer learns. Dense: every patch token predicts the teacher's features of its patch.
 Global: the class token, which sees only the masked patches as in the method, is the mean of those
 features over the mask. The teacher looks at the plain picture, the student at a turned and
 discoloured one, so that the student's answer is the mean over such changes: invariance at no cost.
@@ -123,19 +123,19 @@ def imitation(
             its errors, or what the teacher's says.
     """
     unexplained = []
-    told = own = (pictures - teacher.mean) / teacher.std
+    target = own = (pictures - teacher.mean) / teacher.std
     blocks: list[nn.Module] = [stem.first, *stem.blocks]
     for block, source in zip(blocks, [teacher.stem, *teacher.blocks], strict=False):
         with torch.no_grad():
-            answer = source(told)
+            answer = source(target)
             skips = getattr(block, "skips", False)
-            spread = (answer - told if skips else answer).var((0, 2, 3))  # what is to be learned
-            told = answer
+            spread = (answer - target if skips else answer).var((0, 2, 3))  # what is to be learned
+            target = answer
         own = block(own)
-        error = (own - told).square().mean((0, 2, 3))
+        error = (own - target).square().mean((0, 2, 3))
         unexplained.append((error / (spread + 0.01 * spread.mean())).mean())
         if not chained:
-            own = told
+            own = target
     return torch.stack(unexplained)
 
 

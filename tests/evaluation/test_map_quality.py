@@ -17,7 +17,7 @@ from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """A good image and a scratched one, whose maps say so."""
+    """A good image and a scratched one, with maps that show the scratch."""
     samples = []
     for number, name in enumerate(("good/0", "scratch/1")):
         defect = np.zeros((32, 32), np.uint8)
@@ -38,7 +38,7 @@ def quality_of(root: Path, dataset: Dataset) -> dict[str, float | None]:
     return map_quality.evaluate_maps(dataset, stored, cache)
 
 
-def test_perfect_maps_are_found_perfect(tmp_path: Path, dataset: Dataset) -> None:
+def test_perfect_maps_have_perfect_figures(tmp_path: Path, dataset: Dataset) -> None:
     assert quality_of(tmp_path, dataset) == pytest.approx(
         {"image_auroc": 1, "pixel_auroc": 1, "aupro": 1}, abs=1e-3
     )
@@ -48,7 +48,7 @@ def test_maps_are_evaluated_once(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = quality_of(tmp_path, dataset)
-    monkeypatch.delattr(map_quality, "_judge_maps")
+    monkeypatch.delattr(map_quality, "_compute_quality")
     assert quality_of(tmp_path, dataset) == first
 
 
@@ -66,7 +66,7 @@ def test_another_map_or_mask_is_evaluated_again(
 
 
 @pytest.mark.parametrize(("covered", "defective"), [(1, False), (7, False), (8, True), (16, True)])
-def test_a_pixel_of_the_map_is_defective_that_the_mask_covers_by_half(
+def test_a_pixel_of_the_map_is_defective_if_the_mask_covers_half_of_it(
     tmp_path: Path, covered: int, defective: bool
 ) -> None:
     """The mask is four times as fine as the map: 16 of its pixels lie under one of the map's."""

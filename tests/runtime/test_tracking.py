@@ -1,4 +1,4 @@
-"""Trackers: the same calls for all, nothing asked, nothing left where nothing was logged."""
+"""Trackers: one interface, no login prompt, no files if nothing was logged."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_wandb_online_resumes_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert started[0]["id"] == started[1]["id"]
 
 
-def test_wandb_leaves_nothing_where_nothing_was_logged(tmp_path: Path) -> None:
+def test_wandb_writes_no_files_if_nothing_was_logged(tmp_path: Path) -> None:
     tracking.create(WandbConfig(), tmp_path, "a run", {}).finish()
     assert not list(tmp_path.iterdir())
 
