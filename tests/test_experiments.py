@@ -140,7 +140,7 @@ def test_a_list_of_categories_is_only_for_mvtec(dataset: str, tmp_path: Path) ->
 
 
 def test_a_list_of_categories_needs_a_sweep() -> None:
-    with pytest.raises(InputError, match=r"category=objects stands for 10 .* needs -m"):
+    with pytest.raises(InputError, match=r"category=objects stands for 10 .* add -m"):
         composed("experiment=mvtec_musc", "category=objects")
 
 

@@ -1,8 +1,8 @@
-"""Main element binarization (MEBin): where a map's component count stays stable, cut there.
+"""Main element binarization (MEBin): a threshold at which the component count is stable.
 
-As the threshold falls, a true anomaly stays one component for long while noise comes and goes.
-The threshold is put at the end of the longest interval of equal count. The range searched is
-that of the whole category, so every map is thresholded on the same scale.
+As the threshold falls, a true anomaly stays one component for long, while noise appears and merges.
+The threshold is the end of the longest interval with a constant count. The search range is that
+of the whole category, so every map is thresholded on the same scale.
 
 Thresholding commutes with flat erosion and with any monotone change of values. So each pixel is
 turned into its rank (the number of thresholds that it exceeds), the ranks are eroded once, and
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from anomalyncd.types import AnomalyMaps
 
-TOP = 255  # thresholds are numbered on the 8-bit scale, whatever the map's dtype
+TOP = 255  # thresholds are counted on the 8-bit scale, for any dtype of the map
 
 
 @dataclass(frozen=True)

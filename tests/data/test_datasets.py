@@ -161,7 +161,7 @@ def test_near_misses_are_recognised(tmp_path: Path) -> None:
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "a.jpg")
-    with pytest.raises(InputError, match=r"a\.jpg and a\.png have one name"):
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png have the same name"):
         load(FolderConfig(path=str(tmp_path)))
 
 
