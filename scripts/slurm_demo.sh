@@ -105,7 +105,7 @@ timeout 1200 "$PYTHON" train.py -m launcher=slurm "output_root=$work/outputs" se
   backbone.image_size=64 train.{epochs=1500,hidden=64,bottleneck=16} tracker=none device=cpu > "$work/sweep.out" 2> "$work/sweep.log" &
 sweep=$!
 
-epoch() { # that a run's progress.json tells
+epoch() { # the epoch in a run's progress.json
   "$PYTHON" - "$work/outputs" "$1" << 'PY'
 import json, pathlib, sys
 found = pathlib.Path(sys.argv[1]).rglob(f"seed-{sys.argv[2]}/progress.json")

@@ -111,7 +111,7 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise InputError(
-                f"{self.root}: cannot be written ({error.strerror}); set another output_root=…"
+                f"{self.root}: cannot be written ({error.strerror}); set output_root=… elsewhere"
             ) from error
         try:
             yield
