@@ -762,7 +762,7 @@ def test_the_advice_on_memory_resumes_the_run(
         ("detector=musc_embedded", "lower detector.memory_gb=4 or detector.backbone.image_size="),
         ("detector=musc_descriptors", r"lower detector\.memory_gb=4$"),
         ("detector=padim", r"lower detector\.batch_size=\d+, or set a smaller detector.image_size"),
-        ("detector=ground_truth", "needs too much"),
+        ("detector=ground_truth", r"the detector \(ground_truth\) needs too much"),
     ],
 )
 def test_the_advice_on_memory_is_that_of_the_stage(

@@ -341,7 +341,9 @@ def test_a_note_of_another_program_does_not_stop_plain_maps(
 def test_a_damaged_note_is_reported_in_one_line(text: str, place: str, tmp_path: Path) -> None:
     write(tmp_path / "maps" / "screw" / "t" / "a.png", np.zeros((2, 2), np.uint8))
     (tmp_path / "maps" / place).write_text(text)
-    with pytest.raises(InputError, match=rf"^.*{place}: expected the file .*; make the maps again.*$"):
+    with pytest.raises(
+        InputError, match=rf"^.*{place}: expected the file .*; make the maps again.*$"
+    ):
         collect(tmp_path, dataset_of("t/a"))
 
 
