@@ -7,7 +7,7 @@
     for found in classifier.predict(["new/1.png"], maps=[anomaly_map]):
         print(found.class_name, found.confidence)
 
-Nothing heavy is imported before it is used.
+Heavy libraries are imported only when they are used.
 """
 
 from __future__ import annotations

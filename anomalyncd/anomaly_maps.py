@@ -1,4 +1,4 @@
-"""Anomaly maps alone: made or found in the cache, evaluated, and nothing trained on them."""
+"""Make anomaly maps, or find them in the cache, and evaluate them; nothing is trained on them."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def make_maps(config: Config) -> tuple[Path, dict[str, float | None]]:
     """Make a category's anomaly maps, or find them in the cache.
 
     Returns:
-        The folder that holds them in the release's layout, and how good they are.
+        The folder of the maps, in the release's layout, and their quality figures.
 
     Raises:
-        InputError: unusable images, or as the detector says.
+        InputError: unusable images, or an error of the detector.
     """
     cache = Cache(Path(config.cache_folder))
     dataset = find_images(config, cache)

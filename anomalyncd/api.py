@@ -26,15 +26,15 @@ def discover(
 ) -> RunResult:
     """Find the kinds of defects in a folder of photographs; nothing is downloaded.
 
-    The same as `anomalyncd discover`. A discovery that is finished is returned as it is, an
-    interrupted one is resumed.
+    The same as `anomalyncd discover`: a finished discovery is returned without computing it again,
+    an interrupted one is resumed.
 
     Args:
-        photos: a folder of images, loose or in sub-folders; these are labels, for scores only.
-        classes: how many classes to find, the defect-free one included; None: as many as there are
+        photos: a folder of images. Sub-folders, if there are any, are labels, used only for scores.
+        classes: how many classes to find, including the defect-free one; None: the number of
             sub-folders.
-        output_root: the folder below which the run gets a folder of its own.
-        **settings: other settings of a run, dots as double underscores: `train__epochs=100`.
+        output_root: the run creates its own folder below this one.
+        **settings: other settings of a run, with double underscores for dots: `train__epochs=100`.
 
     Returns:
         The run's folder, with report.html and predictions.csv in it, and its metrics.
@@ -56,10 +56,10 @@ def compose(*overrides: str) -> Config:
     """The configuration that `anomalyncd run` would use.
 
     Args:
-        *overrides: settings as on the command line, `"dataset=mvtec"`, `"train.epochs=10"`.
+        *overrides: settings as on the command line: `"dataset=mvtec"`, `"train.epochs=10"`.
 
     Raises:
-        InputError: a setting is unknown, missing or impossible.
+        InputError: a setting is unknown, missing or invalid.
 
     Example:
         >>> anomalyncd.compose("train.epochs=10").train.epochs

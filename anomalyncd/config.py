@@ -1,7 +1,7 @@
-"""The schema of a run: what can be set, of which type, and which combinations make sense.
+"""The settings of a run: their types, defaults and valid combinations.
 
-Hydra composes these from `configs/` and the command line; an unknown key or a wrong type is
-rejected there, an impossible combination here. Configuration is read, never written.
+Hydra composes them from `configs/` and the command line, and rejects unknown keys and wrong types;
+invalid combinations are rejected here. Configuration is read, never written.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu"]
 FullMask = Literal["keep", "empty"]
 
-MAX_MEGAPIXELS = 100  # of one image or map; what more is may be a file made to fill the memory
-HIGHEST_MAX_MEGAPIXELS = 1000  # no setting lets more be read
+MAX_MEGAPIXELS = 100  # of one image or map; a larger file may be made to fill the memory
+HIGHEST_MAX_MEGAPIXELS = 1000  # the largest value of the setting
 
-# How the release computes where that moves figures: what `compat=release` stands for.
+# Settings of `compat=release`: what the release computes, where it changes figures.
 RELEASE: dict[str, Any] = {
-    "novel_classes": "auto",  # K_n is read off the label folders
-    "regions.resize_mode": "compat",  # of an oblong region only the top-left square is seen
+    "novel_classes": "auto",  # K_n is counted from the label folders
+    "regions.resize_mode": "compat",  # of a non-square region, only the top-left square is used
     "regions.full_mask": "empty",  # a mask that covers its whole image is saved black
     "train.features": "online",
     "train.precision": "float32",
-    "fusion.area_unit": "pixels",  # of the source, so that τ means another thing at another size
+    "fusion.area_unit": "pixels",  # of the source image, so that τ depends on its resolution
     "evaluation.region_labels": "image",  # a false alarm beside a defect counts as that defect
 }
 
@@ -75,7 +75,7 @@ def _not_negative(owner: Any, group: str, *keys: str) -> None:
 
 
 def _within(owner: Any, group: str, low: int, **most: int) -> None:
-    """Bounds that no sensible value meets: beyond them lies a slip, or memory that nobody has."""
+    """Wide bounds: a value beyond them is a typing error, or needs more memory than exists."""
     for key, high in most.items():
         value = getattr(owner, key)
         _require(low <= value <= high, f"{group}.{key}={value}: expected {low} to {high}")
@@ -94,7 +94,7 @@ def _positive(owner: Any, group: str, *keys: str) -> None:
 
 @dataclass
 class _Choice:
-    """One option of a group. `kind` is its name; setting it chooses nothing."""
+    """One option of a group. `kind` is its name; setting `kind` does not select an option."""
 
     kind: str = MISSING
 
@@ -102,8 +102,8 @@ class _Choice:
         own = type(self).kind
         _require(
             self.kind == own,
-            f"kind={self.kind} on top of {own} is no choice; choose the group's option itself, "
-            "as detector=files, not detector.kind=files",
+            f"kind={self.kind} does not replace {own}; select the group's option, "
+            "such as detector=files, not detector.kind=files",
         )
 
 
@@ -114,7 +114,7 @@ class DatasetConfig(_Choice):
     leave_out: list[str] = field(default_factory=list)  # type folders that are not read
     unscored: list[str] = field(
         default_factory=list
-    )  # read and classified, but no class of its own
+    )  # read and classified, but not a class for scores
 
 
 @dataclass
@@ -143,20 +143,20 @@ class MvtecConfig(DatasetConfig):
 class FolderConfig(DatasetConfig):
     kind: str = "folder"
     path: str = MISSING  # holds images, or class folders of images, or both
-    normal: str = "good"  # the class folder that holds defect-free images, if there is one
+    normal: str = "good"  # the class folder with defect-free images, if there is one
 
 
 @dataclass
 class MtdConfig(DatasetConfig):
     kind: str = "mtd"
     path: str = MISSING  # holds MT_<class>/Imgs
-    # A file in `path` with the names of the MT_Free images that are for training; null: all test.
+    # A file in `path` with the names of the MT_Free images for training; null: all are for testing.
     train_list: str | None = "mtd_train_filenames.txt"
 
 
 @dataclass
 class CustomDatasetConfig(DatasetConfig):
-    """Images that a function of the user's own lists."""
+    """Images listed by the user's own function."""
 
     kind: str = "custom"
     target: str = MISSING  # importable_module:function, which returns a `types.Dataset`
@@ -165,7 +165,7 @@ class CustomDatasetConfig(DatasetConfig):
 
 @dataclass
 class BaseConfig(_Choice):
-    """The labelled anomaly set that is trained along; this one is `base=none`."""
+    """The labelled base set; this class is `base=none`."""
 
     kind: str = "none"
 
@@ -178,7 +178,7 @@ class FolderBaseConfig(BaseConfig):
 
 @dataclass
 class CustomBaseConfig(BaseConfig):
-    """A labelled base set that a function of the user's own lists."""
+    """A labelled base set listed by the user's own function."""
 
     kind: str = "custom"
     target: str = MISSING  # importable_module:function, which returns a `types.Dataset`
@@ -236,9 +236,9 @@ class SimulatedDetectorConfig(DetectorConfig):
 class AnomalibDetectorConfig(DetectorConfig):
     kind: str = "anomalib"
     model: str = MISSING  # patchcore, padim, efficientad, reverse_distillation, dinomaly, …
-    options: dict[str, Any] = field(default_factory=dict)  # the model's own, as anomalib names them
-    epochs: int | None = None  # of models that do not say themselves how long they train …
-    steps: int | None = None  # … or optimiser steps; with both, what ends first
+    options: dict[str, Any] = field(default_factory=dict)  # of the model, as in anomalib
+    epochs: int | None = None  # for models without a default duration of training …
+    steps: int | None = None  # … or optimiser steps; with both, the shorter one
     image_size: int | None = None  # side in pixels that images are resized to; null: the model's
     batch_size: int = 8  # EfficientAD always trains on single images
     seed: int = 0
@@ -256,11 +256,11 @@ class AnomalibDetectorConfig(DetectorConfig):
 
 @dataclass
 class CustomDetectorConfig(DetectorConfig):
-    """A detector of the user's own, in one file."""
+    """The user's own detector, in one file."""
 
     kind: str = "custom"
     target: str = MISSING  # importable_module:ClassName
-    options: dict[str, Any] = field(default_factory=dict)  # handed to the class
+    options: dict[str, Any] = field(default_factory=dict)  # arguments of the class
 
     @property
     def label(self) -> str:
@@ -284,16 +284,16 @@ class MuscDetectorConfig(DetectorConfig):
     """Mutual scoring of the unlabelled images; see `detectors/musc.py`."""
 
     kind: str = "musc"
-    # None: hand-made descriptors (`detectors/descriptors.py`), which need no weights
+    # None: hand-made descriptors without weights (`detectors/descriptors.py`)
     backbone: BackboneConfig | None = field(
         default_factory=lambda: BackboneConfig("vit_large_patch14_clip_336.openai", image_size=518)
     )
-    stages: int = 4  # blocks of the backbone that are compared: equally spaced, to the last
+    stages: int = 4  # number of compared blocks: equally spaced, including the last
     degrees: list[int] = field(default_factory=lambda: [1, 3, 5])  # neighbourhoods, in patches
-    topmin_max: float = 0.3  # share of the other images that score a patch: those that suit it best
+    topmin_max: float = 0.3  # share of the other images, the nearest ones, that score a patch
     map_size: int = 256
     reweight: bool = False  # scale maps by how anomalous similar images are
-    windows: list[int] = field(default_factory=lambda: [1, 2, 3])  # of similar images, itself one
+    windows: list[int] = field(default_factory=lambda: [1, 2, 3])  # of similar images
     memory_gb: float = 4.0  # for comparing patches, on the device
 
     def __post_init__(self) -> None:
@@ -317,10 +317,10 @@ class MuscDetectorConfig(DetectorConfig):
 
 @dataclass
 class MebinConfig:
-    method: str = "mebin"  # or the thresholds that it is compared with; see `binarization.py`
+    method: str = "mebin"  # or `fixed` or `otsu`; see `binarization.py`
     threshold: float = 0.5  # of method=fixed: a share of the maps' full scale
     step: int = 4  # between thresholds, in 1/255 of the search range
-    min_interval: int = 4  # thresholds that a count must hold to be stable
+    min_interval: int = 4  # thresholds over which a count must be constant to be stable
     erosion: int = 6  # side of the square that thin links are eroded with; 0: none
     # [lo, hi] in levels of the 8-bit maps, 0 to 255; None: lowest and highest peak of the maps
     search_range: list[float] | None = None
@@ -345,9 +345,9 @@ class RegionsConfig:
     min_size: float = 0.1  # half side of the smallest region, as a share of the image's longer side
     merge_distance: float = 0.01  # boxes closer than this share of the longer side become one
     resize_mode: str = (
-        "letterbox"  # non-square regions; `compat` keeps the top-left square as the release
+        "letterbox"  # non-square regions; `compat`: top-left square, as in the release
     )
-    full_mask: str = "keep"  # of an image that is defect all over; `empty` as the release
+    full_mask: str = "keep"  # if the whole image is defective; `empty`: as in the release
 
     def __post_init__(self) -> None:
         _one_of("regions.resize_mode", self.resize_mode, ResizeMode)
@@ -374,10 +374,10 @@ class AttentionConfig:
 
 @dataclass
 class TrainConfig:
-    # Where class tokens come from. `online`: new views in every step, as published. `cached`:
-    # `cached_views` of each region go through the frozen blocks once, before the training.
+    # Source of class tokens. `online`: new views in every step, as published. `cached`:
+    # `cached_views` of each region go through the frozen blocks once, before training.
     features: str = "online"
-    cached_views: int = 4  # of each region; 2 to 16 score alike (docs/results.md)
+    cached_views: int = 4  # of each region; 2 to 16 give similar scores (docs/results.md)
     precision: str = "auto"  # of the frozen blocks; auto: bfloat16 where natively supported
     epochs: int = 50
     batch_size: int = 32
@@ -388,12 +388,12 @@ class TrainConfig:
     heads: int = 4
     hidden: int = 2048  # width of the projector
     bottleneck: int = 256
-    sup_weight: float = 0.3  # share of the base set's losses; the novel ones have the rest
+    sup_weight: float = 0.3  # weight of the base set's losses; the novel ones have the rest
     memax_weight: float = 4.0
     student_temperature: float = 0.1
     teacher_temperature: float = 0.07
     final_teacher_temperature: float = 0.04
-    temperature_steps: int = 10  # equal steps from the one to the other …
+    temperature_steps: int = 10  # equal steps from the first to the final …
     temperature_hold: int = 4  # … each held this many epochs
     pseudo_label_correction: bool = True
 
@@ -425,7 +425,7 @@ class FusionConfig:
 @dataclass
 class EvaluationConfig:
     # True class of a region. `mask`: its image's if it overlaps the truth mask, else normal.
-    # `image`: always its image's, as the release.
+    # `image`: always its image's, as in the release.
     region_labels: str = "mask"
 
     def __post_init__(self) -> None:
@@ -434,7 +434,7 @@ class EvaluationConfig:
 
 @dataclass
 class TrackerConfig(_Choice):
-    """Where figures are logged beside the run folder."""
+    """An experiment tracker, in addition to the run folder."""
 
 
 @dataclass
@@ -451,7 +451,7 @@ class TensorboardConfig(TrackerConfig):
 class WandbConfig(TrackerConfig):
     kind: str = "wandb"
     project: str = "anomalyncd"
-    mode: str = "offline"  # `online` needs an account; nothing ever asks for a login
+    mode: str = "offline"  # `online` needs an account; there is never a login prompt
     group: str | None = None
 
     def __post_init__(self) -> None:
@@ -474,17 +474,17 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     category: str = MISSING
-    novel_classes: Any = "auto"  # K_n, the normal class included; `auto`: as many as label folders
-    # `release`: all of RELEASE, faults included (configs/compat/release.yaml sets it)
+    novel_classes: Any = "auto"  # K_n, including the normal class; `auto`: number of label folders
+    # `release`: all settings of RELEASE, including its faults (set by configs/compat/release.yaml)
     compat: str = "none"
     seed: int = 3407
-    device: str = "auto"  # auto: a GPU where there is one
-    # Views that go through the frozen blocks together: fewer take less of the device's memory
+    device: str = "auto"  # auto: a GPU if there is one
+    # Views per forward pass of the frozen blocks: fewer need less device memory
     forward_batch: int = 64
     output_root: str = "outputs"
     cache_root: str | None = None  # maps and regions of all runs; null: output_root/cache
     max_megapixels: int = MAX_MEGAPIXELS  # the largest image or map that is opened
-    rerun: bool = False  # compute again what is finished; the old run folder is renamed
+    rerun: bool = False  # compute a finished run again; the old run folder is renamed
     quiet: bool = False  # no progress on the terminal; errors and the result remain
     debug: bool = False  # show the traceback of an error
 
@@ -500,7 +500,7 @@ class Config:
                 found = attrgetter(key)(self)
                 _require(
                     found == value,
-                    f"compat=release computes {key}={value}, not {found}; leave {key} out, or set "
+                    f"compat=release computes {key}={value}, not {found}; do not set {key}, or set "
                     "single options of configs/compat/release.yaml without compat=release",
                 )
         k = self.novel_classes
@@ -534,13 +534,13 @@ class PredictConfig:
 
     run: str = MISSING  # the run's folder
     path: str = MISSING  # holds the new images, loose or in sub-folders
-    detector: DetectorConfig = MISSING  # the kind of maps that the run was trained on
-    category: str = MISSING  # folder of the maps below detector.path, if there is one
-    output: str | None = None  # must not hold predictions yet; None: `predictions` in the run
+    detector: DetectorConfig = MISSING  # same kind of maps as in training
+    category: str = MISSING  # folder of the maps in detector.path, if there is one
+    output: str | None = None  # without predictions so far; None: `predictions` in the run
     checkpoint: str | None = None  # the backbone's weights file, if it has been moved
     device: str = "auto"
     max_megapixels: int = MAX_MEGAPIXELS
-    forward_batch: int = 64  # regions that go through the network together
+    forward_batch: int = 64  # regions per forward pass
     debug: bool = False
 
     def __post_init__(self) -> None:
@@ -548,13 +548,13 @@ class PredictConfig:
         _require_batch(self.forward_batch)
         _require(
             isinstance(self.detector, FilesDetectorConfig),
-            "prediction takes the maps of new images from files: make them with anomalyncd maps "
+            "prediction reads the maps of new images from files: make them with anomalyncd maps "
             f"dataset=folder dataset.path={self.path} detector=…, which prints the detector.path=… "
-            "to give here",
+            "to use here",
         )
 
 
-# Every option of every group by its schema, whose `kind` is the option's name.
+# By group: the schemas of its options; `kind` is the name of an option.
 CHOICES: dict[str, tuple[type, ...]] = {
     "dataset": (DemoConfig, MvtecConfig, MtdConfig, FolderConfig, CustomDatasetConfig),
     "base": (BaseConfig, FolderBaseConfig, DrawnBaseConfig, CustomBaseConfig),
@@ -571,7 +571,7 @@ CHOICES: dict[str, tuple[type, ...]] = {
 
 
 def schemas() -> list[tuple[str, str, type]]:
-    """Every schema as (group, name, dataclass), for the entry points to hand to Hydra."""
+    """Every schema as (group, name, dataclass), registered with Hydra by the entry points."""
     return [
         ("", "train_schema", Config),
         ("", "predict_schema", PredictConfig),

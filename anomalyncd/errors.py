@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The exception for errors that the user can fix."""
 
 
 class InputError(Exception):

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that training takes, and what it was made from."""
+    """The network, the training set and what they were made from."""
 
     maps: map_store.StoredMaps
     cropped: cropping.Cropped
@@ -59,15 +59,15 @@ def compute(
     Args:
         config: all settings.
         given: the opened inputs.
-        folder: the run's, held by this process.
-        tracker: of losses and scores.
+        folder: the run's folder, locked by this process.
+        tracker: for losses and scores.
         world: the processes that train together.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        InputError: the data cannot be learned from, or a place cannot be written.
+        InputError: the data cannot be trained on, or a file cannot be written.
     """
     log.info("Run folder: %s", folder.root)
     dataset = given.dataset
@@ -144,7 +144,7 @@ def compute(
 
 
 def assist(config: Config, folder: RunFolder, world: distributed.World) -> None:
-    """Share the training of the first process; what that has prepared is in the cache."""
+    """Share the training of the first process, which has put maps and regions into the cache."""
     with distributed.together(world, devices.choose(config.device)):
         given = open_inputs(config, find_inputs(config))
         prepared = _prepare(config, given, lambda _: nullcontext())
@@ -163,7 +163,7 @@ def _prepare(
     config: Config, given: Inputs, timed: Callable[[str], AbstractContextManager[None]]
 ) -> Prepared:
     cache, dataset, base, n_novel = given.cache, given.dataset, given.base, given.n_novel
-    counted = ", as many as label folders" if config.novel_classes == "auto" else ""
+    counted = " (counted from the label folders)" if config.novel_classes == "auto" else ""
     log.info("%d images, %d classes to find%s", len(dataset.samples), n_novel, counted)
 
     advice = detectors.memory_advice(config.detector)
@@ -252,14 +252,14 @@ def _require_enough_regions(cropped: cropping.Cropped, n_novel: int) -> None:
         lo, hi = cropped.search_range
         raise InputError(
             f"no defect found: no main element in any of {n_images} anomaly maps "
-            f"(search range {lo:g} to {hi:g}); check that maps are brighter at defects, or give "
+            f"(search range {lo:g} to {hi:g}); check that maps are brighter at defects, or set "
             "mebin.search_range=[lo,hi], a smaller mebin.erosion or, with mebin.method=fixed, a "
             "lower mebin.threshold"
         )
     if len(cropped.regions) < n_novel:
         raise InputError(
             f"novel_classes={n_novel}, but only {len(cropped.regions)} regions were found in "
-            f"{n_images} images; lower novel_classes or give more images"
+            f"{n_images} images; lower novel_classes or add more images"
         )
 
 

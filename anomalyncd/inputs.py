@@ -1,4 +1,4 @@
-"""What the user gave: found, opened and checked before anything is computed or written."""
+"""The user's inputs: found, opened and checked before anything is computed or written."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FoundInputs:
-    """What the user gave, found and known by content. PyTorch is not needed for it."""
+    """The inputs with digests of their content; finding them does not need PyTorch."""
 
     cache: Cache
     dataset: Dataset
     base: Dataset | None
     n_novel: int
-    digests: Digests  # of all this
-    seconds: float  # that finding took; the drawn product is drawn here
+    digests: Digests  # of all input files
+    seconds: float  # time to find the inputs, including the drawing of the demo product
 
 
 @dataclass(frozen=True)
 class Inputs(FoundInputs):
-    """What the user gave, ready to be computed with."""
+    """The inputs with device and detector, ready for the computation."""
 
     device: torch.device
     detector: detectors.Detector
 
 
 def find_inputs(config: Config) -> FoundInputs:
-    """Find all that a run is computed from.
+    """Find all inputs of a run.
 
     Raises:
         InputError: something is missing, unreadable or unsuitable.
@@ -58,10 +58,10 @@ def find_inputs(config: Config) -> FoundInputs:
 
 
 def open_inputs(config: Config, found: FoundInputs) -> Inputs:
-    """Choose the device and make the detector.
+    """Choose the device and create the detector.
 
     Raises:
-        InputError: there is no such device, or the detector cannot be made.
+        InputError: the device does not exist, or the detector cannot be created.
     """
     from anomalyncd.runtime import devices  # loads torch
 
@@ -71,10 +71,10 @@ def open_inputs(config: Config, found: FoundInputs) -> Inputs:
 
 
 def find_images(config: Config, cache: Cache) -> Dataset:
-    """The unlabelled images, and apart from them their labels.
+    """The unlabelled images and, separately, their labels.
 
     Raises:
-        InputError: as `find_inputs`.
+        InputError: as in `find_inputs`.
     """
     most = config.max_megapixels
     dataset = datasets.load(config.dataset, config.category, cache, max_megapixels=most)
@@ -86,41 +86,41 @@ def open_detector(config: Config, cache: Cache, device: torch.device) -> detecto
     """The detector of the anomaly maps.
 
     Raises:
-        InputError: it cannot be made.
+        InputError: it cannot be created.
     """
     most = config.max_megapixels
     return detectors.create(config.detector, config.category, device, cache.root, most)
 
 
 def novel_classes(config: Config, dataset: Dataset) -> int:
-    """K, as it is set, or as many as there are label folders.
+    """K: as set, or the number of label folders.
 
     Raises:
         InputError: there are no label folders to count, or too few images.
     """
     if len(dataset.samples) < 2:
         raise InputError(
-            f"{dataset.samples[0].image} is the only image: expected at least 2 to find classes "
-            "among; check dataset.path and dataset.leave_out"
+            f"{dataset.samples[0].image} is the only image: expected at least 2 to find "
+            "classes; check dataset.path and dataset.leave_out"
         )
     if config.novel_classes != "auto":
         return int(config.novel_classes)
     if dataset.labels is None:
         raise InputError(
-            "novel_classes=auto needs class folders to count and there are none; "
-            "say how many classes to find, the defect-free one included: novel_classes=5"
+            "novel_classes=auto counts class folders, and there are none; "
+            "set how many classes to find, including the defect-free one: novel_classes=5"
         )
     found = len(dataset.labels.classes)
     if found < 2:
         raise InputError(
-            f"novel_classes=auto found {found} class folder; expected at least 2, or say how many "
+            f"novel_classes=auto found {found} class folder; expected at least 2, or set how many "
             "classes to find: novel_classes=5"
         )
     return found
 
 
 def require_masks_fit(dataset: Dataset, regions: Regions) -> None:
-    """Check each truth mask against its image: evaluation, after the training, needs them.
+    """Check the size of each truth mask before training, since the evaluation needs them.
 
     Raises:
         InputError: a mask has another size than its image.
@@ -136,7 +136,7 @@ def require_masks_fit(dataset: Dataset, regions: Regions) -> None:
 
 
 def _require_truth_masks(config: Config, dataset: Dataset) -> None:
-    """detector=ground_truth would take a defect without a mask for a defect-free image."""
+    """With detector=ground_truth, a defective image without a mask would count as defect-free."""
     labels = dataset.labels
     if not isinstance(config.detector, GroundTruthConfig) or labels is None:
         return

@@ -1,4 +1,4 @@
-"""Classify new images with a finished run: the same stages, nothing learned."""
+"""Classify new images with a finished run: the same stages, without training."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Prediction:
 class Classifier:
     """A finished run's network with all that it needs to classify new images.
 
-    Maps are scaled, and MEBin searches, as in training: one new image is classified as it would be
-    among a thousand. The base set is not needed.
+    Maps are scaled, and MEBin uses the search range, as in training: the class of an image does not
+    depend on the other images. The base set is not needed.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class Classifier:
         Args:
             run: the folder of a finished run.
             weights: the backbone's weights file, if it has been moved.
-            device: as `Config.device`.
-            forward_batch: regions that go through the network together.
+            device: as in `Config.device`.
+            forward_batch: regions per forward pass.
 
         Raises:
-            InputError: no finished run, or its model cannot be used.
+            InputError: the run is not finished, or its model cannot be used.
         """
         self.run = Path(run)
         path = self.run / "model.safetensors"
@@ -92,7 +92,7 @@ class Classifier:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """(K,) names; a class's id is its place."""
+        """(K,) names, by class id."""
         return self.metadata.class_names
 
     def predict(
@@ -102,16 +102,16 @@ class Classifier:
 
         Args:
             images: paths, PIL images, or (h, w, 3) uint8 RGB arrays; any mixture.
-            maps: (h, w) anomaly maps of the images, made and scaled as the run's were; None: made
-                by the run's detector, which must be one that needs nothing but these images
-                (`musc*`, which compares at least 5 of them).
+            maps: (h, w) anomaly maps of the images, made and scaled like the run's; None: made by
+                the run's detector, which must need nothing but these images (`musc*`, with at least
+                5 images).
 
         Returns:
             One prediction for each image, in their order.
 
         Raises:
-            InputError: an image or map cannot be used, or the detector cannot make maps of these
-                images alone.
+            InputError: an image or map cannot be used, or the detector needs more than these
+                images.
 
         Example:
             >>> classifier = anomalyncd.load("outputs/…/seed-1")  # doctest: +SKIP
@@ -146,11 +146,11 @@ class Classifier:
         """Crop the regions of a dataset, and classify them.
 
         Args:
-            dataset: of the images.
-            detector: of their anomaly maps.
+            dataset: the images.
+            detector: makes their anomaly maps.
             category: name of the maps' folder.
             cache: where maps and regions are kept.
-            settings: of the detector, written beside the maps.
+            settings: of the detector, recorded with the maps.
 
         Raises:
             InputError: unusable images or maps, or maps of another kind than the run's.
@@ -163,8 +163,8 @@ class Classifier:
             kinds = ("8-bit, normalised already", "not yet normalised")
             expected, found = kinds if metadata.raw_range is None else kinds[::-1]
             raise InputError(
-                f"detector.path: these maps are {found}, and the run was trained on maps that are "
-                f"{expected}; give maps made and stored in the same way"
+                f"detector.path: these maps are {found}, but the run was trained on maps that are "
+                f"{expected}; use maps made and stored in the same way"
             )
         cropped = cropping.crop_novel(
             dataset.samples,
@@ -186,8 +186,8 @@ class Classifier:
         config: DetectorConfig = run_record.read_settings(self.run).detector_config
         if not isinstance(config, MuscDetectorConfig):
             raise InputError(
-                f"{self.run}: its detector ({config.label}) cannot make maps of new images alone; "
-                "give maps=[…], made as the run's were"
+                f"{self.run}: its detector ({config.label}) needs more than the new images; "
+                "pass maps=[…], made like those of the run"
             )
         return detectors.create(config, "images", self.device, cache.root)
 
@@ -215,13 +215,13 @@ class Classifier:
 
 
 class GivenMaps:
-    """Anomaly maps that are there already, as arrays."""
+    """A detector that returns given anomaly maps."""
 
     def __init__(self, maps: Sequence[NDArray]) -> None:
         self._maps = maps
 
     def key(self, dataset: Dataset) -> Any:
-        return "given"  # the cache that they go to is of this call alone
+        return "given"  # the cache is used for this call only
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         yield from self._maps
@@ -235,7 +235,7 @@ def load(run: str | Path, *, device: str = "auto") -> Classifier:
         device: `auto`, `cpu`, `cuda`.
 
     Raises:
-        InputError: no finished run, or its model cannot be used.
+        InputError: the run is not finished, or its model cannot be used.
     """
     return Classifier(run, device=device)
 
@@ -243,13 +243,13 @@ def load(run: str | Path, *, device: str = "auto") -> Classifier:
 def predict(config: PredictConfig) -> Path:
     """Write predictions.csv and regions.csv of a folder of new images.
 
-    Where both are already, nothing is done. One alone is renamed, so that nothing is lost.
+    If only one of the two exists already, it is renamed, so that nothing is lost.
 
     Returns:
         The folder of the tables.
 
     Raises:
-        InputError: no finished run, unusable images or maps, or there are predictions already.
+        InputError: the run is not finished, images or maps are unusable, or both files exist.
     """
     output = Path(config.output or Path(config.run, "predictions"))
     _require_free(output)
@@ -273,7 +273,7 @@ def predict(config: PredictConfig) -> Path:
         )
 
     output.mkdir(parents=True, exist_ok=True)
-    for name in TABLES:  # one without the other is of a try that was broken off, or of the user's
+    for name in TABLES:  # one alone is from an interrupted attempt, or the user's own
         archive(output / name)
     names = classifier.class_names
     csv_files.write_predictions(
@@ -286,7 +286,7 @@ def predict(config: PredictConfig) -> Path:
 
 
 def _as_file(image: ImageLike, place: Path) -> Path:
-    """A file of the image: its own, or one without loss at `place`."""
+    """The image's own file, or a lossless one written to `place`."""
     if isinstance(image, str | Path):
         return Path(image)
     if isinstance(image, np.ndarray):
@@ -302,8 +302,8 @@ def _as_file(image: ImageLike, place: Path) -> Path:
 
 
 def _require_free(output: Path) -> None:
-    """Said before the computing, not after it."""
+    """Check the output folder before the computation, not after it."""
     if output.exists() and not output.is_dir():
-        raise InputError(f"{output} is no folder; set output=… to another place")
+        raise InputError(f"{output} is not a folder; set output=… to another path")
     if all((output / name).exists() for name in TABLES):
-        raise InputError(f"{output / TABLES[0]} is there already; set output=… to another folder")
+        raise InputError(f"{output / TABLES[0]} exists already; set output=… to another folder")

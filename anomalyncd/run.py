@@ -1,4 +1,4 @@
-"""A run's life: recognised when finished, held by one process, begun or resumed, logged, ended."""
+"""The life of a run: lock it, return a finished one, start or resume it, log, record failures."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ class RunResult:
     """A finished run."""
 
     folder: Path
-    metrics: dict[str, Any]  # empty in a process that only assisted
+    metrics: dict[str, Any]  # empty in all but the first process under torchrun
     was_finished: bool  # nothing was computed: results already existed
 
 
 def execute(config: Config, *, in_a_sweep: bool = False) -> RunResult:
     """Start, resume, or return a finished run.
 
-    Under torchrun all processes call this. The first does everything that is written; the others
-    share the training with it.
+    Under torchrun all processes call this. The first one writes all files; the others only share
+    the training with it.
 
     Args:
         config: all settings.
-        in_a_sweep: keep a record also of what could not even begin, such as a wrong path.
+        in_a_sweep: record a failure in the run's folder even if the run could not start.
 
     Raises:
-        InputError: something that the user gave cannot be used.
+        InputError: an input cannot be used.
     """
     folder = RunFolder.of(config)
     if (rank := _rank()) is not None:
         _require_online(config)
         if rank > 0:
             return _assist(config, folder)
-    # A mistyped path or device leaves nothing behind: the folder is held after all is found.
+    # A mistyped path or device leaves no folder: it is created after all inputs are found.
     with _recorded(config, folder, in_a_sweep), console.logging_to(None, quiet=config.quiet):
         found = find_inputs(config)
     if config.rerun or not folder.finished or _change(folder.inputs, found.digests):
@@ -64,15 +64,15 @@ def execute(config: Config, *, in_a_sweep: bool = False) -> RunResult:
             if not is_finished or changed:
                 return _run(config, given, folder, changed)
     with folder.held():
-        folder.path(STATE).unlink(missing_ok=True)  # killed just before that
+        folder.path(STATE).unlink(missing_ok=True)  # left if the run was killed just before
         if not config.quiet:
             console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
         return RunResult(folder.root, folder.metrics, was_finished=True)
 
 
-@cache  # torchrun's variables are taken away when its processes first meet
+@cache  # `distributed.started` removes torchrun's variables
 def _rank() -> int | None:
-    """This process's number among those of torchrun; None if it is alone."""
+    """This process's rank under torchrun; None without torchrun."""
     return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
@@ -85,7 +85,7 @@ def _require_online(config: Config) -> None:
 
 
 def _assist(config: Config, folder: RunFolder) -> RunResult:
-    """Share the training of the first process, unless that recognises a finished run."""
+    """Share the training of the first process, unless the run is finished already."""
     from anomalyncd import experiment
     from anomalyncd.runtime import devices, distributed
 
@@ -97,7 +97,7 @@ def _assist(config: Config, folder: RunFolder) -> RunResult:
 
 
 def _run(config: Config, given: Inputs, folder: RunFolder, changed: str) -> RunResult:
-    """Compute a run whose folder is held; `changed` says how a finished one's inputs differ."""
+    """Compute a run whose folder is locked; `changed` says how its inputs changed."""
     from anomalyncd import experiment  # torch takes seconds to load
     from anomalyncd.runtime import devices, distributed
 
@@ -105,7 +105,7 @@ def _run(config: Config, given: Inputs, folder: RunFolder, changed: str) -> RunR
     folder.note_inputs(given.digests)
     with console.logging_to(folder.path("log.txt"), quiet=config.quiet):
         if changed:
-            log.warning("%s: it is computed again; what it was is in %s", changed, archived)
+            log.warning("%s: it is computed again; the old results are in %s", changed, archived)
         name = "/".join(folder.root.parts[-5:])
         tracker = tracking.create(config.tracker, folder.root, name, asdict(config))
         world = distributed.started()
@@ -114,9 +114,9 @@ def _run(config: Config, given: Inputs, folder: RunFolder, changed: str) -> RunR
                 metrics = experiment.compute(config, given, folder, tracker, world)
             return RunResult(folder.root, metrics, was_finished=False)
         except BaseException as error:
-            log.debug("stopped", exc_info=error)  # the log has what the terminal is spared
+            log.debug("stopped", exc_info=error)  # the traceback goes only to the log
             if isinstance(error, Exception):
-                with suppress(InputError):  # on a full disk the first error is to be shown
+                with suppress(InputError):  # on a full disk, show the first error
                     folder.note_progress(failed=_reason(error))
             raise
         finally:
@@ -125,26 +125,26 @@ def _run(config: Config, given: Inputs, folder: RunFolder, changed: str) -> RunR
 
 @contextmanager
 def _recorded(config: Config, folder: RunFolder, in_a_sweep: bool) -> Iterator[None]:
-    """If inputs cannot be used, a sweep or a fault leaves a record of it in the run's folder."""
+    """Record a failure in the run's folder: any in a sweep, else only unexpected errors."""
     try:
         yield
     except Exception as error:
         is_noted = in_a_sweep or not isinstance(error, InputError)
         if is_noted and (config.rerun or not folder.finished):
-            with suppress(InputError), folder.held():  # the first error is to be shown
+            with suppress(InputError), folder.held():  # show the first error
                 _begin(config, folder)
                 folder.note_progress(failed=_reason(error))
         raise
 
 
 def _begin(config: Config, folder: RunFolder) -> Path | None:
-    """Make the run's folder, or resume in it; where a finished one has been archived."""
+    """Create the run's folder or resume in it; returns where a finished one was archived."""
     archived = None
     if config.rerun or folder.finished:
         from anomalyncd.training.cached_features import CachedFeatures  # loads torch
         from anomalyncd.training.train import features_beside
 
-        CachedFeatures.remove(features_beside(folder.path(STATE)))  # large, of no use any more
+        CachedFeatures.remove(features_beside(folder.path(STATE)))  # large and not needed any more
         archived = folder.archive()
     folder.create()
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
@@ -152,9 +152,9 @@ def _begin(config: Config, folder: RunFolder) -> Path | None:
 
 
 def _change(before: Digests | None, now: Digests) -> str:
-    """What has changed since a run has finished; empty if nothing has."""
+    """How the inputs changed since the run finished; empty if they did not."""
     if before is None:
-        return "There is no record of what this finished run was computed from"
+        return "The inputs of this finished run were not recorded"
     found = identity.difference(before, now)
     return f"Since this run finished: {found}" if found else ""
 
@@ -162,7 +162,7 @@ def _change(before: Digests | None, now: Digests) -> str:
 def _less_memory_for_views(config: Config) -> str:
     other_runs = (
         f"train.batch_size={config.train.batch_size} and "
-        f"backbone.image_size={config.backbone.image_size} can be lowered too, which is another run"
+        f"backbone.image_size={config.backbone.image_size} can be lowered too: another run"
     )
     if config.forward_batch == 1:
         return f"forward_batch is 1 already; {other_runs}"

@@ -1,4 +1,4 @@
-"""The nouns of the method: frozen, typed, shapes stated."""
+"""The data types of the method: frozen dataclasses with shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 UNLABELLED = -1
 
-# The choices that both the configuration and the mathematics name.
+# Choices that the configuration and the computation share.
 MaskedQueries = Literal[
     "class_token", "patch_tokens", "all_tokens", "none"
 ]  # whose queries are masked
@@ -20,7 +20,7 @@ MaskPooling = Literal["average", "max"]  # how a patch's share of the mask is me
 ResizeMode = Literal["letterbox", "stretch", "compat"]  # how a non-square region becomes square
 Weighting = Literal["area", "average", "score"]  # of an image's regions
 AreaUnit = Literal["pixels", "relative"]  # of √area in the fusion
-RegionLabels = Literal["mask", "image"]  # what the true class of a region is read from
+RegionLabels = Literal["mask", "image"]  # what determines the true class of a region
 FeatureSource = Literal["online", "cached"]  # where training gets class tokens from
 Precision = Literal["auto", "float32", "bfloat16"]  # of the frozen blocks
 
@@ -31,9 +31,9 @@ AnomalyMaps = Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class Sample:
-    """One image on disk. Carries no label: those live in `Labels`, apart."""
+    """One image on disk, without its label: labels are kept separately, in `Labels`."""
 
-    id: str  # "<type folder>/<stem>" (or the path below the folder, less its suffix); unique
+    id: str  # unique: "<type folder>/<stem>", or the path below the folder without suffix
     image: Path
     truth_mask: Path | None = None  # None: defect-free, or no mask known
 
@@ -42,23 +42,23 @@ class Sample:
 class Labels:
     """True classes of the samples, for scoring only."""
 
-    classes: tuple[str, ...]  # the normal class first, where there is one
+    classes: tuple[str, ...]  # the normal class first, if there is one
     targets: NDArray[np.int64]  # (n_samples,), index into classes; UNLABELLED = not scored
-    normal: int | None  # index of the defect-free class (always 0), None where there is none
+    normal: int | None  # index of the defect-free class (always 0), None if there is none
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What `datasets.load` found: the unlabelled images, and apart from them their labels."""
+    """The result of `datasets.load`: the unlabelled images and, separately, their labels."""
 
     samples: tuple[Sample, ...]
     labels: Labels | None  # None: a folder of images without class folders
     train: tuple[Path, ...] = ()  # defect-free training images, for detectors that learn
-    warnings: tuple[str, ...] = ()  # what was found and is not used
+    warnings: tuple[str, ...] = ()  # files that were found but are not used
 
 
 class Box(NamedTuple):
-    """A rectangle in image pixels, right and bottom exclusive; may stick out of the image."""
+    """A rectangle in image pixels, right and bottom exclusive; may extend beyond the image."""
 
     left: int
     top: int
@@ -70,17 +70,17 @@ class Box(NamedTuple):
 class Regions:
     """Anomaly-centred sub-images, packed; arrays may be memory-mapped.
 
-    `s` is the stored side: the view's side times 8/7, so that a random crop has room.
+    `s` is the stored size: 8/7 of the view's size, to leave room for random crops.
     """
 
     images: NDArray[np.uint8]  # (n, s, s, 3) RGB
     masks: NDArray[np.uint8]  # (n, s, s), 255 = anomalous, soft at the edges
-    image_index: NDArray[np.int64]  # (n,), the sample that each was cut from, ascending
+    image_index: NDArray[np.int64]  # (n,), the sample that each was cropped from, ascending
     boxes: NDArray[np.int64]  # (n, 4) left, top, right, bottom in image pixels
     areas: NDArray[np.int64]  # (n,), mask pixels in the box at the image's resolution
     scores: NDArray[np.float64]  # (n,), highest normalised anomaly score in the box
     image_sizes: NDArray[np.int64]  # (n_samples, 2) height, width
-    name: str = ""  # of the cache entry, which follows from the content
+    name: str = ""  # of the cache entry, determined by the content
 
     def __len__(self) -> int:
         return len(self.areas)

@@ -1,4 +1,4 @@
-"""Make anomaly maps alone: the same as `anomalyncd maps`."""
+"""Make only anomaly maps: the same as `anomalyncd maps`."""
 
 from __future__ import annotations
 

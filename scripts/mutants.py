@@ -1,4 +1,4 @@
-"""Shows that the tests can fail: faults are put into copies of the package and must be caught.
+"""Check that the tests can fail: faults are put into copies of the package and must be caught.
 
     python scripts/mutants.py              all of tests/mutants/list.yaml
     python scripts/mutants.py train boxes  those of some files of the package
@@ -52,7 +52,7 @@ class Mutant:
         """Change the line in a copy of the repository.
 
         Raises:
-            ValueError: the line is not there once.
+            ValueError: the line does not occur exactly once.
         """
         path = root / self.path
         text = path.read_text(encoding="utf-8")
@@ -130,9 +130,9 @@ def _require_passing(workspace: Path, tests: Sequence[str]) -> None:
     """A test that fails without a fault shows nothing."""
     print(f"without a mutation: {len(tests)} tests or files of tests", flush=True)
     root = _copy(ROOT, workspace / WHOLE)
-    status, told = _pytest(root, *(f"tests/{test}" for test in tests))
+    status, output = _pytest(root, *(f"tests/{test}" for test in tests))
     if status:
-        sys.exit(f"{told}\nthese tests must pass without a mutation")
+        sys.exit(f"{output}\nthese tests must pass without a mutation")
 
 
 def _try(

@@ -1,4 +1,4 @@
-"""Put a dataset in place and verify it: the same as `anomalyncd prepare`."""
+"""Prepare a dataset and verify it: the same as `anomalyncd prepare`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     python scripts/pretrain_backbone.py OUT --teacher FILE.tflite [--data SHARED_DATA]
 
 First the stem imitates the teacher block by block, then the transformer learns on top of it:
-scripts/pretraining/distillation.py. OUT gets the state, from which the same command goes on after a
+scripts/pretraining/distillation.py. OUT gets the state, from which the same command resumes after a
 break, and `embedded.safetensors`, which belongs beside `models/embedded.py`. With `--data` the
 real sets of `probe_backbone.py` are read now and then: to measure, never to learn from.
 """
@@ -33,8 +33,8 @@ from scripts.pretraining.distillation import Student, Targets
 from scripts.pretraining.stream import Batches
 from scripts.pretraining.teacher import load_teacher
 
-_FIRST_LOOK = 24  # batches that the teacher's features are standardised by
-_CHAINED = 0.6  # share of the imitation after which the stem's blocks hang together
+_FIRST_LOOK = 24  # batches used to standardise the teacher's features
+_CHAINED = 0.6  # share of the imitation after which the stem's blocks are chained
 _WARMUP = 100  # steps
 _DECAY = 0.4  # share of the steps in which the rate falls to 0
 _IMITATION_SIDES = (96,)
@@ -132,7 +132,7 @@ def train(
     state: Path,
     measure: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Minimise the sum of `loss_terms`, going on from `state` if it is there.
+    """Minimise the sum of `loss_terms`, resuming from `state` if it exists.
 
     Args:
         parts: all that learns or was fitted, saved and restored together.
@@ -142,7 +142,7 @@ def train(
         steps: in all.
         every: steps between two states and measurements.
         state: file of the last state.
-        measure: told the steps done.
+        measure: called with the number of steps done.
     """
     peaks = [group["lr"] for group in optimizer.param_groups]
     first = 0
@@ -151,7 +151,7 @@ def train(
         parts.load_state_dict(stored["parts"])
         optimizer.load_state_dict(stored["optimizer"])
         first = stored["step"]
-        print(f"{state.stem} goes on after step {first}", flush=True)
+        print(f"{state.stem} resumes after step {first}", flush=True)
     if first == steps:
         return
     parts.train()
@@ -194,7 +194,7 @@ def describe(student: Student) -> probe_backbone.Describe:
 
 
 def export(student: Student, path: Path) -> str:
-    """Write the network as it is shipped; returns the file's SHA-256."""
+    """Write the network in its final form; returns the file's SHA-256."""
     with atomic_write(path) as draft:
         safetensors.torch.save_file(embedded.as_shipped(student.vit.vit), draft)
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""How well a backbone's features tell defects apart, before any training on them.
+"""How well a backbone's features distinguish kinds of defects, before any training on them.
 
     python scripts/probe_backbone.py --data ../shared/data [--checkpoint FILE] [--json FILE]
 
@@ -205,11 +205,11 @@ def main() -> None:
         networks[Path(options.checkpoint).name] = given
     columns = {"MobileNetV2": mobilenet(load_teacher(options.data / WEIGHTS))}
     for name, config in networks.items():
-        stock = backbones.build(config)
-        columns[f"{name}, patches"] = patch_tokens(stock)
-        columns[f"{name}, class token"] = class_tokens(stock)
+        network = backbones.build(config)
+        columns[f"{name}, patches"] = patch_tokens(network)
+        columns[f"{name}, class token"] = class_tokens(network)
         columns[f"{name}, class token, kept from 0.1"] = class_tokens(
-            stock, AttentionConfig(mask_threshold=0.1)
+            network, AttentionConfig(mask_threshold=0.1)
         )
     sets = load_sets(options.data)
     readings = {column: probe(describe, sets) for column, describe in columns.items()}

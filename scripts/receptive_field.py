@@ -1,6 +1,6 @@
 """How much of the image one score of a network looks at, measured by gradients.
 
-Tiles, erosion and regions smaller than that cannot be told apart by the network: a way to choose
+Tiles, erosion and regions smaller than that cannot be distinguished by the network: a way to choose
 their sizes. EfficientAD's student, for one, sees 33 × 33 pixels.
 """
 
@@ -22,7 +22,7 @@ def receptive_field(
 
     Args:
         model: (1, channels, side, side) → (1, c, h, w), differentiable.
-        side: of the input in pixels; a field that touches its border is larger than told.
+        side: of the input in pixels; a field that touches its border is larger than reported.
         channels: of the input.
         trials: random inputs.
 

@@ -5,7 +5,7 @@
 #     sudo PYTHON=.venv/bin/python scripts/slurm_demo.sh
 #
 # Needs root, Debian or Ubuntu, and the extra anomalyncd[cluster]; installs slurmctld, slurmd,
-# slurm-client and munge where they are missing. Touches no Slurm or munge that is there already:
+# slurm-client and munge if they are missing. Does not change an existing Slurm or munge:
 # configuration, key, socket, ports and state are its own, in a temporary folder.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -105,7 +105,7 @@ timeout 1200 "$PYTHON" train.py -m launcher=slurm "output_root=$work/outputs" se
   backbone.image_size=64 train.{epochs=1500,hidden=64,bottleneck=16} tracker=none device=cpu > "$work/sweep.out" 2> "$work/sweep.log" &
 sweep=$!
 
-epoch() { # that a run's progress.json tells
+epoch() { # the epoch in a run's progress.json
   "$PYTHON" - "$work/outputs" "$1" << 'PY'
 import json, pathlib, sys
 found = pathlib.Path(sys.argv[1]).rglob(f"seed-{sys.argv[2]}/progress.json")

@@ -1,4 +1,4 @@
-"""The rules that keep the code readable: who may import whom, and what never enters the tree."""
+"""Rules that keep the code readable: allowed imports, and what the repository must not hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "anomalyncd"
 
-# docs/architecture.md, "Who may import whom": a room may import itself and what stands before it.
+# docs/architecture.md, "Who may import whom": a folder may import itself and those before it.
 FLOORS = [
     {"types", "errors"},
     {"config"},
@@ -107,7 +107,7 @@ def test_every_module_has_its_place() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(path: Path) -> None:
     module = module_of(path)
-    if module == "__init__":  # the public interface, which imports when it is asked
+    if module == "__init__":  # the public interface, which imports lazily
         return
     for other in ours(path):
         same = room_of(other) == room_of(module)
@@ -145,7 +145,7 @@ def test_labels_of_novel_images_reach_only_scoring_and_what_shows_it() -> None:
 
 
 def test_rooms_and_files_are_small() -> None:
-    """A reader takes in a floor at once, and a file in one sitting."""
+    """A folder can be surveyed at a glance, and a file read at once."""
     for folder in {path.parent for path in SOURCES}:
         assert len(list(folder.glob("*.py"))) - 1 <= MAX_FILES, folder
     for path in SOURCES:
@@ -180,14 +180,14 @@ def test_no_large_file_no_real_data_no_pickle() -> None:
         assert not re.search(r"\bpickle\.|torch\.(?:load|save)\(|allow_pickle=True", text), path
 
 
-def test_code_is_not_left_behind() -> None:
+def test_no_dead_code_is_left() -> None:
     marks = re.compile(r"\b(?:TODO|FIXME|XXX|HACK)\b|^\s*breakpoint\(", re.MULTILINE)
     for path in SOURCES:
         assert not marks.search(path.read_text(encoding="utf-8")), path
 
 
 def test_modules_are_light_to_validate_with() -> None:
-    """A wrong key must be told at once, not after torch has loaded."""
+    """A wrong key must be reported at once, not after torch has loaded."""
     code = (
         "import sys, anomalyncd.cli.entry; assert not {'torch', 'timm', 'cv2'} & sys.modules.keys()"
     )
@@ -195,6 +195,6 @@ def test_modules_are_light_to_validate_with() -> None:
 
 
 def test_no_test_file_imports_another() -> None:
-    """What several need is in tests/helpers or conftest.py: each file can be run, or go, alone."""
+    """Shared code is in tests/helpers or conftest.py, so each file can be run or removed alone."""
     for path in (ROOT / "tests").rglob("*.py"):
         assert not {n for n in imports_of(path) if n.startswith("tests.test_")}, path

@@ -1,4 +1,4 @@
-"""Composition of `configs/`: what each choice brings, and what is rejected before anything runs."""
+"""Composition of `configs/`: defaults of each choice, and rejected settings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_the_default_is_the_offline_demo() -> None:
 
 
 @pytest.mark.parametrize(("dataset", "temperature"), [("mvtec", 100), ("mtd", 50)])
-def test_datasets_bring_the_published_settings(dataset: str, temperature: float) -> None:
+def test_datasets_select_the_published_settings(dataset: str, temperature: float) -> None:
     config = composed(*MVTEC, f"dataset={dataset}")
     assert config.backbone.name == "vit_base_patch8_224.dino"
     assert config.backbone.pretrained
@@ -56,7 +56,7 @@ def test_datasets_bring_the_published_settings(dataset: str, temperature: float)
     assert config.seed == 3407
 
 
-def test_what_a_dataset_brings_can_be_overridden() -> None:
+def test_the_defaults_of_a_dataset_can_be_overridden() -> None:
     config = composed(
         "dataset=mvtec", "category=a", "base=none", "backbone=dino_vits16", "detector=ground_truth"
     )
@@ -79,7 +79,7 @@ def test_every_choice_composes(group: str) -> None:
         composed(*dataset, f"{group}={path.stem}", *extra)
 
 
-def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
+def test_musc_may_use_the_backbone_of_the_run() -> None:
     config = composed(
         *MVTEC[:2], "detector=musc", "detector.backbone=${backbone}", "backbone=dino_vits16"
     )
@@ -149,7 +149,7 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["novel_classes=9223372036854775807"], "expected auto or a number from 2 to 10000"),
         (["attention.masked_blocks=-1"], "attention.masked_blocks=-1"),
         (["detector.kind=ground_truth"], "as detector=files, not detector.kind=files"),
-        (["base.kind=none"], "kind=none on top of demo is no choice"),
+        (["base.kind=none"], "kind=none does not replace demo"),
         (["output_root="], "output_root is empty"),
         (["category=."], "category=.: expected one folder"),
         (["train.batch_size=1"], "train.batch_size=1"),
@@ -159,15 +159,15 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["forward_batch=0"], "forward_batch=0: expected 1 to 65536"),
     ],
 )
-def test_nonsense_is_rejected(overrides: list[str], message: str) -> None:
+def test_invalid_settings_are_rejected(overrides: list[str], message: str) -> None:
     with pytest.raises((InputError, HydraException, OmegaConfBaseException)) as caught:
         composed(*overrides)
-    told = str(caught.value) + str(caught.value.__cause__ or "")
-    assert message in told
+    shown = str(caught.value) + str(caught.value.__cause__ or "")
+    assert message in shown
 
 
 @pytest.mark.parametrize("dataset", ["demo", "mvtec", "mtd"])
-def test_compat_sets_all_that_it_stands_for_and_nothing_else(dataset: str) -> None:
+def test_compat_sets_exactly_the_settings_of_the_release(dataset: str) -> None:
     choice = [f"dataset={dataset}", *MVTEC[1:]] if dataset != "demo" else []
     choice.append("tracker=none")  # wandb's group is named by the second
     sound, release = (asdict(composed(*choice, *compat)) for compat in ([], ["compat=release"]))
@@ -179,7 +179,7 @@ def test_compat_sets_all_that_it_stands_for_and_nothing_else(dataset: str) -> No
     assert release == sound
 
 
-def test_compat_outlives_what_an_experiment_brings() -> None:
+def test_compat_overrides_the_defaults_of_an_experiment() -> None:
     config = composed(*MVTEC, "experiment=offline_cpu", "compat=release", "mebin.method=otsu")
     assert (config.regions.resize_mode, config.train.hidden, config.mebin.method) == (
         "compat",
@@ -189,7 +189,7 @@ def test_compat_outlives_what_an_experiment_brings() -> None:
     assert config.train.features == "online"
 
 
-def test_a_run_folder_follows_from_what_is_computed() -> None:
+def test_a_run_folder_is_determined_by_what_is_computed() -> None:
     from anomalyncd.storage.run_folder import RunFolder
 
     def folder(*overrides: str) -> Path:

@@ -1,4 +1,4 @@
-"""What is imported is declared, and set-up installs nothing but what a lock holds the hash of."""
+"""All imports are declared, and set-up installs only packages with a locked hash."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 OURS = {"anomalyncd", "scripts", "tests", "oracles"}
-# Who may import what an extra brings. All else manages with the dependencies alone.
+# Modules that may import the packages of an extra. All others need only the dependencies.
 EXTRA_FOR = {
     "anomalyncd/detectors/anomalib_models.py": ["anomalib"],
     "anomalyncd/anomalib/": ["anomalib"],
@@ -28,7 +28,7 @@ EXTRA_FOR = {
     "scripts/benchmark/": ["anomalib", "dev"],
     "tests/": ["anomalib", "cluster", "tensorboard", "dev"],
 }
-# Declared, and imported by nobody here.
+# Declared, but not imported here.
 NOT_IMPORTED = {
     "submitit": "hydra-submitit-launcher starts jobs with it, and would take older ones",
     "ruff": "a command",
@@ -73,7 +73,7 @@ def distributions_of(package: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_what_is_imported_is_declared(path: Path) -> None:
+def test_every_imported_library_is_declared(path: Path) -> None:
     place = path.relative_to(ROOT).as_posix()
     extras = [
         extra for start, named in EXTRA_FOR.items() if place.startswith(start) for extra in named
@@ -83,7 +83,7 @@ def test_what_is_imported_is_declared(path: Path) -> None:
         assert distributions_of(package) & allowed, f"{place}:{line} imports {package}, undeclared"
 
 
-def test_what_is_declared_is_imported() -> None:
+def test_every_declared_library_is_imported() -> None:
     imported = set().union(
         *(distributions_of(package) for path in SOURCES for package, _ in imports(path))
     )
@@ -133,7 +133,7 @@ def test_the_locks_agree() -> None:
 
 
 @pytest.mark.parametrize("name", ["Makefile", "README.md"])
-def test_set_up_fetches_nothing_without_a_hash(name: str) -> None:
+def test_set_up_downloads_nothing_without_a_hash(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(r"(?:\bpip|\$\(UV\)) install (.*)", text)
     assert commands

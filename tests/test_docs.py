@@ -1,4 +1,4 @@
-"""What the documentation says can be done: its commands exist, its examples and recipes run."""
+"""The documentation is correct: its commands exist, its examples and recipes run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
 ]
-# What a script is by the command's name.
+# The verb of each script.
 SCRIPTS = {"train.py": "run", "predict.py": "predict", "scripts/anomaly_maps.py": "maps"}
 OPTIONS_OF_HYDRA = {"-m", "--cfg", "--config-dir", "-p"}
 
@@ -36,7 +36,7 @@ OPTIONS_OF_HYDRA = {"-m", "--cfg", "--config-dir", "-p"}
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words of each command of ours that a page shows, from the verb on."""
+    """The words of each of our commands on a page, from the verb on."""
     for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -47,7 +47,7 @@ def commands(page: Path) -> Iterator[list[str]]:
 
 
 def settings() -> set[str]:
-    """Every setting by its full name, of whichever option of its group."""
+    """The full names of all settings, of all options of each group."""
 
     def below(schema: type, prefix: str) -> Iterator[str]:
         hints = get_type_hints(schema)
@@ -70,7 +70,9 @@ SETTINGS = settings()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_name_what_there_is(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_documented_commands_and_settings_exist(
+    page: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for verb, *words in commands(page):
         if verb.startswith("-"):
             continue
@@ -90,7 +92,7 @@ def test_commands_name_what_there_is(page: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_pages_show_commands() -> None:
-    """So that the test above has something to read."""
+    """So that the test above is not empty."""
     assert sum(len(list(commands(page))) for page in PAGES) > 30
 
 
@@ -126,13 +128,13 @@ def test_links_lead_to_files() -> None:
                 assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
 
 
-def test_the_architecture_is_as_counted() -> None:
-    """A few imports more or less do not matter; a page that tells of another house does."""
+def test_the_numbers_on_the_architecture_page_are_correct() -> None:
+    """A few imports more or less do not matter; a page with other numbers does."""
     counted = runpy.run_path(str(ROOT / "docs" / "import_graph.py"))["counts"](ROOT / "anomalyncd")
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     for name, tolerance in (("rooms", 0), ("arrows between rooms", 12), ("files", 12)):
-        (told,) = re.findall(rf"^\| {name} \| \d+ \| (\d+) \|", text, re.M)
-        assert abs(int(told) - counted[name]) <= tolerance, f"{name}: {counted[name]}"
+        (stated,) = re.findall(rf"^\| {name} \| \d+ \| (\d+) \|", text, re.M)
+        assert abs(int(stated) - counted[name]) <= tolerance, f"{name}: {counted[name]}"
     assert not counted["rooms in circles"]
 
 
@@ -167,7 +169,7 @@ def test_the_recipes_for_contributors_work(
 
     (words,) = [words for words in commands(ROOT / "CONTRIBUTING.md") if "own" in words]
     small = ["train.epochs=1", "train.hidden=16", "train.heads=1", "quiet=true", "device=cpu"]
-    monkeypatch.setattr("sys.argv", [])  # what the command changes of its process is put back
+    monkeypatch.setattr("sys.argv", [])  # restores what the command changes in this process
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
     monkeypatch.setattr(entry, "_jobs_begun", False)
     assert command.main([*words, *small]) == 0

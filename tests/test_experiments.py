@@ -1,4 +1,4 @@
-"""`configs/experiment` and `configs/ablation`: what they say at their head is what they run."""
+"""`configs/experiment` and `configs/ablation`: they run what their heads announce."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def composed(*overrides: str) -> Config:
 
 
 def begun(*overrides: str) -> DictConfig:
-    """What Hydra hands to its sweeper."""
+    """What Hydra passes to its sweeper."""
     with initialize_config_dir(str(CONFIGS), "run", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra
@@ -47,15 +47,15 @@ def head(path: Path) -> str:
 
 
 def figures(text: str) -> Figures:
-    (told,) = FIGURES.findall(text)
-    return {k: float(v) for k, v in zip(("nmi", "ari", "f1", "aupro"), told, strict=True) if v}
+    (found,) = FIGURES.findall(text)
+    return {k: float(v) for k, v in zip(("nmi", "ari", "f1", "aupro"), found, strict=True) if v}
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
 def test_an_experiment_runs_what_its_head_says(path: Path) -> None:
     dataset, _, maps = path.stem.partition("_")
-    told = head(path)
-    assert f"experiment={path.stem}" in told
+    text_of_head = head(path)
+    assert f"experiment={path.stem}" in text_of_head
     config = composed(f"experiment={path.stem}", *(["category=screw"] * (dataset == "mvtec")))
     assert config.dataset.kind == dataset
     assert config.detector.label.startswith((maps, f"files-{maps.replace('pp', '++')}"))
@@ -63,12 +63,12 @@ def test_an_experiment_runs_what_its_head_says(path: Path) -> None:
     published = look_up(dataset, config.detector.label, departs)
     if published:
         beside = {"fpr", "fnr"}  # these are in the head of ablation=binarization
-        assert figures(told) == {k: v for k, v in published.mean.items() if k not in beside}
+        assert figures(text_of_head) == {k: v for k, v in published.mean.items() if k not in beside}
     else:
-        assert "nothing was published" in told
+        assert "nothing was published" in text_of_head
 
 
-def test_real_data_can_do_without_a_gpu() -> None:
+def test_real_data_can_be_used_without_a_gpu() -> None:
     config = composed("experiment=offline_cpu", "dataset=mtd", "detector.path=m")
     assert (config.backbone.name, config.train.features) == ("embedded", "cached")
 
@@ -81,26 +81,26 @@ def test_every_published_map_has_its_experiment() -> None:
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
 def test_an_ablation_runs_each_variant_in_its_own_folder(path: Path, tmp_path: Path) -> None:
-    told = head(path)
+    text_of_head = head(path)
     begun(
         *("experiment=mtd_musc", f"ablation={path.stem}"),
         f"output_root='{tmp_path}'",
     )
     jobs = find([tmp_path])
     assert {job.state for job in jobs} == {"not started"}, [job.reason for job in jobs]
-    counted = re.search(r"(\d+) runs a category", told)
-    assert len(jobs) == (int(counted[1]) if counted else 2 if "twice" in told else 1)
+    counted = re.search(r"(\d+) runs per category", text_of_head)
+    assert len(jobs) == (int(counted[1]) if counted else 2 if "twice" in text_of_head else 1)
     if path.stem == "ground_truth_masks":
         assert jobs[0].settings["mebin"]["erosion"] == 0
         departs = unlike_published(computed_settings(jobs[0].settings))
         del departs["fusion.temperature"]  # of MTD
         published = look_up("mvtec", "ground_truth", departs)
-        assert published and f"NMI {published.mean['nmi']}" in told
+        assert published and f"NMI {published.mean['nmi']}" in text_of_head
 
 
-def test_the_ablation_of_the_mask_tells_the_published_figures() -> None:
-    told = head(CONFIGS / "ablation" / "masked_queries.yaml").splitlines()
-    found = {line.split()[1]: figures(line) for line in told if "NMI" in line}
+def test_the_ablation_of_the_mask_states_the_published_figures() -> None:
+    lines = head(CONFIGS / "ablation" / "masked_queries.yaml").splitlines()
+    found = {line.split()[1]: figures(line) for line in lines if "NMI" in line}
     designs = {design: {"attention.masked_queries": design} for design in found}
     designs["class_token"] = {}  # the method
     published = {design: look_up("mvtec", "musc", departs) for design, departs in designs.items()}
@@ -110,7 +110,7 @@ def test_the_ablation_of_the_mask_tells_the_published_figures() -> None:
         assert found[design] == {key: method.mean[key] for key in ("nmi", "ari", "f1")}
 
 
-def test_lists_of_categories_are_halves_of_all() -> None:
+def test_textures_and_objects_together_are_all_categories() -> None:
     lists = category_lists()
     assert (
         set(lists["all"]) == {*lists["textures"], *lists["objects"]} == {*all_categories("mvtec")}
@@ -128,22 +128,22 @@ def test_a_sweep_runs_each_category_of_a_list_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["mtd", "demo", "mvtec,mtd"])
-def test_a_list_of_categories_is_of_mvtec_alone(dataset: str, tmp_path: Path) -> None:
+def test_a_list_of_categories_is_only_for_mvtec(dataset: str, tmp_path: Path) -> None:
     begun(
         *(f"dataset={dataset}", "category=all", "detector=musc"),
         f"output_root='{tmp_path}'",
     )
     jobs = find([tmp_path])
     assert len(jobs) == dataset.count(",") + 1
-    told = "category=all stands for 15 products of MVTec AD; "
-    assert all(job.state == "failed" and told in job.reason for job in jobs)
+    message = "category=all stands for 15 products of MVTec AD; "
+    assert all(job.state == "failed" and message in job.reason for job in jobs)
 
 
 def test_a_list_of_categories_needs_a_sweep() -> None:
-    with pytest.raises(InputError, match=r"category=objects stands for 10 .* needs -m"):
+    with pytest.raises(InputError, match=r"category=objects stands for 10 .* add -m"):
         composed("experiment=mvtec_musc", "category=objects")
 
 
-def test_a_folder_may_be_called_as_a_list(tmp_path: Path) -> None:
+def test_a_folder_may_have_the_name_of_a_list(tmp_path: Path) -> None:
     config = composed("dataset=folder", f"dataset.path='{tmp_path}/all'", "detector.path=m")
     assert config.category == "all"

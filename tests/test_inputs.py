@@ -1,4 +1,4 @@
-"""The settings of a run reach the places that look at its inputs, before anything is computed."""
+"""The settings for inputs are used everywhere, before anything is computed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def overrides(tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     "large", ["images/good/1.png", "base/images/cut/0.png", "base/masks/cut/0.png"]
 )
-def test_a_run_with_a_file_too_large_does_not_begin(
+def test_a_run_with_a_too_large_file_does_not_start(
     large: str, overrides: list[str], tmp_path: Path
 ) -> None:
     draw(tmp_path / large, height=1000)
@@ -62,7 +62,7 @@ def test_a_run_with_a_file_too_large_does_not_begin(
 
 
 @pytest.mark.parametrize("large", ["images/good/1.png", "maps/dent/0.png"])
-def test_no_map_is_made_with_a_file_too_large(
+def test_no_map_is_made_with_a_too_large_file(
     large: str, overrides: list[str], tmp_path: Path
 ) -> None:
     draw(tmp_path / large, height=1000)
@@ -71,7 +71,7 @@ def test_no_map_is_made_with_a_file_too_large(
         anomaly_maps.make_maps(config)
 
 
-def test_what_is_left_out_is_told_where_maps_are_made(
+def test_skipped_files_are_reported_when_maps_are_made(
     overrides: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (tmp_path / "images" / "good" / "2.gif").touch()
@@ -80,7 +80,7 @@ def test_what_is_left_out_is_told_where_maps_are_made(
 
 
 @pytest.mark.parametrize("large", ["images/good/1.png", "maps/dent/0.png"])
-def test_nothing_is_predicted_with_a_file_too_large(
+def test_nothing_is_predicted_with_a_too_large_file(
     large: str, overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "model.safetensors").touch()

@@ -1,4 +1,4 @@
-"""The plain ways of `tests/oracles/` give what the product gives: a benchmark compares equals."""
+"""The plain implementations in `tests/oracles/` give the package's results: benchmarks are fair."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_class_tokens(masked_blocks: int, options: dict[str, object]) -> None:
         )
 
 
-def test_a_plain_step_learns_what_a_step_of_ours_learns(tmp_path: Path) -> None:
+def test_a_plain_training_step_equals_ours(tmp_path: Path) -> None:
     regions = TrainingSet(drawn_regions(9, 0), drawn_regions(7, 1), np.arange(7) % 2)
     # one epoch of one batch is one step; a high rate makes what is learned stand out
     config = TrainConfig(epochs=1, batch_size=16, learning_rate=0.1)

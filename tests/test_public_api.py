@@ -40,8 +40,8 @@ def test_every_public_name_is_there() -> None:
         _ = anomalyncd.discovr
 
 
-def test_type_checkers_see_what_is_public() -> None:
-    """The names are listed twice: for who reads types, and for who runs the code."""
+def test_type_checkers_see_all_public_names() -> None:
+    """The names are listed twice: for type checkers, and for the running code."""
     tree = ast.parse(Path(anomalyncd.__file__).read_text(encoding="utf-8"))
     imports = [
         (alias.name, f"{node.module}")
@@ -73,15 +73,13 @@ def test_a_configuration_is_composed_as_on_the_command_line() -> None:
         ("dataset=mvtecc", "did you mean mvtec"),
         ("dataset=3", "dataset=3: expected the name of an option"),
         ("dataset=folder", "not set: "),
-        ("fit.epochs=3", "is called train.epochs now"),
+        ("fit.epochs=3", "is now called train.epochs"),
     ],
 )
-def test_a_setting_that_cannot_be_is_an_input_error_of_one_line(
-    override: str, message: str
-) -> None:
-    with pytest.raises(InputError, match=message) as told:
+def test_an_invalid_setting_is_an_input_error_of_one_line(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as raised:
         anomalyncd.compose(override)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_run_classifies_paths_pictures_and_arrays_as_it_did_its_own_images(
@@ -119,14 +117,14 @@ def test_a_run_classifies_paths_pictures_and_arrays_as_it_did_its_own_images(
         (([np.zeros((4, 4, 3))], maps[:1]), r"array of float64 \(4, 4, 3\); expected uint8"),
         (([3], maps[:1]), "an image of type int; expected a path, PIL or array"),
         (([photographs / "nowhere.png"], maps[:1]), r"nowhere\.png: "),
-        ((images, None), r"cannot make maps of new images alone; give maps=\[…\]"),
+        ((images, None), r"needs more than the new images; pass maps=\[…\]"),
         ((images, [m.astype(np.float32) for m in maps]), "not yet normalised"),
     ):
         with pytest.raises(InputError, match=message):
             classifier.predict(*given)
 
 
-def test_what_is_no_finished_run_cannot_be_loaded(tmp_path: Path) -> None:
+def test_only_a_finished_run_can_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; expected the folder of a finished run"):
         anomalyncd.load(tmp_path)
 

@@ -16,7 +16,7 @@ SIDE = 96
 NOVEL = ("good", "dot", "scratch", "stain")
 BASE = ("ring", "patch")
 EACH = 8  # images of a kind
-FLOOR = 0.8  # seeds 1 to 6 reached an NMI of 1; classes drawn by lot have 0.1
+FLOOR = 0.8  # seeds 1 to 6 reached an NMI of 1; random classes have 0.1
 
 
 def drawn(kind: str, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

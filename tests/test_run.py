@@ -1,4 +1,4 @@
-"""Whole runs: what they leave behind, that they resume, repeat, refuse, and touch nothing else."""
+"""Whole runs: files, resuming, repeating, rejected input, and that nothing else is changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.helpers.runs import ROOT, command, composed, folder_overrides, run, t
 from tests.helpers.settings import MAP_NAMES
 
 
-def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
+def test_a_run_writes_all_its_files(overrides: list[str]) -> None:
     outcome = run(overrides)
     names = {path.name for path in outcome.folder.iterdir() if path.name[0] != "."}
     assert names == {
@@ -72,7 +72,7 @@ def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
     assert "untrained" not in page
     assert "simulated" in page
     log = (outcome.folder / "log.txt").read_text(encoding="utf-8")
-    assert "7 classes to find, as many as label folders" in log
+    assert "7 classes to find (counted from the label folders)" in log
     assert "epoch 2" in log
 
 
@@ -124,10 +124,10 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
     for key in ("scores", "losses", "head"):
         assert resumed.metrics[key] == whole.metrics[key]
     assert not states[0].exists()
-    assert not list(tmp_path.rglob("*.bank"))
+    assert not list(tmp_path.rglob("*.features"))
 
 
-def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) -> None:
+def test_two_processes_under_torchrun_train_to_the_same_result_as_one(overrides: list[str]) -> None:
     overrides = [*overrides, "train.features=online"]
     alone = run(overrides)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -140,14 +140,14 @@ def test_two_processes_under_torchrun_learn_what_one_does(overrides: list[str]) 
         timeout=600,
     )
     assert together.returncode == 0, together.stderr
-    assert together.stdout.count("NMI") == 1, "one result is told, not two"
+    assert together.stdout.count("NMI") == 1, "one result is printed, not two"
     found = execute(composed(elsewhere))
     assert found.was_finished
     assert found.metrics["losses"] == pytest.approx(alone.metrics["losses"], rel=1e-4)
     assert found.metrics["scores"] == alone.metrics["scores"]
 
 
-def test_what_torchrun_cannot_do_is_told_at_once(
+def test_settings_that_torchrun_does_not_support_are_reported_at_once(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anomalyncd.run._rank", lambda: 0)
@@ -169,8 +169,10 @@ def test_two_processes_do_not_compute_one_run(overrides: list[str]) -> None:
         run(overrides)
 
 
-def test_a_base_class_of_a_novel_name_changes_nothing(overrides: list[str], tmp_path: Path) -> None:
-    """Base and novel are told apart by where they come from, never by a name."""
+def test_a_base_class_with_the_name_of_a_novel_one_changes_nothing(
+    overrides: list[str], tmp_path: Path
+) -> None:
+    """Base and novel regions are distinguished by their source, never by a class name."""
     for name, target in (("plain", "dent"), ("clash", "scratch")):
         rng = np.random.default_rng(0)
         for i in range(4):
@@ -216,7 +218,7 @@ def test_the_scores_are_those_of_the_tables(overrides: list[str]) -> None:
 
 
 class Stop(Exception):
-    """Enough has been seen."""
+    """Raised when the test has seen enough."""
 
 
 def given_to_training(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, ...]:
@@ -234,7 +236,7 @@ def given_to_training(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> 
     return tuple(given)
 
 
-def test_training_starts_from_weights_that_the_seed_alone_decides(
+def test_training_starts_from_weights_determined_by_the_seed(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(*more: str) -> dict[str, torch.Tensor]:
@@ -275,7 +277,7 @@ OTHER_SETTINGS = [
 ]
 
 
-def test_a_run_of_other_settings_predicts_by_them(photographs: Path, overrides: list[str]) -> None:
+def test_prediction_uses_the_settings_of_the_run(photographs: Path, overrides: list[str]) -> None:
     """Region by region, to the last digit that is written."""
     path = photographs / "maps" / "5.png"
     scores = np.asarray(Image.open(path)).copy()
@@ -317,7 +319,7 @@ def test_the_head_that_fits_best_is_used_in_the_run_and_for_new_images(
 
 def test_without_labels_everything_but_scores(photographs: Path, overrides: list[str]) -> None:
     plain = folder_overrides(photographs, overrides)
-    with pytest.raises(InputError, match="say how many classes to find"):
+    with pytest.raises(InputError, match="set how many classes to find"):
         run(plain)
     outcome = run([*plain, "novel_classes=3"])
     assert outcome.metrics["scores"] == {"image": None, "region": None}
@@ -333,7 +335,7 @@ def test_without_labels_everything_but_scores(photographs: Path, overrides: list
         run([*plain, "novel_classes=40"])
 
 
-def test_a_choice_changes_what_it_is_about(photographs: Path, overrides: list[str]) -> None:
+def test_each_setting_changes_its_own_results(photographs: Path, overrides: list[str]) -> None:
     plain = [*folder_overrides(photographs, overrides), "novel_classes=2"]
     default = run(plain)
     weighted = run([*plain, "fusion.weighting=average"])
@@ -366,7 +368,7 @@ def turn_a_map(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (turn_an_image, "1 image changed (6): it"),
         (turn_a_map, "1 anomaly map changed (6): it"),
@@ -375,7 +377,7 @@ def turn_a_map(root: Path) -> None:
     ],
 )
 def test_a_finished_run_whose_inputs_have_changed_is_computed_again(
-    change: Callable[[Path], None], told: str, photographs: Path, overrides: list[str]
+    change: Callable[[Path], None], message: str, photographs: Path, overrides: list[str]
 ) -> None:
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
     first = run(settings)
@@ -387,14 +389,14 @@ def test_a_finished_run_whose_inputs_have_changed_is_computed_again(
     assert (aside / "predictions.csv").read_bytes() == before
     assert (aside / "metrics.json").exists()
     log = (again.folder / "log.txt").read_text(encoding="utf-8")
-    assert f"Since this run finished: {told} is computed again; what it was is in {aside}" in log
+    assert f"Since this run finished: {message} is computed again; the old results are in" in log
     fresh = run([*settings, f"output_root={photographs / 'fresh'}"])
     for name in ("predictions.csv", "inputs.json"):
         assert (again.folder / name).read_bytes() == (fresh.folder / name).read_bytes()
     assert run(settings).was_finished
 
 
-def test_files_that_are_only_touched_or_renamed_elsewhere_are_the_same_inputs(
+def test_touched_or_moved_files_are_the_same_inputs(
     photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
@@ -418,7 +420,7 @@ def test_a_finished_run_without_a_record_of_its_inputs_is_computed_again(
         assert folder.with_name(f"seed-3407.old-{number}").exists()
 
 
-def test_a_finished_run_outlives_the_loss_of_its_inputs(
+def test_a_finished_run_is_kept_when_its_inputs_are_gone(
     photographs: Path, overrides: list[str]
 ) -> None:
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
@@ -513,7 +515,7 @@ def test_another_cpu_predicts_with_a_model_and_resumes_a_training(
     assert run([*settings, "seed=2"]).metrics["resumed_after_epochs"] == 1
 
 
-def test_a_damaged_training_state_is_told_and_rerun_helps(
+def test_a_damaged_training_state_is_reported_and_rerun_helps(
     photographs: Path, broken_off: list[str]
 ) -> None:
     (state,) = (photographs / "out").rglob("training.safetensors")
@@ -571,7 +573,7 @@ def test_a_bad_truth_mask_stops_before_training(overrides: list[str], tmp_path: 
         run([*truth, "detector=ground_truth"])
 
 
-def test_file_names_that_are_no_unicode_go_through(photographs: Path, overrides: list[str]) -> None:
+def test_file_names_that_are_not_unicode_work(photographs: Path, overrides: list[str]) -> None:
     odd = os.fsdecode(b"caf\xe9.png")
     for folder in ("photos", "maps"):
         os.rename(photographs / folder / "6.png", photographs / folder / odd)
@@ -579,7 +581,7 @@ def test_file_names_that_are_no_unicode_go_through(photographs: Path, overrides:
     assert b"caf\xe9" in (outcome.folder / "predictions.csv").read_bytes()
 
 
-def test_maps_that_show_nothing_are_told(photographs: Path, overrides: list[str]) -> None:
+def test_constant_maps_are_reported(photographs: Path, overrides: list[str]) -> None:
     for path in (photographs / "maps").iterdir():
         Image.fromarray(np.full((48, 64), 30, np.uint8)).save(path)
     with pytest.raises(InputError, match="no defect found: no main element in any of 6"):
@@ -618,7 +620,7 @@ def test_new_images_are_classified_as_in_training(photographs: Path, overrides: 
     for row in rows:
         for column in ("class", "confidence", "anomaly_score", "threshold", "regions"):
             assert row[column] == trained[row["id"]][column]
-    with pytest.raises(InputError, match=r"predictions\.csv is there already"):
+    with pytest.raises(InputError, match=r"predictions\.csv exists already"):
         prediction.predict(config)
     for left, lost in (("predictions.csv", "regions.csv"), ("regions.csv", "predictions.csv")):
         (photographs / "new classes" / lost).unlink()
@@ -626,7 +628,7 @@ def test_new_images_are_classified_as_in_training(photographs: Path, overrides: 
         assert table(prediction.predict(config) / "predictions.csv") == rows
         assert (photographs / "new classes" / f"{left}.old-1").read_text() == "of the user"
     taken = composed([*settings, f"output='{photographs / 'photos' / 'd d.png'}'"], "predict")
-    with pytest.raises(InputError, match=r"d\.png is no folder; set output="):
+    with pytest.raises(InputError, match=r"d\.png is not a folder; set output="):
         prediction.predict(taken)
     with pytest.raises(InputError, match="expected the folder of a finished run"):
         prediction.predict(composed([*settings, f"run={new}", "output=x"], "predict"))
@@ -649,7 +651,7 @@ def test_prediction_has_its_own_advice_on_memory(
 
 
 @pytest.mark.parametrize("method", ["fixed", "otsu"])
-def test_a_run_of_another_binarization_predicts_by_it(
+def test_prediction_uses_the_binarization_of_the_run(
     method: str, photographs: Path, overrides: list[str]
 ) -> None:
     settings = [*folder_overrides(photographs, overrides), "novel_classes=3"]
@@ -668,9 +670,7 @@ def test_a_run_of_another_binarization_predicts_by_it(
         assert row[column] == trained["é"][column]
 
 
-def test_predicting_a_clean_image_alone_is_no_error(
-    photographs: Path, overrides: list[str]
-) -> None:
+def test_predicting_a_single_clean_image_works(photographs: Path, overrides: list[str]) -> None:
     outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3"])
     clean = photographs / "clean"
     clean.mkdir()
@@ -683,7 +683,7 @@ def test_predicting_a_clean_image_alone_is_no_error(
 def test_a_run_on_computed_maps_can_predict_from_computed_maps(
     photographs: Path, overrides: list[str]
 ) -> None:
-    """Maps that were made here tell their raw range, so that new ones compare with the run's."""
+    """Computed maps record their raw range, so that new maps can be scaled like the run's."""
     floats = photographs / "raw"
     floats.mkdir()
     for name in MAP_NAMES:
@@ -707,7 +707,7 @@ def test_a_run_on_computed_maps_can_predict_from_computed_maps(
     assert [row["threshold"] for row in rows] == [row["threshold"] for row in trained]
 
 
-def test_errors_are_one_line_and_leave_no_half_result(
+def test_errors_are_one_line_and_leave_no_partial_result(
     photographs: Path, overrides: list[str]
 ) -> None:
     (photographs / "photos" / "5.png").write_bytes(b"broken")
@@ -762,7 +762,7 @@ def test_the_advice_on_memory_resumes_the_run(
         ("detector=musc_embedded", "lower detector.memory_gb=4 or detector.backbone.image_size="),
         ("detector=musc_descriptors", r"lower detector\.memory_gb=4$"),
         ("detector=padim", r"lower detector\.batch_size=\d+, or set a smaller detector.image_size"),
-        ("detector=ground_truth", "it was the detector"),
+        ("detector=ground_truth", r"the detector \(ground_truth\) needs too much"),
     ],
 )
 def test_the_advice_on_memory_is_that_of_the_stage(
@@ -803,8 +803,8 @@ def test_an_output_place_that_is_a_file_is_one_message(
         run([*overrides, f"output_root={tmp_path / 'taken'}"])
 
 
-def test_a_sweep_goes_on_past_a_failed_job(photographs: Path, overrides: list[str]) -> None:
-    """Three jobs in three folders; the one that cannot work fails alone."""
+def test_a_sweep_continues_after_a_failed_job(photographs: Path, overrides: list[str]) -> None:
+    """Three jobs in three folders; only the impossible one fails."""
     done = command(
         *("-m", *folder_overrides(photographs, overrides)), "novel_classes=2,99,3", "seed=5"
     )
@@ -815,10 +815,10 @@ def test_a_sweep_goes_on_past_a_failed_job(photographs: Path, overrides: list[st
     assert len({path.parent for path in finished}) == 2
 
 
-def test_a_training_that_breaks_is_told_and_writes_no_result(
+def test_a_failed_training_is_reported_and_writes_no_result(
     photographs: Path, overrides: list[str]
 ) -> None:
-    """Of a last step that is too large, no loss tells."""
+    """No loss shows that the last step was too large."""
     settings = [*folder_overrides(photographs, overrides), "novel_classes=2"]
     with pytest.raises(InputError, match=r"lower train\.learning_rate"):
         run([*settings, "train.learning_rate=1e20", "train.epochs=1"])
@@ -834,7 +834,7 @@ def test_damaged_figures_of_a_finished_run_are_one_line(
     figures = run(settings).folder / "metrics.json"
     for text in ("", "[]", '{"dataset": "folder"}', "[" * 100_000):
         figures.write_text(text)
-        with pytest.raises(InputError, match=r"metrics\.json: .*rerun=true sets this folder aside"):
+        with pytest.raises(InputError, match=r"metrics\.json: .*rerun=true archives this folder"):
             run(settings)
 
 
@@ -879,8 +879,8 @@ def test_a_sweep_over_detectors_and_categories_ends_with_one_table(
 def test_predict_names_its_own_settings(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     common = ("run=nowhere", f"path={tmp_path / 'neww'}")
-    told = command(*common, "detector=musc_embedded", script="predict.py").stderr
-    assert told.count("\n") == 1
-    assert f"anomalyncd maps dataset=folder dataset.path={tmp_path / 'neww'} detector=" in told
+    message = command(*common, "detector=musc_embedded", script="predict.py").stderr
+    assert message.count("\n") == 1
+    assert f"anomalyncd maps dataset=folder dataset.path={tmp_path / 'neww'} detector=" in message
     with pytest.raises(InputError, match=r"neww: no such folder; did you mean new\?.* path=…"):
         datasets.load(FolderConfig(path=str(tmp_path / "neww")), "c", Cache(tmp_path / "c"), "path")

@@ -1,4 +1,4 @@
-"""What `pip install` gives: built as a wheel, it runs and predicts far from the repository."""
+"""The installed package: built as a wheel, it runs and predicts outside the repository."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, unpacked where nothing else of the repository is."""
+    """The wheel, unpacked outside the repository."""
     out = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "uv", "build", "--quiet", "--wheel", "--no-build-isolation"]
     subprocess.run([*build, "--out-dir", str(out), str(ROOT)], check=True, cwd=out)

@@ -22,11 +22,11 @@ with warnings.catch_warnings():
 class MainElementPostProcessor(PostProcessor):
     """MEBin with the release's semantics, for `Patchcore(post_processor=…)` and any other model.
 
-    The search range is that of a whole category: it is collected over the validation images and
-    stays fixed from then on, so that a mask does not depend on the batch its image came in. It is
-    saved with the model. As for the release, maps become integers 0 … 255 over the range of all
-    validation maps (reference section 1), and masks are eroded (section 2); with the test images
-    as validation images, which is anomalib's default, masks equal those of `mebin.binarize`.
+    The search range is that of a whole category: it is collected over the validation images, then
+    fixed, so that a mask does not depend on its image's batch, and saved with the model. As in the
+    release, maps become integers 0 … 255 over the range of all validation maps, and masks are
+    eroded. With the test images as validation images, which is anomalib's default, masks equal
+    those of `mebin.binarize`.
 
     A batch gets `pred_mask` and, beside anomalib's own fields, `element_counts` (n,) int64, the
     number of main elements in each image, 0 for none, and `element_thresholds` (n,) int64, on the

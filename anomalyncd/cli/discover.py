@@ -1,4 +1,4 @@
-"""`anomalyncd discover`: from a folder of photographs to kinds of defects, offline."""
+"""`anomalyncd discover`: find the kinds of defects in a folder of photographs, offline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from anomalyncd.cli import entry, run
 
 
 def main() -> int:
-    """Discover what the command line names; 0 if all went well."""
+    """Run the discovery; returns 0 on success."""
     parser = argparse.ArgumentParser(
         prog=entry.command(),
         usage="%(prog)s PHOTOS --classes K [key=value …]",
@@ -21,8 +21,8 @@ def main() -> int:
         "--classes",
         type=int,
         metavar="K",
-        help="how many classes to find, the defect-free one included; without it, label folders "
-        "are counted",
+        help="how many classes to find, including the defect-free one; default: the number of "
+        "label folders",
     )
     parser.add_argument("settings", nargs="*", metavar="key=value", help="any setting of a run")
     given = parser.parse_intermixed_args(sys.argv[1:])
@@ -31,7 +31,7 @@ def main() -> int:
 
 
 def overrides_for(photos: str, classes: int | None) -> list[str]:
-    """The settings of a discovery, as `anomalyncd run` takes them."""
+    """The settings of a discovery, as overrides for `anomalyncd run`."""
     count = [] if classes is None else [f"novel_classes={classes}"]
     return [
         "experiment=offline_cpu",

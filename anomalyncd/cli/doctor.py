@@ -1,4 +1,4 @@
-"""What is installed, which device and weights are at hand, and how fast it is here."""
+"""Show what is installed, which device and weights are available, and how fast this machine is."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "timm", "hydra-core", "kornia", "numpy", "opencv-python-headless", "pillow")
-# What comes with an extra: the module that shows it is there, and what it is for.
+# By extra: a module that is importable if it is installed, and what it is for.
 EXTRAS = {
     "anomalib": ("anomalib", "detectors patchcore, padim, efficientad, …; AUPRO"),
     "cluster": ("hydra_plugins.hydra_submitit_launcher", "launcher=local_gpus, launcher=slurm"),
 }
 TRACKERS = {"wandb": "tracker=wandb", "tensorboard": "tracker=tensorboard"}
-VIEWS = 64  # that the speed is measured on
+VIEWS = 64  # for the measurement of speed
 
 
 def main() -> int:
-    """Print the findings; 0 if the demo can be computed here."""
+    """Print the results; returns 0 if the demo can run here."""
     parser = argparse.ArgumentParser(prog="anomalyncd doctor", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     options = parser.parse_args()
@@ -34,7 +34,7 @@ def main() -> int:
 
 
 def examine() -> dict[str, Any]:
-    """All findings as JSON: `python`, `libraries`, `extras`, `trackers`, `device`, `weights`,
+    """All results as JSON: `python`, `libraries`, `extras`, `trackers`, `device`, `weights`,
     `speed`."""
     found: dict[str, Any] = {
         "anomalyncd": _version("anomalyncd"),
@@ -60,7 +60,7 @@ def _version(name: str) -> str | None:
 def _importable(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package around it
+    except ModuleNotFoundError:  # the package that holds it is missing
         return False
 
 
@@ -83,7 +83,7 @@ def _device() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """The processor's name, if the system provides it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def _weights() -> dict[str, bool]:
     from huggingface_hub import try_to_load_from_cache
     from timm.models import get_pretrained_cfg
 
-    at_hand = {"embedded": True}
+    available = {"embedded": True}
     for name in ("vit_base_patch8_224.dino", "vit_large_patch14_clip_336.openai"):
         known = get_pretrained_cfg(name)
         found = (
@@ -105,12 +105,12 @@ def _weights() -> dict[str, bool]:
             and known.hf_hub_id
             and try_to_load_from_cache(known.hf_hub_id, "model.safetensors")
         )
-        at_hand[name] = isinstance(found, str) and Path(found).is_file()
-    return at_hand
+        available[name] = isinstance(found, str) and Path(found).is_file()
+    return available
 
 
 def _speed() -> dict[str, float]:
-    """Views a second through the embedded backbone, at its usual size; the better of two tries."""
+    """Views per second of the embedded backbone at its usual size; the better of two tries."""
     import torch
 
     from anomalyncd.config import AttentionConfig, BackboneConfig, TrainConfig
@@ -155,7 +155,7 @@ def _text(found: dict[str, Any]) -> str:
         f"{device['cpu_capability']}); frozen blocks in {device['precision']}"
     )
     for name, there in found["weights"].items():
-        lines.append(f"  weights {name:36} {'here' if there else 'fetched from the hub when used'}")
+        lines.append(f"  weights {name:36} {'here' if there else 'downloaded when first used'}")
     lines.append(
         f"speed: {found['speed']['views_per_second']:g} views/s, embedded backbone, 112 px"
     )

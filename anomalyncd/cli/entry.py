@@ -1,4 +1,4 @@
-"""What every entry point shares: schemas for Hydra, validation, and errors told in one line."""
+"""Shared by all entry points: schemas for Hydra, validation, and errors reported in one line."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ from anomalyncd.storage.jobs import SWEEP_LOCK
 from anomalyncd.storage.run_folder import RunFolder
 from anomalyncd.storage.run_record import JOBS, MAX_REASON
 
-FAILED = "failed"  # in a sweep's folder: why jobs of it failed, in whatever process
-failures: list[str] = []  # of this process: a sweep goes on past a job that failed
-_jobs_begun = False  # what Hydra raises before is about the command line
-sweeps: list[Path] = []  # folders of the sweeps that this process has begun
+FAILED = "failed"  # in a sweep's folder: why its jobs failed, in any process
+failures: list[str] = []  # in this process: a sweep continues after a failed job
+_jobs_begun = False  # an error that Hydra raises earlier is about the command line
+sweeps: list[Path] = []  # folders of the sweeps that this process has started
 
 
 def config_dir() -> Path:
-    """The configuration: in an installed package inside it, in a checkout beside it."""
+    """The configuration folder: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def command() -> str:
-    """What the user has called, for a help text."""
+    """The command as the user called it, for a help text."""
     name = PurePath(sys.argv[0]).name
     return f"python {name}" if name.endswith(".py") else name
 
 
 def options_text() -> str:
-    """The groups of options and what there is in each, for a help text."""
+    """The configuration groups and their options, for a help text."""
     groups = {
         folder.name: sorted(path.stem for path in folder.glob("*.yaml"))
         for folder in sorted(config_dir().iterdir())
@@ -77,7 +77,7 @@ def options_text() -> str:
 
 
 def named(arguments: list[str], keys: Sequence[str]) -> list[str]:
-    """Arguments that are no settings as the settings of these keys, in order."""
+    """Turn arguments that are not key=value into settings of these keys, in order."""
     free = iter(keys)
     found = []
     for argument in arguments:
@@ -88,7 +88,7 @@ def named(arguments: list[str], keys: Sequence[str]) -> list[str]:
 
 
 def override(key: str, value: str) -> str:
-    """`key=value` in Hydra's words, whatever the text of the value."""
+    """`key=value` in Hydra's syntax, for any text as value."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
 
@@ -101,10 +101,10 @@ def register_schemas() -> None:
 
 
 def validated(composed: DictConfig) -> Any:
-    """The composed configuration as the dataclass of its schema, cross-checked.
+    """Convert the composed configuration to the dataclass of its schema, and cross-check it.
 
     Raises:
-        InputError: a mandatory value is missing, or values do not go together.
+        InputError: a mandatory value is missing, or values contradict each other.
     """
     override_errors.require_known(composed)
     missing = sorted(_missing(OmegaConf.to_container(composed)))
@@ -118,7 +118,7 @@ def validated(composed: DictConfig) -> Any:
 
 
 def _missing(node: Any, above: str = "") -> Iterator[str]:
-    """Keys without a value; a value that is made of a missing one is not counted beside it."""
+    """Keys without a value; a value derived from a missing one is not counted."""
     for key, value in node.items():
         if value == MISSING:
             yield above + str(key)
@@ -135,7 +135,7 @@ def _require_one_job_under_torchrun() -> None:
 
 
 def in_a_sweep() -> bool:
-    """This process runs a job of a sweep."""
+    """Whether this process runs a job of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
@@ -145,27 +145,27 @@ def _require_one_category(composed: DictConfig) -> None:
         return
     category, lists = OmegaConf.select(composed, "category"), published.category_lists()
     if category in lists:
-        needs = f"dataset={kind} has none of them"
+        needs = f"dataset={kind} has none of these products"
         if kind == "mvtec":
-            needs = "a run of each needs -m, and no other dataset in the same command"
+            needs = "add -m to run each of them, and name no other dataset in the same command"
         raise InputError(
             f"category={category} stands for {len(lists[category])} products of MVTec AD; {needs}"
         )
 
 
 def call(main: Callable[[], None], schema: type) -> None:
-    """Call what `hydra.main` has made; what it rejects is told in one line.
+    """Call a function decorated by `hydra.main`; report rejected settings in one line.
 
     Args:
-        main: the script's.
+        main: the decorated function.
         schema: of its configuration.
 
     Raises:
-        SystemExit: with status 1, if something was rejected.
+        SystemExit: with status 1, if settings were rejected.
     """
     in_full = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra tells it, in its own words, and ends
-    # argparse takes -m before the settings alone; people add it to the command that worked.
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints its own message and exits
+    # argparse accepts -m only before the settings; people add it at the end of a command.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     try:
         main()
@@ -176,13 +176,13 @@ def call(main: Callable[[], None], schema: type) -> None:
         *(ValueError, AssertionError, OSError),
     ) as error:
         known = isinstance(error, CompactHydraException | OmegaConfBaseException)
-        # A job of a sweep may have begun in another process, and its faults want a traceback.
+        # A job of a sweep may have started in another process: its errors need a traceback.
         about_command_line = not _jobs_begun and not {"-m", "--multirun"} & set(sys.argv)
         if in_full or not (known or about_command_line):
             raise
-        if not known and isinstance(error, OSError):  # Hydra's are OSErrors, some of them
+        if not known and isinstance(error, OSError):  # some errors of Hydra are OSErrors too
             _end_without_folder(error)
-        _tell(override_errors.explained(error, schema, sys.argv[1:]))
+        print_error(override_errors.explained(error, schema, sys.argv[1:]))
         sys.exit(1)
 
 
@@ -192,25 +192,26 @@ def _end_interrupted() -> NoReturn:
 
 
 def _end_without_folder(error: OSError) -> NoReturn:
-    """Hydra makes a folder for a run, and one for a sweep, before any job begins."""
-    _tell(
-        f"{error.filename}: {error.strerror}; hydra.run.dir and hydra.sweep.dir need folders that "
-        "can be written, or leave them out"
+    """Hydra creates a folder for a run, and one for a sweep, before any job starts."""
+    print_error(
+        f"{error.filename}: {error.strerror}; set hydra.run.dir and hydra.sweep.dir to writable "
+        "folders, or do not set them"
     )
     sys.exit(1)
 
 
-def _tell(message: str) -> None:
+def print_error(message: str) -> None:
+    """Print one line to stderr."""
     print(f"error: {printable(message)}", file=sys.stderr)
 
 
 @contextmanager
 def one_line_errors(debug: bool, elsewhere: str = "output_root=…") -> Iterator[None]:
-    """Print what the user can mend as one line and note the failure; the rest stays a traceback.
+    """Report errors that the user can fix in one line and record the failure; raise all others.
 
     Args:
-        debug: show the traceback of all.
-        elsewhere: the setting that moves what is written to another disk.
+        debug: raise every error, so that its traceback is shown.
+        elsewhere: the setting that moves the output to another disk.
     """
     global _jobs_begun
     _jobs_begun = True
@@ -223,36 +224,36 @@ def one_line_errors(debug: bool, elsewhere: str = "output_root=…") -> Iterator
         if debug:
             raise
         message = _explain(error, elsewhere)
-        _tell(message)
+        print_error(message)
         failures.append(message)
         if in_a_sweep():
-            with suppress(OSError):  # the disk may be full, which is just what was told
-                _tell_sweep(message)
+            with suppress(OSError):  # a full disk may be the very error that was reported
+                _record_failure(message)
 
 
-def _tell_sweep(message: str) -> None:
+def _record_failure(message: str) -> None:
     folder = Path(HydraConfig.get().sweep.dir, FAILED)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{HydraConfig.get().job.num:04d}.txt").write_text(message, encoding="utf-8")
 
 
 def failures_elsewhere() -> list[str]:
-    """Why jobs of this process's sweep failed in other processes, as its launcher started them."""
-    told = [path for sweep in sweeps for path in sorted((sweep / FAILED).glob("*.txt"))]
-    messages = [path.read_text(encoding="utf-8") for path in told]
+    """Why jobs of this process's sweep failed in processes that its launcher started."""
+    paths = [path for sweep in sweeps for path in sorted((sweep / FAILED).glob("*.txt"))]
+    messages = [path.read_text(encoding="utf-8") for path in paths]
     return [message for message in messages if message not in failures]
 
 
 class SweepRecord(Callback):
-    """Spells out a sweep's lists of categories; lets train.py say what it will run: see `jobs`."""
+    """Expands a sweep's lists of categories, and records its jobs for `storage.jobs`."""
 
     _lock: FileLock | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        interrupt.raise_from_now_on()  # launchers stop their workers then
+        interrupt.raise_from_now_on()  # so that launchers stop their workers
         try:
-            _spell_out_categories(config)
-            if config.hydra.job.name != "run":  # others share the configuration, train nothing
+            _expand_categories(config)
+            if config.hydra.job.name != "run":  # other commands do not train
                 sweeps.append(Path(config.hydra.sweep.dir))
                 return
             swept = [
@@ -260,7 +261,7 @@ class SweepRecord(Callback):
             ]
             jobs = list(_sweep_jobs(config, [*swept, *config.hydra.overrides.task]))
         except (HydraException, OmegaConfBaseException):
-            return  # Hydra meets the same error next, and tells it
+            return  # Hydra will raise and report the same error
         shared = set.intersection(*(set(o) for o, _ in jobs)) if len(jobs) > 1 else set()
         sweep = Path(config.hydra.sweep.dir)
         launcher = config.hydra.runtime.choices["hydra/launcher"]
@@ -283,13 +284,13 @@ class SweepRecord(Callback):
             self._lock.release()
 
     def __reduce__(self) -> tuple[type[SweepRecord], tuple[()]]:
-        return SweepRecord, ()  # a launcher hands copies to its workers; the lock stays here
+        return SweepRecord, ()  # a launcher sends copies to its workers; the lock stays here
 
 
-def _spell_out_categories(config: DictConfig) -> None:
-    """Replace `all`, `textures` and `objects` where every job of the sweep is on MVTec AD."""
+def _expand_categories(config: DictConfig) -> None:
+    """Replace `all`, `textures` and `objects` by their products, if all jobs are on MVTec AD."""
     task = list(config.hydra.overrides.task)
-    named = [_spelled_out(override) for override in task]
+    named = [_expanded(override) for override in task]
     if named == task:
         return
     choosing = [o for o in task if o.partition("=")[0] in ("dataset", "experiment")]
@@ -297,7 +298,7 @@ def _spell_out_categories(config: DictConfig) -> None:
         config.hydra.overrides.task = named
 
 
-def _spelled_out(override: str) -> str:
+def _expanded(override: str) -> str:
     key, _, value = override.partition("=")
     if key != "category":
         return override
@@ -307,7 +308,7 @@ def _spelled_out(override: str) -> str:
 
 
 def _sweep_jobs(config: DictConfig, swept: list[str]) -> Iterator[tuple[list[str], DictConfig]]:
-    """What each job of a sweep is called with, and its composed configuration."""
+    """The overrides of each job of a sweep, and its composed configuration."""
     loader = GlobalHydra.instance().config_loader()
     parser = OverridesParser.create(loader)
     overrides = parser.parse_overrides(swept)
@@ -319,7 +320,7 @@ def _sweep_jobs(config: DictConfig, swept: list[str]) -> Iterator[tuple[list[str
 
 
 def _choices(overrides: list[Override]) -> list[list[str]]:
-    """What each key is set to, in order, as Hydra's sweeper sees it: a key's last override counts.
+    """The values of each key, in order, as Hydra's sweeper does it: a key's last override counts.
 
     Raises:
         HydraException: a sweep that cannot be enumerated, such as an interval.
@@ -336,22 +337,22 @@ def _choices(overrides: list[Override]) -> list[list[str]]:
 
 
 def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) -> dict[str, Any]:
-    """A job's line in the record: its run, or why there will be none."""
+    """A job's entry in the record: its run folder, or why it cannot run."""
     try:
         config = validated(composed)
     except (InputError, OmegaConfBaseException) as error:
         return {"overrides": " ".join(apart), "failed": _explain(error)[:MAX_REASON]}
-    folder = os.path.relpath(RunFolder.of(config).root, sweep)  # so that both can be moved
+    folder = os.path.relpath(RunFolder.of(config).root, sweep)  # so that both can move
     known = {"detector": config.detector.label, "settings": asdict(config)}
     return {"folder": folder, "launcher": launcher, **known}
 
 
 def _name_of(path: str) -> str:
-    """A folder's own name, by which dataset=folder calls the product."""
+    """The folder's own name, which dataset=folder uses as the product's name."""
     return PurePath(os.path.abspath(path)).name or "images"
 
 
-# At import: the workers of a launcher import this module, and call no entry point.
+# At import, since the workers of a launcher import this module but call no entry point.
 OmegaConf.register_new_resolver("name_of", _name_of, replace=True)
 OmegaConf.register_new_resolver("count_of_gpus", local_gpus.count, replace=True)
 OmegaConf.register_new_resolver("own_gpu", local_gpus.take, replace=True)

@@ -1,7 +1,7 @@
-"""The `anomalyncd` command: one verb for each thing that one can do.
+"""The `anomalyncd` command: one verb for each task.
 
-Each verb is a module of this folder with a `main`; it is imported when it is called, so that what
-needs no torch starts at once.
+Each verb is a module of this folder with a `main`. It is imported only when it is called, so that
+verbs that do not need torch start quickly.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from anomalyncd.runtime import interrupt
 
 VERBS = {
     "discover": "find the kinds of defects in a folder of photographs",
-    "run": "one run or a sweep with any settings: all that train.py takes",
+    "run": "one run or a sweep with any settings (same as train.py)",
     "predict": "classify new photographs with a finished run",
-    "maps": "make anomaly maps alone, and evaluate them",
-    "table": "finished runs as tables, beside the published figures",
+    "maps": "only make anomaly maps, and evaluate them",
+    "table": "tables of finished runs, compared with the published figures",
     "status": "the state of all runs, live",
-    "prepare": "put a dataset in place and verify it",
-    "doctor": "what is installed, which device and weights are at hand, how fast it is here",
+    "prepare": "download or unpack a dataset and verify it",
+    "doctor": "what is installed, which device and weights are available, how fast it is",
 }
 
 HELP = """\
@@ -32,8 +32,8 @@ usage: anomalyncd VERB …
 {verbs}
 
   anomalyncd run                                 the demo product, offline
-  anomalyncd discover PHOTOS --classes 5         your photographs: find five kinds, good included
-  anomalyncd VERB --help                         what a verb takes
+  anomalyncd discover PHOTOS --classes 5         your photographs: five classes, including good
+  anomalyncd VERB --help                         help on a verb
   anomalyncd --version"""
 
 
@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Call a verb.
 
     Args:
-        arguments: the verb and what follows it; None: those of the process.
+        arguments: the verb and its arguments; None: those of the process.
 
     Returns:
-        The exit status: 0 for success, 1 for an error that was explained, 2 for a wrong call.
+        The exit status: 0 for success, 1 for a reported error, 2 for a wrong command line.
     """
     if arguments is None:
         interrupt.end_at_once()  # before the imports that take seconds
@@ -75,4 +75,4 @@ def _no_such_verb(verb: str) -> str:
         return f"{verb!r} is a setting, not a verb; did you mean: anomalyncd run {verb} …"
     near = get_close_matches(verb, VERBS, n=1)
     meant = f"did you mean {near[0]}? " if near else ""
-    return f"{verb!r} is not a verb; {meant}there are {', '.join(VERBS)}"
+    return f"{verb!r} is not a verb; {meant}verbs: {', '.join(VERBS)}"

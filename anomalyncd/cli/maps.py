@@ -1,4 +1,4 @@
-"""`anomalyncd maps`: make anomaly maps and say how good they are, without training on them."""
+"""`anomalyncd maps`: make anomaly maps and evaluate them, without training on them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from anomalyncd.config import Config
 from anomalyncd.runtime.console import printable
 
 HELP = """\
-Make anomaly maps and say how good they are, without training on them.
+Make anomaly maps and evaluate them, without training on them.
 
   {command} dataset=mvtec category=bottle detector=musc [cache_root=DIR]
 
-Takes the settings of `anomalyncd run`; -m sweeps. The maps stay in the cache, in the release's
-layout, and their folder is printed.
+Accepts the settings of `anomalyncd run`; -m runs a sweep. The maps stay in the cache, in the
+release's layout, and their folder is printed.
 
 {options}"""
 
 
 def main() -> int:
-    """Make the maps that the command line names; 0 if all went well."""
+    """Make and evaluate the maps; returns 0 on success."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP.format(command=entry.command(), options=entry.options_text()))
         return 0
@@ -31,7 +31,7 @@ def main() -> int:
     entry.call(_main, Config)
     elsewhere = entry.failures_elsewhere()
     for message in elsewhere:
-        print(f"error: {printable(message)}", file=sys.stderr)
+        entry.print_error(message)
     return 1 if entry.failures or elsewhere else 0
 
 

@@ -1,5 +1,5 @@
-"""What is wrong with an override, in one line; Hydra's own words are several and advise to append
-keys, which nothing would read."""
+"""Explain a wrong override in one line; Hydra's own messages are longer, and advise to append keys
+that nothing would read."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
 
-GROUPS = ("experiment", "ablation", "compat", "launcher")  # chosen like settings, but are none
-# Settings of earlier versions by the names that they have now.
+GROUPS = ("experiment", "ablation", "compat", "launcher")  # selected like settings
+# Settings of earlier versions → their new names.
 RENAMED = {
     "fit.trunk": "train.features (exact is online, bank is cached)",
     "fit.views": "train.cached_views",
@@ -49,18 +49,18 @@ def require_known(composed: DictConfig) -> None:
     """Reject keys that were appended to a schema.
 
     Raises:
-        InputError: one was; it is named, with the setting that may have been meant.
+        InputError: it names such a key, and the setting that was probably meant.
     """
     if unknown := _first_unknown(composed, ""):
         raise InputError(_no_such_setting(unknown, cast(type, OmegaConf.get_type(composed))))
 
 
 def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
-    """What Hydra or OmegaConf has to say of an override, as one line for who typed it.
+    """An error of Hydra or OmegaConf about an override, as one line for the user.
 
     Args:
-        error: of Hydra's composing, or OmegaConf's.
-        root: schema of the script's configuration.
+        error: raised by Hydra or OmegaConf.
+        root: schema of the command's configuration.
         overrides: all that the user gave.
     """
     text = str(error)
@@ -71,12 +71,12 @@ def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
         )
     if re.match(_NO_CHOICE, text):
         return (
-            f"{_without_a_name(overrides)}: expected the name of an option, as dataset=folder, "
-            "detector=files or tracker=none"
+            f"{_without_a_name(overrides)}: expected the name of an option, such as "
+            "dataset=folder, detector=files or tracker=none"
         )
     for pattern in _SET_ALREADY:
         if found := re.match(pattern, text):
-            return f"{found[1]}: has a value already, so it needs no +: {found[1]}=…"
+            return f"{found[1]}: already has a value; write it without +: {found[1]}=…"
     if found := re.match(_UNKNOWN, text):
         return _no_such_setting(found[1], root)
     if (found := re.match(_OVERRIDE, text)) and _renamed(found[1]):
@@ -85,13 +85,13 @@ def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
         case OverrideParseException(override=override), _:
             return (
                 f"{override}: expected key=value without spaces around the =; a value with other "
-                "than plain letters needs inner quotes: \"key='value'\""
+                "characters than plain letters needs inner quotes: \"key='value'\""
             )
         case MissingConfigException(options=[*options], missing_cfg_file=str(name)), _:
             group, _, option = name.rpartition("/")
             meant = get_close_matches(option, options, n=1)
             suggestion = f"did you mean {meant[0]}? " if meant else ""
-            return f"{group}={option}: no such option; {suggestion}there are {_listed(options)}"
+            return f"{group}={option}: no such option; {suggestion}options: {_listed(options)}"
         case _, ConfigAttributeError(full_key=str(key)) | ConfigKeyError(full_key=str(key)):
             return _no_such_setting(key, root)
         case _, OmegaConfBaseException() as cause:
@@ -101,7 +101,7 @@ def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
 
 
 def without_details(error: Exception) -> str:
-    """An error of OmegaConf without the lines that name its types."""
+    """The message of an OmegaConf error, without the lines on its internal types."""
     return str(error).split("\n    full_key")[0]
 
 
@@ -119,7 +119,7 @@ def _without_a_name(overrides: Sequence[str]) -> str:
 
 def _first_unknown(node: DictConfig, above: str) -> str | None:
     schema = OmegaConf.get_type(node)
-    if not is_dataclass(schema):  # a dictionary of the user's own, as `detector.options`
+    if not is_dataclass(schema):  # a dictionary of free keys, such as `detector.options`
         return None
     known = {field.name for field in fields(schema)}
     for key in map(str, node):
@@ -136,18 +136,18 @@ def _first_unknown(node: DictConfig, above: str) -> str | None:
 def _no_such_setting(key: str, root: type) -> str:
     settings = _settings(root)
     if new := _renamed(key):
-        return f"{key}: is called {new} now"
-    if owners := settings.get(key):  # of another option of its group than the one chosen
-        return f"{key}: is a setting of {_listed(owners)}; choose that, or leave {key} out"
+        return f"{key}: is now called {new}"
+    if owners := settings.get(key):  # belongs to another option of the group
+        return f"{key}: is a setting of {_listed(owners)}; select that, or remove {key}"
     above, _, name = key.rpartition(".")
     if above in _DICTIONARIES:
-        return f"{key}: a name of your own needs a +: +{key}=…"
+        return f"{key}: a new key needs a +: +{key}=…"
     elsewhere = [other for other in settings if other.rpartition(".")[2] == name and other != key]
     known = [*settings, *(GROUPS if "dataset" in settings else ())]
-    known = [other for other in known if not key.startswith(f"{other}.")]  # not the group it is in
+    known = [other for other in known if not key.startswith(f"{other}.")]  # not its group
     meant = elsewhere or get_close_matches(key, known, n=1, cutoff=0.7)
     suggestion = f"did you mean {_listed(meant)}? " if meant else ""
-    return f"{key}: there is no such setting; {suggestion}anomalyncd/config.py explains all"
+    return f"{key}: no such setting; {suggestion}see anomalyncd/config.py"
 
 
 def _renamed(key: str) -> str:
@@ -159,7 +159,7 @@ def _renamed(key: str) -> str:
 
 
 def _settings(root: type) -> dict[str, list[str]]:
-    """Every key of a script, dotted, and whose it is if not everybody's: `detector=files`."""
+    """Every dotted key, with the options that have it (`detector=files`) if it is not common."""
     found: dict[str, list[str]] = {key: [] for key in _keys(root, "")}
     for group, name, schema in schemas():
         choice = group.removeprefix("schema/")

@@ -16,15 +16,16 @@ Classify new images with a finished run.
 
   {command} RUN PHOTOS detector.path=MAPS [output=DIR]
 
-RUN is a run's folder, PHOTOS a folder of images, MAPS their anomaly maps, made as the run's were:
+RUN is a run's folder, PHOTOS a folder of images, MAPS their anomaly maps, made with
+the same detector as the run's:
 anomalyncd maps dataset=folder dataset.path=PHOTOS detector=…
 
-Settings: run, path (in place of RUN and PHOTOS), detector.path, category, output, checkpoint,
+Settings: run, path (instead of RUN and PHOTOS), detector.path, category, output, checkpoint,
 device, forward_batch, max_megapixels, debug."""
 
 
 def main() -> int:
-    """Predict what the command line names; 0 if all went well."""
+    """Run the prediction; returns 0 on success."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP.format(command=entry.command()))
         return 0

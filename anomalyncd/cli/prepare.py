@@ -1,11 +1,11 @@
-"""Put a dataset into place and verify it.
+"""Prepare a dataset: download or unpack it, arrange it and verify it.
 
     anomalyncd prepare mvtec                     downloads (4.9 GB, can be interrupted)
-    anomalyncd prepare mvtec --from ARCHIVE      or the archive or folder that you have
+    anomalyncd prepare mvtec --from ARCHIVE      from your archive or folder
     anomalyncd prepare aebad --from AeBAD.zip    the published base set
-    anomalyncd prepare mtd --to DIR              elsewhere than the configuration says
+    anomalyncd prepare mtd --to DIR              in a folder of your choice
 
-What is there already is left as it is, and only verified; your own files are never changed.
+Existing files in the target are only verified, and your own files are never changed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.preparation import DATASETS, Report, prepare
 from anomalyncd.runtime.console import say
 
-SHOWN = 20  # problems
+SHOWN = 20  # problems at most
 
 
 def expected_folder(name: str) -> Path:
@@ -53,21 +53,21 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def tell(folder: Path, report: Report) -> None:
-    """Print what there is, what is missing and what is wrong."""
+def print_report(folder: Path, report: Report) -> None:
+    """Print what was found, what is missing and what is wrong."""
     if report.absent:
-        print(f"Not there: {', '.join(report.absent)}")
+        print(f"Not found: {', '.join(report.absent)}")
     for problem in report.problems[:SHOWN]:
         print(f"problem: {problem}")
     if len(report.problems) > SHOWN:
         print(f"problem: … and {len(report.problems) - SHOWN} more")
     found = len(report.problems)
-    verdict = f"{found} problem{'s' * (found > 1)}" if found else "verified"
-    print(f"{folder}: {report.images:,} images in {report.groups} groups, {verdict}")
+    result = f"{found} problem{'s' * (found > 1)}" if found else "verified"
+    print(f"{folder}: {report.images:,} images in {report.groups} groups, {result}")
 
 
 def main() -> int:
-    """Prepare one dataset; 0 where all is well."""
+    """Prepare one dataset; returns 0 if it is complete."""
     given = arguments()
     folder = given.to or expected_folder(given.dataset)
     source, _ = DATASETS[given.dataset]
@@ -79,7 +79,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; the same command resumes.", file=sys.stderr)
+        print("\nInterrupted; run the same command again to resume.", file=sys.stderr)
         return 130
-    tell(folder, report)
+    print_report(folder, report)
     return 1 if report.problems else 0

@@ -20,12 +20,12 @@ Find the defects of one product and sort them into kinds.
 
 {options}
 
-Any setting is KEY=VALUE; anomalyncd/config.py explains all of them. --cfg job prints those in
-force, -m sweeps over lists."""
+Any setting can follow as KEY=VALUE; anomalyncd/config.py explains all of them. --cfg job prints
+the resulting settings, -m runs a sweep over lists."""
 
 
 def main() -> int:
-    """Run what the command line says; 0 if all went well."""
+    """Run one job or a sweep; returns 0 on success."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP.format(command=entry.command(), options=entry.options_text()))
         return 0
@@ -33,7 +33,7 @@ def main() -> int:
     entry.call(_main, Config)
     for sweep in entry.sweeps:  # at most one
         with entry.one_line_errors(debug=False):
-            # From what the run folders say: a launcher's jobs may have run anywhere.
+            # Read from the run folders: a launcher's jobs may have run on any machine.
             from anomalyncd.results import csv_files
             from anomalyncd.runtime import console
             from anomalyncd.storage import jobs
@@ -53,5 +53,5 @@ def _main(composed: DictConfig) -> None:
         from anomalyncd.runtime import console
 
         result = run.execute(config, in_a_sweep=entry.in_a_sweep())
-        if result.metrics:  # none in a process that assists under torchrun; the first one shows it
+        if result.metrics:  # empty in all but the first process under torchrun
             console.show_result(result.folder, metrics_of(result.metrics))

@@ -1,8 +1,8 @@
-"""One live table of jobs, from any terminal that sees the run folders.
+"""A live table of all jobs, in any terminal with access to the run folders.
 
     anomalyncd status outputs [more folders…] [--once]
 
-Ends by itself when nothing runs or waits any more; give the output_root to see what is queued.
+Ends when no job is running or queued. Pass the output_root to see queued jobs too.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from anomalyncd.storage.jobs import STATES, Job, computed_settings, differing, f
 
 STYLES = {"running": "bold cyan", "failed": "bold red", "stopped": "yellow", "done": "green"}
 PENDING = ("running", "queued")
-REST = 6  # lines of the screen that are not jobs
-SILENCE = 600  # seconds without a word of a running job that are worth telling
+REST = 6  # lines of the screen that show no job
+SILENCE = 600  # seconds without an update after which a running job is marked
 
 
 def main() -> int:
-    """Show what the command line names; 0 if it could be read."""
+    """Show the jobs below the given folders; returns 0 if they could be read."""
     parser = argparse.ArgumentParser(prog=entry.command(), description=__doc__.splitlines()[0])
     parser.add_argument("outputs", nargs="+", type=Path, help="folders with runs, at any depth")
-    parser.add_argument("--once", action="store_true", help="print the table and end")
+    parser.add_argument("--once", action="store_true", help="print the table once and exit")
     options = parser.parse_args()
 
     with entry.one_line_errors(debug=False):
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def watch(jobs: list[Job], outputs: list[Path], out: Console) -> None:
-    """Show the table until nothing runs or waits any more."""
+    """Show the table until no job is running or queued."""
     with Live(console=out, auto_refresh=False) as live:
         while any(job.state in PENDING for job in jobs):
             live.update(view(jobs, time.time(), out.height - REST), refresh=True)
@@ -57,7 +57,7 @@ def watch(jobs: list[Job], outputs: list[Path], out: Console) -> None:
 
 
 def view(jobs: list[Job], now: float, room: int | None = None) -> Group:
-    """The table and a line of sums; with less room than jobs, those at the end are left out."""
+    """The table and a line of totals; if there are more jobs than `room`, the last are left out."""
     ordered = sorted(jobs, key=lambda job: STATES.index(job.state))
     shown = ordered[: max(room, 1)] if room is not None else ordered
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
@@ -68,15 +68,15 @@ def view(jobs: list[Job], now: float, room: int | None = None) -> Group:
     table.add_column("NMI ARI F1, time left or reason", overflow="fold")
     for job, variant in zip(shown, variants(ordered), strict=False):
         state = Text(job.state, style=STYLES.get(job.state, ""))
-        told = (printable(text) for text in (*whose(job), variant, seed(job)))
-        table.add_row(*map(Text, told), state, Text(printable(word(job, now))))
+        cells = (printable(text) for text in (*product_and_maps(job), variant, seed(job)))
+        table.add_row(*map(Text, cells), state, Text(printable(details(job, now))))
     counts = Counter(job.state for job in jobs)
     sums = " · ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     left_out = f" (the first {len(shown)} are shown)" if len(shown) < len(ordered) else ""
     return Group(table, Text(f"{sums}{left_out}"))
 
 
-def whose(job: Job) -> tuple[str, str]:
+def product_and_maps(job: Job) -> tuple[str, str]:
     if not job.settings:
         return "?", ""
     return f"{job.settings['dataset']['kind']}/{job.settings['category']}", job.detector
@@ -87,8 +87,8 @@ def seed(job: Job) -> str:
 
 
 def variants(jobs: list[Job]) -> list[str]:
-    """What tells each from the others of the same data set and detector."""
-    told = [""] * len(jobs)
+    """The settings in which each differs from others of the same data set and detector."""
+    names = [""] * len(jobs)
     groups: dict[tuple[str, str], list[int]] = {}
     for i, job in enumerate(jobs):
         if job.settings:
@@ -96,12 +96,12 @@ def variants(jobs: list[Job]) -> list[str]:
     for alike in groups.values():
         apart = differing([computed_settings(jobs[i].settings) for i in alike])
         for i, settings in zip(alike, apart, strict=True):
-            told[i] = ", ".join(f"{key}={value}" for key, value in short_keys(settings).items())
-    return told
+            names[i] = ", ".join(f"{key}={value}" for key, value in short_keys(settings).items())
+    return names
 
 
-def word(job: Job, now: float) -> str:
-    """How good a job was, how far it is, or why it failed."""
+def details(job: Job, now: float) -> str:
+    """The scores of a job, its progress, or why it failed."""
     match job.state:
         case "done":
             scores = job.scores if "nmi" in job.scores else {}
@@ -116,21 +116,21 @@ def word(job: Job, now: float) -> str:
         case "queued":
             return ""
     silent = max(now - job.progress.at, 0) if job.progress.at else 0.0
-    told = [stage(job)]
+    parts = [stage(job)]
     if job.progress.seconds_left is not None:
         left = duration(max(job.progress.seconds_left - silent, 0))
-        told.append(f"{left} left" + " before training" * (job.progress.unit == "view"))
+        parts.append(f"{left} left" + " before training" * (job.progress.unit == "view"))
     if silent > SILENCE:
-        told.append(f"last word {duration(silent)} ago")
-    return ", ".join(told)
+        parts.append(f"last update {duration(silent)} ago")
+    return ", ".join(parts)
 
 
 def stage(job: Job) -> str:
     if job.progress.unit:
         return f"{job.progress.unit} {job.progress.done} of {job.progress.total}"
-    return job.progress.stage or "begun"
+    return job.progress.stage or "started"
 
 
 def duration(seconds: float) -> str:
-    """`1:02:03` as hours, minutes and seconds, as the bar of a run shows it."""
+    """`1:02:03` as hours, minutes and seconds, like a run's progress bar."""
     return str(timedelta(seconds=round(seconds)))

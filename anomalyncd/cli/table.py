@@ -1,8 +1,8 @@
-"""Gather finished runs into the published form, beside the published figures.
+"""Tables of finished runs, compared with the published figures.
 
     anomalyncd table outputs [more folders…] [--out FOLDER]
 
-Prints the tables; `--out` writes them there too, as tables.md, tables.csv and tables.tex.
+Prints the tables; `--out` also writes them to tables.md, tables.csv and tables.tex there.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from anomalyncd.storage.jobs import find
 
 
 def main() -> int:
-    """Show what the command line names; 0 if it could be read."""
+    """Show the runs below the given folders; returns 0 if they could be read."""
     parser = argparse.ArgumentParser(prog=entry.command(), description=__doc__.splitlines()[0])
     parser.add_argument("outputs", nargs="+", type=Path, help="folders with runs, at any depth")
     parser.add_argument("--out", type=Path, help="folder for tables.md, tables.csv and tables.tex")
@@ -33,7 +33,7 @@ def main() -> int:
         blocks, others = gather(jobs), ungrouped(jobs)
         tables = grids(blocks, others)
         out = Console(highlight=False)
-        if not out.is_terminal:  # a file's lines may be as long as they need
+        if not out.is_terminal:  # lines in a file may be long
             out.width = 160
         show(tables, out)
         if options.out:

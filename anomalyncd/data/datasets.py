@@ -1,4 +1,4 @@
-"""Folders on disk → samples, and apart from them their labels. The only place that reads paths."""
+"""Folders on disk → samples and, separately, their labels. Only this module parses paths."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def load(
     Args:
         config: where they are, and how their folders are read.
         category: the product's name.
-        cache: for drawn products.
-        path_key: the setting that a message about a wrong path names.
-        max_megapixels: of the largest image.
+        cache: for the demo product.
+        path_key: the setting named in messages about a wrong path.
+        max_megapixels: limit for each image.
 
     Raises:
-        InputError: a folder is missing, empty or unreadable, a link in it leads nowhere, two images
-            have one name, or one is not of a format that is read, or too large.
+        InputError: a folder is missing, empty or unreadable, or holds a broken link; two images
+            have the same name; or an image has an unsupported format or is too large.
     """
     drawn = _drawn_product(config, cache) if isinstance(config, DemoConfig) else None
     with readable_inputs():
@@ -88,7 +88,7 @@ def load_base(
     """Find the labelled base set; None for base=none.
 
     Raises:
-        InputError: as `load`, or an image has no mask.
+        InputError: as in `load`, or an image has no mask.
     """
     match config:
         case DrawnBaseConfig():
@@ -119,7 +119,7 @@ def _require_masks(dataset: Dataset, folder: Path | None = None) -> Dataset:
             expected = f"expected {folder / sample.id}.png. " if folder else ""
             raise InputError(
                 f"{sample.image}: no mask; {expected}"
-                "A base set needs a mask for each image (a filled box will do)"
+                "A base set needs a mask for each image (a filled box is enough)"
             )
     if dataset.labels is None:
         raise InputError("the base set has no labels; expected a class for each image")
@@ -194,7 +194,7 @@ def _training_names(path: Path) -> set[str]:
     try:
         return set(path.read_text(encoding="utf-8").split())
     except PermissionError:
-        raise  # is there, and `readable_inputs` says so
+        raise  # it exists; `readable_inputs` reports it
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: no list of the defect-free training images (DifferNet's 761 names); put it "
@@ -228,7 +228,7 @@ def _assemble(
     unscored: Iterable[str],
     train: Iterable[Path] = (),
 ) -> Dataset:
-    """Line the types up as samples and labels; the normal class first, the others by name."""
+    """Combine the types into samples and labels; the normal class first, the others by name."""
     folders = [folder.folder for folder in types]
     types = [folder for folder in types if folder.images]
     names = sorted((folder.name for folder in types), key=lambda name: (name != normal, name))
@@ -239,7 +239,7 @@ def _assemble(
         if missing and folder.name != normal:
             raise InputError(
                 f"{folder.images[missing[0]]}: no truth mask, though other images of "
-                f"{folder.name} have one; add it (an empty one if there is nothing to see)"
+                f"{folder.name} have one; add it (an empty one if there is no defect)"
             )
         for stem, path in folder.images.items():
             samples.append(Sample(f"{folder.name}/{stem}", path, folder.masks.get(stem)))
@@ -249,7 +249,7 @@ def _assemble(
 
 
 def _complete(dataset: Dataset, root: Path, folders: Iterable[Path]) -> Dataset:
-    """The dataset with a warning about pictures in its folders that are not read.
+    """The dataset, with a warning about pictures in its folders that are not read.
 
     Raises:
         InputError: it is empty.
@@ -283,10 +283,10 @@ def _listed(suffixes: Counter[str]) -> str:
 
 
 def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) -> Dataset:
-    """The dataset, after a look at each file's header, with a warning about what only they say.
+    """Check the header of each file; the dataset, with warnings that follow from the headers.
 
     Raises:
-        InputError: a file is not of a format that is read, or has more pixels.
+        InputError: a file has an unsupported format, or too many pixels.
     """
 
     def pages_of(path: Path, what: str) -> int:
@@ -309,7 +309,7 @@ def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) ->
 
 
 def _existing(folder: Path, key: str) -> Path:
-    """The folder, or a message with what is there instead."""
+    """The folder; if it does not exist, the error names the folders that do."""
     if folder.is_dir():
         return folder
     if folder.is_file():
@@ -329,7 +329,7 @@ def _existing(folder: Path, key: str) -> Path:
     near = get_close_matches(folder.name.lower(), same, n=1)
     hint = f"did you mean {same[near[0]]}? " if near else ""
     shown = ", ".join(beside[:8]) + (f" and {len(beside) - 8} more" if len(beside) > 8 else "")
-    other = ", or go without a base set: base=none" if key == "base.path" else ""
+    other = ", or train without a base set: base=none" if key == "base.path" else ""
     raise InputError(
         f"{folder}: no such folder; {hint}{parent} holds {shown or 'no folders'}; "
         f"set {key}=…{other}"
@@ -339,7 +339,7 @@ def _existing(folder: Path, key: str) -> Path:
 def _images_in(
     folder: Path, stem_ends: str = "", suffixes: Sequence[str] = SUFFIXES
 ) -> dict[str, Path]:
-    """Image files right in a folder by stem, sorted; a common end of the stems is taken off."""
+    """Image files directly in a folder, by stem, sorted; a common ending of stems is removed."""
     if not folder.is_dir():
         require_targets((folder.parent, folder))
         return {}
@@ -349,8 +349,8 @@ def _images_in(
             stem = path.stem.removesuffix(stem_ends)
             if stem in found:
                 raise InputError(
-                    f"{found[stem]} and {path.name} have one name; rename one, since maps and "
-                    "masks are found by it"
+                    f"{found[stem]} and {path.name} have the same name; rename one, since maps and "
+                    "masks are matched by name"
                 )
             found[stem] = path
     return found

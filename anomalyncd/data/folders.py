@@ -1,4 +1,4 @@
-"""Listing folders of others: what should be there and cannot be read is reported, never dropped."""
+"""List users' folders: files that exist but cannot be read are reported, never skipped."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from anomalyncd.errors import InputError
 
 
 def entries(folder: Path) -> list[Path]:
-    """Everything right in a folder but hidden files, sorted.
+    """Everything directly in a folder except hidden files, sorted.
 
     Raises:
-        InputError: the folder cannot be read, or a link in it leads nowhere (as in a checkout of
-            git-annex or DVC whose content was not fetched).
+        InputError: the folder cannot be read, or holds a broken link (as in a checkout of git-annex
+            or DVC without the content).
     """
     with readable_inputs():
         found = sorted(path for path in folder.iterdir() if path.name[0] != ".")
@@ -23,10 +23,10 @@ def entries(folder: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders right in a folder but hidden ones, sorted.
+    """The folders directly in a folder except hidden ones, sorted.
 
     Raises:
-        InputError: as `entries`.
+        InputError: as in `entries`.
     """
     found = entries(folder)
     with readable_inputs():
@@ -34,10 +34,10 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def require_targets(paths: Iterable[Path]) -> None:
-    """Check that no path is a link to nothing, or to itself.
+    """Check that no path is a broken link.
 
     Raises:
-        InputError: names the first that is, and how many more there are.
+        InputError: it names the first broken link, and the number of others.
     """
     broken = [path for path in paths if is_broken_link(path)]
     if broken:
@@ -48,20 +48,20 @@ def require_targets(paths: Iterable[Path]) -> None:
 
 
 def is_broken_link(path: Path) -> bool:
-    """It is a link that leads nowhere, or round in a circle."""
+    """Whether it is a link to a missing file, or to itself."""
     return path.is_symlink() and not path.exists()
 
 
 def and_more(paths: Sequence[Path], noun: str) -> str:
-    """How many there are beside the first, for a message: "", " (and 1 more link)", …"""
+    """The number of further ones, for a message: "", " (and 1 more link)", …"""
     rest = len(paths) - 1
     return f" (and {rest} more {noun}{'s' * (rest > 1)})" if rest else ""
 
 
 @contextmanager
 def readable_inputs() -> Iterator[None]:
-    """Report an input that the system does not let us read as such: what `OSError` says alone
-    reads as if it were the run that could not be written.
+    """Report an input that cannot be read; an `OSError` alone would not say whether reading or
+    writing failed.
 
     Raises:
         InputError: instead of an OSError.

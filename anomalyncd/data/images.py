@@ -1,4 +1,4 @@
-"""Image files → arrays, with one clear message for each way in which a file can be unusable.
+"""Image files → arrays, with a clear message for each kind of unusable file.
 
 Files of others are opened by the few decoders that README names, never by whatever Pillow has for
 their content (an EPS would start Ghostscript), and not before their header says that they fit into
@@ -24,18 +24,18 @@ from anomalyncd.config import HIGHEST_MAX_MEGAPIXELS
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised too
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are also raised
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".tiff", ".tif")
 
-# Pictures that people have and that are not read: reported, since a folder of them looks full.
+# Common formats that are not supported: reported, since a folder with them is not empty.
 OTHER_SUFFIXES = (
     *(".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jfif", ".psd", ".svg", ".eps", ".pdf"),
     *(".ppm", ".pgm", ".pnm", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
 )
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-# How files begin that people have under an image's name: (offset, bytes, what it is).
+# First bytes of other formats that are found under image names: (offset, bytes, format).
 _OTHER_CONTENT = (
     (0, b"GIF8", "a GIF"),
     (0, b"%!PS", "an EPS or PostScript file"),
@@ -67,22 +67,22 @@ _POINTERS = (
     (b"/annex/objects", "git annex get"),
 )
 HIGHEST_SCORE = float(np.finfo(np.float32).max)
-# Replaced by `max_megapixels`, which people can set, and which refuses where Pillow warns.
+# Replaced by the setting `max_megapixels`, which rejects images where Pillow only warns.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class Header(NamedTuple):
-    """What a file says of its content before anything is decoded."""
+    """The information in a file's header, read without decoding."""
 
     width: int
     height: int
-    pages: int  # more than one in some TIFFs; only the first is ever read
+    pages: int  # more than one in some TIFFs; only the first is read
 
 
 def read_header(
     path: Path, what: str = "image", max_megapixels: int = HIGHEST_MAX_MEGAPIXELS
 ) -> Header:
-    """Check without decoding that a file is of a format that is read, and small enough.
+    """Check, without decoding, that a file has a supported format and is small enough.
 
     Args:
         path: the file.
@@ -90,10 +90,10 @@ def read_header(
         max_megapixels: the most that may be decoded.
 
     Raises:
-        InputError: unreadable, of another format, or with more pixels.
+        InputError: the file is unreadable, has another format, or too many pixels.
     """
     with _opened(path, what, max_megapixels) as image:
-        # Some phones append a preview to their JPEGs ("MPO"), which is no page.
+        # Some phones append a preview to their JPEGs ("MPO"), which does not count as a page.
         pages = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
         return Header(*image.size, pages)
 
@@ -124,7 +124,7 @@ _warned_of_few_bits: set[str] = set()
 
 
 def _warn_of_few_bits(path: Path, highest: int) -> None:
-    """12-bit cameras write 16-bit files; their images would be nearly black. Told once a run."""
+    """12-bit cameras write 16-bit files, which would look nearly black. Warns once per run."""
     folder = str(path.parent)
     if highest < 4096 and folder not in _warned_of_few_bits:
         _warned_of_few_bits.add(folder)
@@ -181,7 +181,7 @@ def read_map(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArra
                     scores = tiff.asarray()
             case _:
                 with _opened(path, what, max_megapixels) as image:
-                    # A palette's indices are no scores; its colours may be.
+                    # The indices of a palette are not scores; its colours can be.
                     scores = np.asarray(image.convert("RGB") if image.mode == "P" else image)
     scores = _single_channel(scores, path)
     if scores.dtype == bool:
@@ -218,7 +218,7 @@ def valid_scores(scores: NDArray, name: str) -> NDArray:
 
 
 def _require_plain_array(path: Path, file: IO[bytes], max_megapixels: int) -> None:
-    """Check a NumPy file by its header, before memory is taken for what it claims to hold."""
+    """Check a NumPy file by its header, before memory is allocated for its claimed size."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0
     if version != (1, 0):
@@ -256,7 +256,7 @@ def _single_channel(scores: NDArray, path: Path) -> NDArray:
 
 @contextmanager
 def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]:
-    """An image file whose header alone has been read, of a known format and bounded size."""
+    """An open image file of supported format and size; only its header has been read."""
     with _readable(path, what):
         try:
             image = Image.open(path, formats=_FORMATS)
@@ -268,11 +268,11 @@ def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]
 
 
 def _not_an_image(path: Path, what: str) -> str:
-    """The message for a file that is none of the formats that are read."""
+    """The error for a file of an unsupported format."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
-        return f"{path}: cannot read this {what} (the file is empty); replace it or take it out"
+        return f"{path}: cannot read this {what} (the file is empty); replace or remove it"
     for begin, command in _POINTERS:
         if begin in start:
             return (
@@ -283,8 +283,8 @@ def _not_an_image(path: Path, what: str) -> str:
             under = f" under the name {path.suffix}" if path.suffix else ""
             return f"{path}: {kind}{under}; convert it to PNG, JPEG, BMP, TIFF or WebP"
     return (
-        f"{path}: cannot read this {what} (no PNG, JPEG, BMP, TIFF or WebP); replace the file or "
-        "take it out"
+        f"{path}: cannot read this {what} (no PNG, JPEG, BMP, TIFF or WebP); replace or "
+        "remove the file"
     )
 
 
@@ -303,5 +303,5 @@ def _readable(path: Path, what: str) -> Iterator[None]:
         if "pickle" in reason:
             reason = "no plain array of numbers"
         raise InputError(
-            f"{path}: cannot read this {what} ({reason}); replace the file or take it out"
+            f"{path}: cannot read this {what} ({reason}); replace or remove the file"
         ) from error

@@ -1,7 +1,7 @@
-"""Ways to get anomaly maps, one file each.
+"""Detectors: sources of anomaly maps, one file each.
 
-A detector says what its maps depend on and yields one map per image. To add one: a file of your
-own, named by detector=custom detector.target=module:Class; CONTRIBUTING.md shows how.
+A detector returns a key of what its maps depend on, and yields one map per image. Your own one
+needs only a file of yours: detector=custom detector.target=module:Class; see CONTRIBUTING.md.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from anomalyncd.storage.cache import digest
 from anomalyncd.storage.identity import Digests, digests, weights_file
 from anomalyncd.types import Dataset
 
-if TYPE_CHECKING:  # torch takes seconds to load, and a finished run is recognised without it
+if TYPE_CHECKING:  # torch takes seconds to load and is not needed to recognise a finished run
     import torch
 
 
 class Detector(Protocol):
-    """What every way to get maps offers; it is given the dataset without its labels."""
+    """The interface of all detectors; they get the dataset without its labels."""
 
     def key(self, dataset: Dataset) -> Any:
-        """What the maps depend on beside images and settings, as JSON: equal maps are made once."""
+        """What the maps depend on besides images and settings, as JSON: the key of the cache."""
         ...
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         """One (h, w) map per sample, in order; any numeric type and range, larger = more anomalous.
 
         Arrays, or tensors on the CPU, of finite numbers that a float32 can hold, all of one type.
-        Maps of type uint8 count as normalised over the category already and are used as they are.
+        Maps of type uint8 must be normalised over the category already; they are not changed.
         """
         ...
 
@@ -86,7 +86,7 @@ def create(
         config: one of `configs/detector`.
         category: name of the product.
         device: where to compute.
-        workspace: folder for what does not fit in memory; left as it was found.
+        workspace: folder for temporary files that do not fit in memory.
         max_megapixels: of the largest map that is read from a file.
     """
     if type(config) not in _BUILDERS:
@@ -95,10 +95,10 @@ def create(
 
 
 def inputs(config: DetectorConfig, category: str, dataset: Dataset) -> Digests:
-    """What else than images, truth masks and settings maps are made from, by content.
+    """Digests of the files that maps depend on, besides images, truth masks and settings.
 
-    Unlike `Detector.key` it does not say where and with which versions they are made: a run is
-    finished, whichever machine has made its maps.
+    Unlike `Detector.key`, this does not depend on the machine or on library versions: a finished
+    run stays finished on another machine.
 
     Args:
         config: one of `configs/detector`.
@@ -128,7 +128,7 @@ def key(detector: Detector, dataset: Dataset) -> Any:
     """What the detector's maps depend on, as JSON.
 
     Raises:
-        InputError: the detector fails, or its key is no JSON.
+        InputError: the detector fails, or its key is not JSON.
     """
     with reported(detector):
         found = detector.key(dataset)
@@ -136,7 +136,7 @@ def key(detector: Detector, dataset: Dataset) -> Any:
         digest(found)
     except (TypeError, ValueError) as error:
         raise InputError(
-            f"{name(detector)}: its key() returns what JSON cannot hold ({error}); expected text, "
+            f"{name(detector)}: its key() returns data that is not JSON ({error}); expected text, "
             "numbers, and lists or dictionaries of them"
         ) from error
     return found
@@ -144,17 +144,17 @@ def key(detector: Detector, dataset: Dataset) -> Any:
 
 @contextmanager
 def reported(detector: Detector) -> Iterator[None]:
-    """Make whatever a detector raises one line that names it.
+    """Report any error of a detector in one line that names it.
 
     Raises:
-        InputError: for any other error but too little memory.
+        InputError: for any error except those of too little memory.
     """
     try:
         yield
     except (InputError, StopIteration):
         raise
     except Exception as error:
-        from torch import OutOfMemoryError  # a detector at work has loaded it
+        from torch import OutOfMemoryError  # loaded by the detector already
 
         if isinstance(error, OutOfMemoryError):
             raise
@@ -165,7 +165,7 @@ def reported(detector: Detector) -> Iterator[None]:
 
 
 def name(detector: Detector) -> str:
-    """For messages."""
+    """The detector's name in messages."""
     return f"detector {type(detector).__name__}"
 
 
@@ -181,7 +181,7 @@ def memory_advice(config: DetectorConfig) -> str:
                 f"lower detector.batch_size={config.batch_size}, or set a smaller "
                 "detector.image_size"
             )
-    return f"it was the detector ({config.label}); give it smaller images"
+    return f"the detector ({config.label}) needs too much; give it smaller images"
 
 
 def _musc(config: MuscDetectorConfig, at: _Place) -> Detector:

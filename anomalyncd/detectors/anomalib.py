@@ -1,4 +1,4 @@
-"""Maps of any image model that anomalib has, by its name."""
+"""Maps of any image model of anomalib, by its name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class AnomalibDetector:
     """Trains a model on the defect-free training images, if it needs them, and applies it.
 
     Raises:
-        InputError: anomalib is not installed, or as `anomalib_models.anomaly_maps` says.
+        InputError: anomalib is not installed, or as in `anomalib_models.anomaly_maps`.
     """
 
     def __init__(self, config: AnomalibDetectorConfig, device: torch.device) -> None:
@@ -46,7 +46,7 @@ class AnomalibDetector:
 
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         try:
-            # Only now, since it takes seconds and maps that are cached do not need it.
+            # Imported here: it takes seconds, and cached maps do not need it.
             from anomalyncd.detectors.anomalib_models import anomaly_maps
         except ImportError as error:
             raise _not_installed(self.config.model) from error
@@ -55,7 +55,7 @@ class AnomalibDetector:
 
 
 def training_pictures(config: AnomalibDetectorConfig) -> dict[str, Path]:
-    """The files in folders that the model's options name, such as textures to draw defects."""
+    """The files in folders named by the model's options, such as textures for drawn defects."""
     named = {k: Path(v) for k, v in config.options.items() if isinstance(v, str)}
     return {
         f"{option}/{path.relative_to(folder).as_posix()}": path

@@ -27,7 +27,7 @@ from anomalyncd.data.images import read_image
 from anomalyncd.errors import InputError
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of what anomalib imports
+    warnings.simplefilter("ignore")  # warnings of what anomalib imports
     import lightning.pytorch as pl
     from anomalib import LearningType
     from anomalib.data import ImageBatch, ImageItem
@@ -44,11 +44,11 @@ log = logging.getLogger("anomalyncd")
 MODELS: dict[str, type[AnomalibModule]] = {
     name.lower(): getattr(image_models, name)
     for name in image_models.__all__
-    if name not in ("CFM", "VlmAd")  # the one needs depth images, the other answers in words
+    if name not in ("CFM", "VlmAd")  # CFM needs depth images, VlmAd answers in text
 }
-# Models that train with pictures of anything: the option for their folder, and whose they are.
+# Models that train with arbitrary pictures: the option for their folder, and the default source.
 PICTURES = {"efficientad": ("imagenet_dir", "imagenette"), "draem": ("dtd_dir", "dtd")}
-HELD_OUT = 10  # every tenth training image is not trained on where scores are scaled afterwards
+HELD_OUT = 10  # every tenth training image is held out, to scale EfficientAD's scores
 
 
 def anomaly_maps(
@@ -126,13 +126,13 @@ def _create(config: AnomalibDetectorConfig) -> AnomalibModule:
 
 class _UntrainedEfficientAd(EfficientAd):
     def prepare_pretrained_model(self) -> None:
-        """Leave the teacher at its random weights, where it would fetch trained ones."""
+        """Keep the teacher's random weights instead of downloading trained ones."""
 
 
 def _pictures(key: str, folder: str | None, source: str) -> Path:
-    """Where a model finds the pictures it trains with: the user's folder, or anomalib's cache.
+    """The folder of a model's training pictures: the user's, or anomalib's cache.
 
-    anomalib's own default is below the working folder.
+    anomalib's own default is below the current folder.
     """
     if folder is None:
         cached = get_datasets_dir() / source
@@ -153,7 +153,7 @@ def _steps(pre_processor: Any) -> list[torch.nn.Module]:
 
 
 def _whole_image(model: type[AnomalibModule], side: int | None) -> PreProcessor:
-    """The model's own preparation less crops and padding, after which maps would not fit."""
+    """The model's own preprocessing without crops and padding, so that maps cover the image."""
     steps = [
         Resize((side, side), step.interpolation, antialias=True)
         if side and isinstance(step, Resize)
@@ -175,7 +175,7 @@ def _trainer(
     trains = model.learning_type == LearningType.ONE_CLASS
     if trains and "max_epochs" not in own and config.epochs is None and config.steps is None:
         raise InputError(
-            f"detector.model={config.model} trains until it is told to stop; "
+            f"detector.model={config.model} has no default duration of training; "
             "give detector.epochs=… or detector.steps=…"
         )
     arguments: dict[str, Any] = {
@@ -232,7 +232,7 @@ class _Data(pl.LightningDataModule):
 
 
 class _Images(Dataset):
-    """Pictures at the model's size, all of them called normal: that is what one trains on."""
+    """Pictures at the model's size, all labelled normal, as training needs."""
 
     def __init__(self, paths: Sequence[Path], resize: Resize, *, kept: bool = False) -> None:
         self._paths, self._resize = paths, resize
@@ -257,7 +257,7 @@ def _loader(images: _Images, batch_size: int, *, shuffle: bool = False) -> DataL
 
 
 class _Writer(pl.Callback):
-    """Puts maps on disk one by one, `<index>.npy` float32: a category's need not fit memory."""
+    """Writes maps to disk one by one, `<index>.npy` float32, so that memory need not hold all."""
 
     def __init__(self, model: str, folder: Path) -> None:
         self._model, self._folder, self._written = model, folder, 0
@@ -280,24 +280,24 @@ class _Writer(pl.Callback):
 
 
 class _Progress(pl.Callback):
-    """Logs each tenth of a training, to where stderr led before it was silenced."""
+    """Logs each tenth of the training to the stderr from before it was silenced."""
 
     def __init__(self, model: str, terminal: TextIO) -> None:
-        self._model, self._terminal, self._told = model, terminal, 0
+        self._model, self._terminal, self._tenths = model, terminal, 0
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any
     ) -> None:
         total = trainer.estimated_stepping_batches
-        if trainer.global_step * 10 >= (self._told + 1) * total:
-            self._told = int(trainer.global_step * 10 // total)
+        if trainer.global_step * 10 >= (self._tenths + 1) * total:
+            self._tenths = int(trainer.global_step * 10 // total)
             with redirect_stderr(self._terminal):
                 log.info("%s: step %d of %d", self._model, trainer.global_step, total)
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Keeps the bars, tips and warnings of anomalib and what it uses from the terminal."""
+    """Hides the progress bars, tips and warnings of anomalib and its libraries."""
     loggers = [
         logging.getLogger(name)
         for name in ("anomalib", "lightning.pytorch", "lightning.fabric", "timm", "huggingface_hub")
@@ -322,11 +322,11 @@ def _explained(model: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except SystemExit as error:  # Lightning's answer to Ctrl-C, from when on it ignores the key
+    except SystemExit as error:  # raised by Lightning on Ctrl-C; it ignores further ones
         raise KeyboardInterrupt from error
-    except Exception as error:  # whatever a model makes of its options, its images or no network
+    except Exception as error:  # any error of a model: options, images, no network
         reason = (str(error).strip().splitlines() or ["no reason given"])[0]
-        if isinstance(error, OSError):  # as URLError and the hub's errors are
+        if isinstance(error, OSError):  # URLError and the hub's errors are OSErrors
             raise InputError(
                 f"detector.model={model}: what it needs could not be fetched or read ({reason}); "
                 "go online once, or for a trial without pretrained weights set "

@@ -1,7 +1,7 @@
-"""Hand-made descriptions of an image's cells, in place of a network's tokens.
+"""Hand-made descriptors of an image's cells, instead of a network's tokens.
 
-They need no weights, and serve products that lie alike in all pictures, as the embedded one does:
-where a cell is counts as much as what it shows. A product in any pose needs a trained network.
+They need no weights, and suit products in the same position in all pictures, like the demo
+product: a cell's position counts as much as its content. Other products need a trained network.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SIDE = 256  # pixels of the square that images are made
+SIDE = 256  # images are resized to squares of this many pixels
 CELL = 8  # pixels of a cell
-# In standard deviations, chosen on the embedded product: of a position at the border, and of the
-# constant that lets length matter, since descriptions are compared by their direction.
+# In standard deviations, chosen on the demo product: the position at the border, and a constant
+# that makes the length count, since descriptors are compared by their direction.
 _POSITION, _CONSTANT = 3.0, 2.0
 
 
@@ -41,7 +41,7 @@ def describe(images: Tensor) -> Tensor:
 
 
 def standardise(descriptions: Tensor) -> Tensor:
-    """Bring all numbers to one scale, over all images, and append where the cell is.
+    """Standardise all values over all images, and append the position of the cell.
 
     Args:
         descriptions: (n, h, w, d).

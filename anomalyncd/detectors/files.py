@@ -21,15 +21,15 @@ from anomalyncd.types import Dataset
 
 log = logging.getLogger(__name__)
 
-MAPS_NOTE = "maps.json"  # written beside maps that were made here, see maps.py
-_LARGEST_NOTE = 100_000_000  # bytes; it lists the maps, so that a million of them take 50 MB
+MAPS_NOTE = "maps.json"  # written beside maps of `anomalyncd maps`, see map_store.py
+_LARGEST_NOTE = 100_000_000  # bytes; it lists all maps: a million of them take 50 MB
 
 
 class FilesDetector:
     """Reads `<path>/<category>/<type>/<stem>.png`, npy, npz or tiff.
 
-    Images and maps pair by type and stem, never by position. A folder that holds the maps of one
-    category alone may leave the category's folder out.
+    Images and maps pair by type and stem, never by position. The category's
+    folder may be missing if `path` holds only this category.
 
     Raises:
         InputError: no such folder, or its `maps.json` is damaged.
@@ -68,12 +68,12 @@ class FilesDetector:
                 yield lowest + scores * ((highest - lowest) / 255)
             else:
                 raise InputError(
-                    f"{path}: an anomaly map of type {scores.dtype} under a {MAPS_NOTE} that is of "
-                    f"8-bit maps; expected those that were made with it, or no {MAPS_NOTE}"
+                    f"{path}: an anomaly map of type {scores.dtype}, but {MAPS_NOTE} beside it "
+                    f"describes 8-bit maps; use the maps it was made with, or remove {MAPS_NOTE}"
                 )
 
     def _paths_of(self, dataset: Dataset) -> list[Path]:
-        # Suffixes are appended: with_suffix would eat a stem's own dots.
+        # Suffixes are appended: with_suffix would cut a stem at its last dot.
         named = [[self.root / (s.id + suffix) for suffix in MAP_SUFFIXES] for s in dataset.samples]
         with readable_inputs():
             require_targets(path for paths in named for path in paths)
@@ -94,15 +94,15 @@ class FilesDetector:
 
 
 def raw_range_in(note: Path) -> tuple[float, float] | None:
-    """What 0 and 255 stand for in maps that were made here; None for 8-bit maps as they came.
+    """The scores that 0 and 255 stand for in stored maps; None if the detector yielded 8-bit maps.
 
-    Another program's file of this name is none of ours: it is reported and not used.
+    A file of this name from another program is ignored, with a warning.
 
     Raises:
-        InputError: no JSON, or damaged where it is one of ours.
+        InputError: the file is not JSON, or is ours but damaged.
     """
-    where = f"{note}: expected what scripts/anomaly_maps.py writes beside its maps"
-    remedy = "make the maps again, or take the file away if they are from another program"
+    where = f"{note}: expected the file that `anomalyncd maps` writes beside its maps"
+    remedy = "make the maps again, or remove the file if they are from another program"
     try:
         if note.stat().st_size > _LARGEST_NOTE:
             raise InputError(f"{where}; found more than {_LARGEST_NOTE:,} bytes; {remedy}")
@@ -126,5 +126,5 @@ def raw_range_in(note: Path) -> tuple[float, float] | None:
 
 
 def _is_score(value: Any) -> bool:
-    """A finite number, as `valid_scores` lets pass; JSON has NaN, and integers of any length."""
+    """A finite number that `valid_scores` accepts; JSON allows NaN and integers of any length."""
     return type(value) in (int, float) and abs(value) <= HIGHEST_SCORE

@@ -1,4 +1,4 @@
-"""The truth masks as anomaly maps: the upper bound that a perfect detector would allow."""
+"""The truth masks as anomaly maps: the upper bound, with a perfect detector."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Anomaly maps of a category on disk: normalised together, in the release's layout, read lazily.
 
-Whatever a detector yields ends as `<category>/<type>/<stem>.png`, 8-bit grey, with a `maps.json`
-beside it that says how it was made; the release, and `detector=files`, read the same.
+All maps are stored as `<category>/<type>/<stem>.png`, 8-bit grey, with a `maps.json` that records
+how they were made. The release and `detector=files` read the same layout.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from anomalyncd.storage.cache import SEAL, Cache, digest_files
 from anomalyncd.storage.identity import result_settings
 from anomalyncd.types import Dataset
 
-VERSION = 1  # part of the cache key: raise it when the same input gives other maps
+VERSION = 1  # part of the cache key: raise it when the same input gives different maps
 
 
 class StoredMaps(Sequence[NDArray[np.uint8]]):
-    """8-bit maps, each of its own size, read when they are asked for."""
+    """8-bit maps of any sizes, each read when it is accessed."""
 
     def __init__(self, folder: Path) -> None:
         index = json.loads((folder / MAPS_NOTE).read_text(encoding="utf-8"))
         raw_range = index["raw_range"]
         self.folder = folder
-        # What 0 and 255 stood for; None for maps that came as 8 bits.
+        # The scores that 0 and 255 stand for; None if the detector yielded 8-bit maps.
         self.raw_range: tuple[float, float] | None = tuple(raw_range) if raw_range else None
         self._files = [folder / name for name in index["files"]]
 
@@ -65,30 +65,30 @@ def collect(
     settings: dict[str, Any],
     raw_range: tuple[float, float] | None = None,
 ) -> StoredMaps:
-    """Get the maps of all images, from the cache where they have been made before.
+    """Get the maps of all images, from the cache if they were made before.
 
     8-bit maps are stored as they are. Others are normalised together, over all images of the
-    category: (x − min) / (max − min) · 255, rounded down, as the release's maps are. One map's own
-    minimum and maximum would make every image look as anomalous as any other.
+    category: (x − min) / (max − min) · 255, rounded down, as the release's maps are. Each map's
+    own minimum and maximum would make all images equally anomalous.
 
     Args:
-        detector: what yields them.
+        detector: yields the maps.
         dataset: the images.
-        category: name of the folder that the release looks for.
-        cache: where they are kept.
-        settings: of the detector; those that maps follow from are part of the key, and all are
-            written beside the maps.
-        raw_range: that of the maps which a model was trained on, to take the place of their own;
-            what lies beyond saturates.
+        category: name of the folder of maps, as in the release.
+        cache: where maps are kept.
+        settings: of the detector; those that determine the maps are part of the key, and all are
+            written to `maps.json`.
+        raw_range: the range of the maps that a model was trained on, used instead of their own;
+            values beyond it are clipped.
 
     Raises:
-        InputError: as the detector says, for maps that are not as `Detector` promises them (not
-            one for each image, not two-dimensional, not finite numbers), for mixed types, and for
-            a category whose folder would take the place of a file of the cache.
+        InputError: the detector fails; its maps are not as `Detector` requires (one for each
+            image, two-dimensional, finite, all of one type); or the category has the name of a
+            file of the cache.
     """
     if category in (MAPS_NOTE, SEAL):
         raise InputError(
-            f"category={category}: its folder of maps would lie where a file of this name is kept; "
+            f"category={category}: the cache keeps a file of this name beside the folder of maps; "
             "choose another name"
         )
     ids = [sample.id for sample in dataset.samples]
@@ -131,7 +131,7 @@ def collect(
 
 
 def _checked(detector: Detector, dataset: Dataset) -> Iterator[tuple[str, NDArray]]:
-    """Each image's id with its map, as the detector yields them, if they are what it promises."""
+    """Each image's id with its map, checked against what `Detector` requires."""
     n = len(dataset.samples)
     expected = f"expected one map for each of {n} images"
     with detectors.reported(detector):
@@ -159,7 +159,7 @@ def _as_array(scores: Any, name: str) -> NDArray:
             return scores.detach().numpy()
         except (TypeError, RuntimeError) as error:  # on a GPU, bfloat16, sparse
             raise InputError(
-                f"{name}: a tensor of {scores.dtype} on {scores.device}, which NumPy cannot take; "
+                f"{name}: a tensor of {scores.dtype} on {scores.device}, which NumPy cannot read; "
                 "yield it with .float().cpu()"
             ) from error
     if not isinstance(scores, np.ndarray):
@@ -172,7 +172,7 @@ def _as_array(scores: Any, name: str) -> NDArray:
 def _write_raw(
     file: IO[bytes], maps: Iterable[tuple[str, NDArray]]
 ) -> tuple[list[tuple[int, ...]], np.dtype, tuple[float, float] | None]:
-    """Append maps to a file of raw numbers; their shapes, type and range."""
+    """Append maps to a file of raw numbers; return their shapes, type and range."""
     shapes: list[tuple[int, ...]] = []
     dtype = np.dtype(np.uint8)
     lowest, highest = np.inf, -np.inf
@@ -199,8 +199,8 @@ def _read_raw(
 
 
 def _levels(scores: NDArray, lowest: float, highest: float) -> NDArray[np.uint8]:
-    # A range so small that its reciprocal overflows is none.
+    # A range so small that its reciprocal overflows counts as constant.
     scale = 255 / (highest - lowest) if highest - lowest > 255 * np.finfo(float).tiny else 0.0
-    # The epsilon keeps the highest score at 255 where the product falls a hair short of it.
+    # The epsilon keeps the highest score at 255 if rounding makes the product slightly smaller.
     levels = (scores.astype(float) - lowest) * scale + 1e-9
     return levels.clip(0, 255).astype(np.uint8)

@@ -1,12 +1,12 @@
-"""MuSc: anomaly maps of unlabelled images from each other, without training.
+"""MuSc: anomaly maps by comparing unlabelled images with each other, without training.
 
 The published network is CLIP ViT-L/14-336 at 518 pixels; any timm Vision Transformer with a class
-token serves. Three things differ from the release, and change no patch's score: the class token of
-the re-weighting is the one before CLIP's projection into the space of texts, which timm leaves out;
-patches' scores stay in the middle of their patches when they are enlarged, where the release pulls
-the outer ones to the border (`align_corners`); and the re-weighting, which there touches the score
-of an image and never its map, scales the map here if it is asked for, since maps are all that the
-later stages see. Published maps, and so the published figures of AnomalyNCD, are without it.
+token works. Three things differ from the release; none changes the score of a patch:
+- Re-weighting uses the class token before CLIP's projection to the text space, which timm lacks.
+- When scores are enlarged to a map, each stays at the centre of its patch; the release moves the
+  outer ones to the border (`align_corners`).
+- The release re-weights an image's score, never its map. Here the map is scaled (`reweight=true`),
+  since later stages see only maps. The published figures of AnomalyNCD are without re-weighting.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # part of the cache key: raise it when maps change
 _BACKBONE = "detector.backbone"  # its key
-FEWEST = 5  # images; of four, 30 % of the three others would be none
-_BATCH = 8  # images that pass the network at once
+FEWEST = 5  # images; with four, 30 % of the three others would be none
+_BATCH = 8  # images per forward pass
 
 
 class MuscDetector:
     """Scores the patches of every image by all other images of the dataset.
 
-    Tokens wait on disk in half precision, so that memory does not grow with their number: for n
-    images, (stages + 1) · n · patches · width · 2 bytes.
+    Tokens are kept on disk in half precision, so that memory does not grow with their number: they
+    take (stages + 1) · n · patches · width · 2 bytes for n images.
 
     Args:
         config: what is compared and how.
@@ -70,7 +70,7 @@ class MuscDetector:
 
     def key(self, dataset: Dataset) -> Any:
         settings = asdict(self.config)
-        del settings["memory_gb"]  # only says how fast
+        del settings["memory_gb"]  # affects only the speed
         network = self.config.backbone
         if weights := network and weights_file(network, _BACKBONE):
             settings["backbone"]["checkpoint"] = digest_files([weights])
@@ -80,13 +80,13 @@ class MuscDetector:
         """One (map_size, map_size) float32 map per image, ≥ 0, comparable between images.
 
         Raises:
-            InputError: fewer than five images, an unreadable one, or a backbone that cannot be had
-                or has fewer blocks than `stages`.
+            InputError: fewer than five images, an unreadable one, or a backbone that cannot be
+                loaded or has fewer blocks than `stages`.
         """
         n = len(dataset.samples)
         if n < FEWEST:
             raise InputError(
-                f"MuSc scores images by each other: {n} given, expected at least {FEWEST}; add "
+                f"MuSc compares images with each other: found {n}, expected at least {FEWEST}; add "
                 "images or use another detector"
             )
         if self.workspace is not None:
@@ -119,7 +119,7 @@ class MuscDetector:
         rounds = [(stage, degree) for stage in stages for degree in self.config.degrees]
         fifths = ProgressThrottle()
 
-        def tell(number: int, share: float) -> None:
+        def report(number: int, share: float) -> None:
             done = (number + share) / len(rounds)
             if fifths.another(done):
                 log.info("maps: %.0f %% of comparing %d images", 100 * done, n)
@@ -128,7 +128,7 @@ class MuscDetector:
             for part in _parts(n):
                 tokens = torch.from_numpy(np.array(stage[part])).to(self.device)
                 features[part] = mutual_scoring.aggregate(tokens, degree).half().cpu().numpy()
-            total += self._mutual_scores(features, partial(tell, number))
+            total += self._mutual_scores(features, partial(report, number))
         scores = total / len(rounds)
         return scores.view(n, h, w), class_tokens
 
@@ -136,13 +136,13 @@ class MuscDetector:
         self, network: BackboneConfig, samples: Sequence[Sample], folder: Path
     ) -> tuple[list[NDArray[np.float16]], Tensor]:
         """Tokens of each stage (n, h, w, d), and final class tokens (n, d), by the network."""
-        stock = backbone.build(network, key=_BACKBONE)
-        vit = stock.vit.to(self.device)
+        pretrained = backbone.build(network, key=_BACKBONE)
+        vit = pretrained.vit.to(self.device)
         blocks = _blocks(vit, self.config.stages)
         n, d, (h, w) = len(samples), vit.embed_dim, vit.patch_embed.grid_size
         stages = [_on_disk(folder / f"stage{k}", (n, h, w, d)) for k in range(len(blocks))]
         class_tokens = torch.empty(n, d)
-        mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (stock.mean, stock.std))
+        mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (pretrained.mean, pretrained.std))
         half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
         for part, images in _batches(samples, network.image_size):
             x = ((images - mean) / std).to(self.device)
@@ -161,7 +161,7 @@ class MuscDetector:
         try:
             return mutual_scoring.mutual_scores(
                 features,
-                lowest=self.config.topmin_max,
+                topmin_max=self.config.topmin_max,
                 device=self.device,
                 memory=memory,
                 on_share=on_share,
@@ -201,8 +201,8 @@ def _parts(n: int) -> list[slice]:
 
 
 def _on_disk(path: Path, shape: tuple[int, ...]) -> NDArray[np.float16]:
-    # Claimed at once where the system can: a mapped file that finds the disk full later would end
-    # the process without a word.
+    # Space is allocated at once if the system can: a mapped file on a disk that is full later would
+    # end the process without a message.
     if hasattr(os, "posix_fallocate"):
         with path.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))

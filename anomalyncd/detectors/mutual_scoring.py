@@ -1,8 +1,8 @@
 """MuSc: the patches of unlabelled images are scored by the other images (arXiv 2401.16753).
 
-A normal patch finds its like in most other images, an anomalous one in few. So a patch is as
-anomalous as it is far from its nearest patch in those images that suit it best: not in all, since
-some of them may show the product otherwise.
+A normal patch is similar to a patch in most other images, an anomalous one only in few. So the
+anomaly score is the distance to the nearest patch, averaged over those images where it is lowest:
+not over all, since some of them may show the product in another way.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Features(Protocol):
 
 
 def aggregate(tokens: Tensor, degree: int) -> Tensor:
-    """Average each token with its neighbours, so that defects of other sizes stand out too.
+    """Average each token with its neighbours, so that defects of other sizes are found too.
 
-    Outside the image counts as zero, as in the release. At a border this only shortens the average,
-    and so has no effect on what is returned. As there, the mean of all numbers of an image is taken
-    off first.
+    As in the release, the mean of all values of an image is subtracted first, and pixels outside
+    the image count as zero: at a border this only makes the average shorter, which normalisation
+    removes.
 
     Args:
         tokens: (b, h, w, d) of one stage.
@@ -50,20 +50,21 @@ def aggregate(tokens: Tensor, degree: int) -> Tensor:
 def mutual_scores(
     features: Features,
     *,
-    lowest: float = 0.3,
+    topmin_max: float = 0.3,
     device: torch.device | None = None,
     memory: int = 4 << 30,
     on_share: Callable[[float], None] = lambda share: None,
 ) -> Tensor:
     """Score every patch by the other images: the paper's mutual scoring.
 
-    An image gives a patch its distance to the nearest patch of that image; the score is the mean
-    over the share of the images that give the lowest. The cost is that of n² / 2 matrix products of
-    (p, d) by (d, p) where memory allows, up to twice as many where it does not.
+    Each other image gives a patch the distance to its nearest patch there; the score is the mean of
+    the lowest such distances, over a share of the images. The cost is n² / 2 matrix products of
+    (p, d) by (d, p) if memory allows, else up to twice as many.
 
     Args:
         features: (n, p, d) of unit length, read block by block; n ≥ 2.
-        lowest: share of the other images that are averaged, rounded down to at least one.
+        topmin_max: share of the other images, those with the lowest distances, that are averaged;
+            rounded down to at least one image.
         device: where to compute, in half precision on any but the CPU (where it would be slower).
         memory: bytes that may be used on the device, besides the features and the result.
         on_share: called now and then with the share of the comparisons that is done.
@@ -80,7 +81,7 @@ def mutual_scores(
     device = device or torch.device("cpu")
     dtype = torch.float32 if device.type == "cpu" else torch.float16
     plan = plan_blocks(n, p, d, dtype, memory, _ROWS_CPU if device.type == "cpu" else _ROWS_GPU)
-    kept = max(1, int(lowest * (n - 1)))
+    kept = max(1, int(topmin_max * (n - 1)))
 
     def load(start: int) -> Tensor:
         part = torch.from_numpy(np.array(features[start : start + plan.block]))

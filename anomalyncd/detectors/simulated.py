@@ -1,4 +1,4 @@
-"""A detector that is only simulated, for the embedded product: it knows where the defects are."""
+"""A simulated detector for the demo product: it uses the truth masks."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ MISSES, FALSE_ALARMS = 0.08, 0.2  # shares of the pictures
 
 
 class SimulatedDetector:
-    """Blurred truth with noise, misses and false alarms: it has seen the masks, so its figures
-    show that the software works and nothing about detection."""
+    """Blurred truth masks with noise, misses and false alarms. It sees the masks, so its figures
+    show that the software works, and nothing about detection."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -41,15 +41,15 @@ class SimulatedDetector:
 def simulated_map(
     truth: NDArray[np.bool_] | NDArray[np.uint8] | None, rng: Generator, *, side: int = 224
 ) -> Array:
-    """What a good but fallible anomaly detector might say of a picture.
+    """A map as from a good but imperfect anomaly detector.
 
-    Each connected defect is found with a strength of its own and sometimes missed; normal product
-    is uneven and sometimes raises a weak false alarm. Features on a 28 by 28 grid, which
-    is what detectors on a patch backbone have, make the map smooth.
+    Each connected defect gets a random strength and is sometimes missed; the normal background is
+    uneven and sometimes has a weak false alarm. Scores are drawn on a 28 by 28 grid, as in
+    detectors with a patch backbone, which makes the map smooth.
 
     Args:
         truth: (h, w), non-zero = defect; None for a defect-free picture.
-        rng: source of all chance.
+        rng: source of all random numbers.
         side: height and width of the map.
 
     Returns:
@@ -68,7 +68,7 @@ def simulated_map(
         for label in range(1, count):
             defect = (labels == label).astype(np.float32)
             share = cv2.resize(defect, (cells, cells), interpolation=cv2.INTER_AREA)
-            # A thin defect fills little of a cell and still stirs its feature.
+            # A thin defect fills little of a cell but still changes its feature.
             seen = np.minimum(cv2.GaussianBlur(np.sqrt(share), (0, 0), 0.7) / 0.6, 1)
             score += seen * (rng.uniform(0.0, 0.15) if missed else rng.uniform(0.4, 0.8))
     smooth = cv2.resize(score, (side, side), interpolation=cv2.INTER_CUBIC)

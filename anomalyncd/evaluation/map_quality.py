@@ -1,4 +1,4 @@
-"""How good anomaly maps and their binarization are, where labels and masks allow to say."""
+"""The quality of anomaly maps and of their binarization, compared with labels and masks."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from anomalyncd.runtime.versions import versions
 from anomalyncd.storage.cache import Cache, digest_files
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Dataset
 
-VERSION = 1  # part of the cache key: raise it when the same maps are evaluated otherwise
+VERSION = 1  # part of the cache key: raise it when the evaluation changes
 _QUALITY = "quality.json"
 _SIZE = 256  # pixels at which overlaps are compared, if memory allows
-_AUPRO_PIXELS = 20_000_000  # of all maps together: 60 bytes each while the curve is made
+_AUPRO_PIXELS = 20_000_000  # of all maps together: the curve needs 60 bytes for each
 
 
 def evaluate_maps(
     dataset: Dataset, anomaly_maps: StoredMaps, cache: Cache
 ) -> dict[str, float | None]:
-    """Compare maps with labels and truth masks, once for all runs on these maps.
+    """Compare maps with labels and truth masks; cached for all runs on the same maps.
 
-    Pixels are compared at the map's resolution: there a pixel is defective that the mask covers by
-    half. Defective images without a mask are left out of it.
+    Pixels are compared at the map's resolution, where a pixel is defective if the mask covers at
+    least half of it. Defective images without a mask are left out of this comparison.
 
     Returns:
-        image_auroc, pixel_auroc and aupro (up to a false positive rate of 0.3; anomalib's, None
-        where it is not installed), 1 at best; None where there is nothing to compare.
+        image_auroc, pixel_auroc and aupro (up to a false positive rate of 0.3; None without
+        anomalib), 1 at best; None if there is nothing to compare.
     """
     labels = dataset.labels
     if labels is None or labels.normal is None:
@@ -44,18 +44,18 @@ def evaluate_maps(
     defective = labels.targets[scored] != labels.normal
 
     def build(folder: Path) -> None:
-        quality = _judge_maps(dataset, anomaly_maps, scored, defective)
+        quality = _compute_quality(dataset, anomaly_maps, scored, defective)
         (folder / _QUALITY).write_text(json.dumps(quality), encoding="utf-8")
 
     masks = [sample.truth_mask for sample in dataset.samples]
     made_of = [anomaly_maps.folder.name, scored.tolist(), defective.tolist()]
     truth = [[mask is None for mask in masks], digest_files(mask for mask in masks if mask)]
     key = [VERSION, versions(), *made_of, *truth]
-    place = cache.entry("judged", key, build)
+    place = cache.entry("map-quality", key, build)
     return json.loads((place / _QUALITY).read_text(encoding="utf-8"))
 
 
-def _judge_maps(
+def _compute_quality(
     dataset: Dataset,
     anomaly_maps: AnomalyMaps,
     scored: NDArray[np.int64],
@@ -78,11 +78,11 @@ def evaluate_binarization(dataset: Dataset, counts: NDArray[np.int64]) -> dict[s
     """Compare labels with whether an image has a main element (the paper's ablation of MEBin).
 
     Args:
-        dataset: whose labels count; images that are not scored are left out.
+        dataset: with labels; images that are not scored are left out.
         counts: (n_images,) main elements of each.
 
     Returns:
-        fpr and fnr, as `metrics.detection_rates`; None where there is nothing to compare.
+        fpr and fnr, as in `metrics.detection_rates`; None if there is nothing to compare.
     """
     labels = dataset.labels
     if labels is None or labels.normal is None:

@@ -1,4 +1,4 @@
-"""Where predictions meet the labels of novel images, and the only place (reference section 10)."""
+"""Metrics that compare predictions with labels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def confusion(targets: ArrayLike, predicted: ArrayLike, size: int = 0) -> NDArra
     targets, predicted = np.asarray(targets), np.asarray(predicted)
     if targets.shape != predicted.shape or targets.size == 0:
         raise ValueError(
-            f"{targets.shape} targets and {predicted.shape} predictions: expected as many, not none"
+            f"{targets.shape} targets and {predicted.shape} predictions: expected equal numbers ≥ 1"
         )
     k = max(size, int(targets.max()) + 1, int(predicted.max()) + 1)
     table = np.zeros((k, k), np.int64)
@@ -26,7 +26,7 @@ def confusion(targets: ArrayLike, predicted: ArrayLike, size: int = 0) -> NDArra
 
 
 def match(targets: ArrayLike, predicted: ArrayLike, size: int = 0) -> NDArray[np.int64]:
-    """Assign every predicted class to its own true class so that most samples agree (Hungarian).
+    """Match predicted classes one-to-one with true classes so that most samples agree (Hungarian).
 
     Returns:
         (k,), the true class of each predicted one, over k as in `confusion`.
@@ -40,10 +40,10 @@ def score(targets: ArrayLike, predicted: ArrayLike) -> Scores:
 
     Args:
         targets: (n,) true classes, non-negative integers.
-        predicted: (n,) found classes; their numbering is free.
+        predicted: (n,) predicted classes, in any numbering.
 
     Raises:
-        ValueError: lengths differ, or nothing to compare.
+        ValueError: the lengths differ or are 0.
 
     Example:
         >>> score([0, 0, 1, 1], [1, 1, 0, 0])
@@ -61,17 +61,17 @@ def score(targets: ArrayLike, predicted: ArrayLike) -> Scores:
 def normal_recall(
     targets: ArrayLike, predicted: ArrayLike, matching: NDArray[np.int64], normal: int | None
 ) -> float | None:
-    """Share of the defect-free samples whose found class is matched to the normal class.
+    """Share of the defect-free samples whose predicted class is matched to the normal class.
 
     Args:
         targets: (n,) true classes, non-negative integers.
-        predicted: (n,) found classes; their numbering is free.
-        matching: (k,), the true class of each found one, as `match` gives it. It is not computed
-            here, since a tie has several best matchings and a run must use one throughout.
-        normal: the true class of what is defect-free, None where there is none.
+        predicted: (n,) predicted classes, in any numbering.
+        matching: (k,), the true class of each predicted one, from `match`. It is not computed
+            here: with a tie several matchings are best, and a run must use the same one throughout.
+        normal: the defect-free class, None if there is none.
 
     Returns:
-        1 at best; None where nothing is defect-free.
+        1 at best; None if nothing is defect-free.
     """
     matched = matching[np.asarray(predicted)]
     is_normal = np.asarray(targets) == normal
@@ -81,18 +81,18 @@ def normal_recall(
 def region_targets(
     labels: Labels, regions: Regions, truth_of: Callable[[int], NDArray[np.bool_] | None]
 ) -> NDArray[np.int64]:
-    """The true class of each region: its image's, if it holds any of the true defect.
+    """The true class of each region: its image's, if it overlaps the true defect.
 
-    A region beside the defect is a false alarm, thus of the normal class. Without a truth mask a
+    A region that does not is a false alarm, so its class is the normal one. Without a truth mask a
     region has its image's class.
 
     Args:
         labels: of the images.
-        regions: cut from them.
-        truth_of: the truth mask (h, w) of an image by its index, None where there is none.
+        regions: cropped from them.
+        truth_of: image index → truth mask (h, w), None if there is none.
 
     Returns:
-        (n_regions,) classes, UNLABELLED where the image is or where there is no normal class.
+        (n_regions,) classes; UNLABELLED if the image is, or if there is no normal class to assign.
     """
     targets = labels.targets[regions.image_index].copy()
     beside = UNLABELLED if labels.normal is None else labels.normal
@@ -108,14 +108,14 @@ def region_targets(
 
 
 def image_auroc(peaks: ArrayLike, defective: ArrayLike) -> float | None:
-    """How well the highest score of an image tells defective from defect-free ones.
+    """How well the highest score of an image separates defective from defect-free images.
 
     Args:
         peaks: (n,) highest value of each map.
         defective: (n,) bool.
 
     Returns:
-        Area under the ROC curve, 1 at best; None where all images are of one kind.
+        Area under the ROC curve, 1 at best; None if all images are of one kind.
     """
     defective = np.asarray(defective, bool)
     if defective.all() or not defective.any():
@@ -124,11 +124,11 @@ def image_auroc(peaks: ArrayLike, defective: ArrayLike) -> float | None:
 
 
 def detection_rates(found: ArrayLike, defective: ArrayLike) -> tuple[float | None, float | None]:
-    """How often images are taken for what they are not.
+    """False positive and false negative rate of detection.
 
     Args:
         found: (n,) bool, a defect was found in the image.
-        defective: (n,) bool, it has one.
+        defective: (n,) bool, the image has a defect.
 
     Returns:
         False positive rate, the share of defect-free images in which one was found; false negative
@@ -144,18 +144,18 @@ def detection_rates(found: ArrayLike, defective: ArrayLike) -> tuple[float | Non
 def pixel_auroc(
     pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.bool_]]],
 ) -> float | None:
-    """How well the maps tell defective from sound pixels, over all images together.
+    """How well the maps separate defective from normal pixels, over all images together.
 
-    An 8-bit map has 256 levels, so two histograms hold all that the ROC curve needs, however many
-    images there are.
+    An 8-bit map has 256 levels, so the ROC curve follows from two histograms, for any number of
+    images.
 
     Args:
-        pairs: of an 8-bit map (h, w) and the truth at its resolution, True = defect.
+        pairs: an 8-bit map (h, w), and the truth at its resolution, True = defect.
 
     Returns:
-        Area under the ROC curve, 1 at best; None where all pixels are of one kind.
+        Area under the ROC curve, 1 at best; None if all pixels are of one kind.
     """
-    counts = np.zeros((2, 256))  # sound, defective
+    counts = np.zeros((2, 256))  # normal, defective
     for scores, truth in pairs:
         counts[1] += np.bincount(scores[truth], minlength=256)
         counts[0] += np.bincount(scores[~truth], minlength=256)

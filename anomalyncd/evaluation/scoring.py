@@ -1,4 +1,4 @@
-"""Where predictions meet the labels of novel images, and the only place."""
+"""Evaluate predictions: the only stage that sees both predictions and labels of novel images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from anomalyncd.types import UNLABELLED, Dataset, Labels, Regions, Scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How predictions agree with the labels, as far as there are any."""
+    """Agreement of predictions with the labels, if there are any."""
 
     scores: dict[str, Scores | None]  # at image and region level; None without labels
     normal_recall: dict[str, float | None]  # at both levels; None without a normal class
@@ -35,7 +35,7 @@ def evaluate(
 
     Args:
         dataset: images, their labels and truth masks.
-        regions: what was cropped from them.
+        regions: cropped from them.
         predictions: classes 0 … n_novel − 1 of images and regions.
         n_novel: K.
         region_labels: what the true class of a region is, see `EvaluationConfig`.
@@ -60,7 +60,7 @@ def evaluate(
         known = targets != UNLABELLED
         if known.any():
             compared = targets[known], predicted[known]
-            # One matching for all that is said of a level: a tie has several best ones.
+            # One matching per level for all figures: with a tie, several are best.
             matched = metrics.match(*compared, max(n_novel, len(labels.classes)))
             scores[level] = metrics.score(*compared)
             recall[level] = metrics.normal_recall(*compared, matched, labels.normal)
@@ -71,7 +71,7 @@ def evaluate(
 
 
 def _class_names(labels: Labels | None, matching: NDArray[np.int64]) -> tuple[str, ...]:
-    """A predicted class has the name of the true one that it agrees with best, else a number."""
+    """A predicted class has the name of the true one it is matched to, else a number."""
     return tuple(
         labels.classes[true] if labels and true != UNLABELLED else f"class {number}"
         for number, true in enumerate(matching)

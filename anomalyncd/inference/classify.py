@@ -19,7 +19,7 @@ from anomalyncd.types import Regions
 
 @dataclass(frozen=True)
 class Predictions:
-    """What regions and images were found to be; classes are 0 … K − 1."""
+    """Predicted classes of regions and images, 0 … K − 1."""
 
     region_class: NDArray[np.int64]  # (n_regions,)
     region_confidence: NDArray[np.float64]
@@ -70,12 +70,12 @@ def novel_probabilities(logits: Tensor, n_base: int, temperature: float = 0.1) -
 def assign(
     probabilities: NDArray[np.float64], regions: Regions, config: FusionConfig
 ) -> Predictions:
-    """Classes of regions, and by fusion those of images.
+    """Assign classes to regions and, by fusion, to images.
 
     Args:
         probabilities: (n_regions, K) of the chosen head.
         regions: in the same order.
-        config: how regions weigh in their image.
+        config: how the regions of an image are weighted.
     """
     index = regions.image_index
     match config.weighting:

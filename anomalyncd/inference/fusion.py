@@ -1,4 +1,4 @@
-"""From the regions of an image to its one distribution over classes (reference section 10)."""
+"""Fuse the class distributions of an image's regions into one for the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Creating Vision Transformers, timm's and the package's own, and explaining it when that fails."""
+"""Create Vision Transformers, timm's and the package's own, with clear errors if that fails."""
 
 from __future__ import annotations
 
@@ -36,23 +36,23 @@ _RANDOM_SEED = 0  # an untrained backbone is the same in every run
 class Backbone:
     vit: VisionTransformer
     source: Source  # where the weights come from
-    # Of the weights as they are stored, which every CPU reads alike. In the network, position
-    # embeddings are resampled to its image size, and their last bits depend on the CPU's kernels.
+    # Of the stored weights, which are the same on every CPU. In the network, position embeddings
+    # are resampled to its image size, and their last bits depend on the CPU.
     weights_hash: str
     mean: tuple[float, ...]  # per channel, of images in [0, 1], as the weights were trained
     std: tuple[float, ...]
 
 
 def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
-    """Create the network at its side; position embeddings are resampled to it.
+    """Create the network for its image size; position embeddings are resampled.
 
     Args:
         config: which network and weights.
-        key: where the configuration has it, for messages.
+        key: the configuration key, for messages.
 
     Raises:
-        InputError: no such network, one without a class token, a side that patches do not divide,
-            no weights file, weights that do not fit, or no way to the hub.
+        InputError: the network does not exist or has no class token, the patch size does not divide
+            the image size, the weights file is missing or does not fit, or the hub is unreachable.
     """
     source: Source
     path = weights_file(config, key)
@@ -139,9 +139,9 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
 
 @contextmanager
 def _no_waiting_for_the_hub() -> Iterator[None]:
-    """Where the hub is out of reach, take weights from its local cache or fail at once.
+    """If the hub is unreachable, use weights from its local cache or fail at once.
 
-    Its client would try again and again for two minutes. Behind a proxy nobody can tell.
+    Its client would retry for two minutes. Behind a proxy this cannot be tested.
     """
     was_offline = hub.HF_HUB_OFFLINE
     if not getproxies():
@@ -158,14 +158,14 @@ def _no_waiting_for_the_hub() -> Iterator[None]:
 
 
 def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
-    """Load a weights file; the hash of what it holds."""
+    """Load a weights file; returns the hash of its content."""
     stored = _read_weights(path)
     weights_hash = _hash_of(stored)
     try:
         weights = checkpoint_filter_fn(stored, vit)
-        # Heads and other surplus of the file are fine; what the network lacks is not.
+        # Additional weights in the file, such as heads, are ignored; missing ones are an error.
         missing = vit.load_state_dict(weights, strict=False).missing_keys
-    except Exception as error:  # whatever torch or timm make of weights of another network
+    except Exception as error:  # any error of torch or timm for weights of another network
         missing = [_first_line(error)]
     if missing:
         raise InputError(
@@ -176,12 +176,12 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
-    """The tensors of a weights file by name; nothing else in it is ever loaded."""
+    """The tensors of a weights file by name; nothing else is loaded."""
     try:
         return load_state_dict(str(path), weights_only=True)
     except PermissionError as error:
         raise InputError(f"{path}: {error.strerror}; make this weights file readable") from error
-    except Exception as error:  # whatever safetensors, torch or timm make of it
+    except Exception as error:  # any error of safetensors, torch or timm
         # Recent versions of timm wrap torch's error, which names what it did not load.
         for refusal in (error, error.__cause__):
             if isinstance(refusal, UnpicklingError) and (
@@ -189,7 +189,7 @@ def _read_weights(path: Path) -> dict[str, Any]:
             ):
                 raise InputError(
                     f"{path}: holds more than tensors ({found[1]}); refused, because loading it "
-                    "could run code; save its state_dict alone, best as .safetensors"
+                    "could run code; save only its state_dict, preferably as .safetensors"
                 ) from error
         raise InputError(
             f"{path}: cannot be read as weights ({_first_line(error)}); expected .safetensors or a "

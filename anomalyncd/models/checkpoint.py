@@ -1,7 +1,7 @@
-"""A finished model in one file: what was trained, and all that prediction needs beside it.
+"""A finished model in one file: the trained weights, and all other data that prediction needs.
 
-Frozen weights stay where they come from and are checked by their hash, unless they are random:
-then nobody else has them.
+Frozen weights are not stored but checked by their hash, unless they are random: those exist
+nowhere else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from anomalyncd.storage.tensors import copy_tensors, load_tensors, save_tensors
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """All that prediction needs beside the weights."""
+    """All that prediction needs besides the weights."""
 
     backbone: BackboneConfig
     backbone_source: str  # hub, file or random
@@ -43,7 +43,7 @@ class ModelMetadata:
     fusion: FusionConfig
     train: TrainConfig
     raw_range: tuple[float, float] | None  # of the training maps before they became 8-bit
-    head: int  # the classifier that is used
+    head: int  # the classifier used for prediction
     base_classes: tuple[str, ...]
     class_names: tuple[str, ...]  # of the K novel classes
     frozen_hash: str
@@ -69,15 +69,15 @@ def save_model(path: Path, model: Model, metadata: ModelMetadata) -> None:
 
 
 def load_model(path: Path, weights: str | None = None) -> tuple[Model, ModelMetadata]:
-    """Rebuild a trained model, strictly: every weight must be there, none may be left over.
+    """Load a trained model, strictly: weights may be neither missing nor left over.
 
     Args:
         path: the model's file.
-        weights: where the backbone's weights file is now, if it has been moved.
+        weights: the backbone's weights file, if it has been moved.
 
     Raises:
-        InputError: not such a file, of another version, its header does not go with its weights,
-            these are not finite, or its frozen weights have changed.
+        InputError: the file is not a model, or of another version; its header does not match its
+            weights; weights are not finite; or the frozen weights have changed.
     """
     tensors, header = load_tensors(path)
     metadata = foreign.build(

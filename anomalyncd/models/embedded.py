@@ -1,7 +1,7 @@
 """The backbone inside the package: a small ViT of our own, pretrained on drawn images.
 
-Its weights lie beside this file, its model card is docs/embedded_backbone.md, and
-`scripts/pretrain_backbone.py` made it.
+Its weights are stored beside this file; the model card is docs/embedded_backbone.md. It was trained
+by `scripts/pretrain_backbone.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from anomalyncd.errors import InputError
 
-NAME = "embedded"  # what `backbone.name` calls it
+NAME = "embedded"  # its `backbone.name`
 PATCH = 16
 MEAN = STD = (0.5, 0.5, 0.5)
 
@@ -30,9 +30,9 @@ _SIDE = 224  # of the grid that the position embeddings belong to
 
 
 class Convolution(nn.Module):
-    """Convolution, batch normalisation while training, and perhaps ReLU6.
+    """Convolution, batch normalisation during training, and ReLU6 unless `linear`.
 
-    With a stride it pads at the right and bottom, as TensorFlow and so the teacher does.
+    With a stride it pads at the right and bottom, like TensorFlow and so the teacher.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Convolution(nn.Module):
         return x if self.linear else F.relu6(x, inplace=True)
 
     def fold(self) -> None:
-        """Put the normalisation into the convolution, when the weights are done learning."""
+        """Fold the normalisation into the convolution, after training."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = nn.utils.fuse_conv_bn_eval(self.conv.eval(), self.norm.eval())
             self.norm = nn.Identity()
@@ -139,18 +139,18 @@ def create(side: int = _SIDE, *, norm: bool = False, dynamic: bool = False) -> V
         dynamic_img_size=dynamic,
     )
     vit.patch_embed.proj = Stem(vit.embed_dim, norm=norm)
-    cast(Any, vit).pretrained_cfg = {"mean": MEAN, "std": STD}  # where timm has it
+    cast(Any, vit).pretrained_cfg = {"mean": MEAN, "std": STD}  # where timm stores it
     return vit
 
 
 def load_weights(vit: VisionTransformer) -> str:
-    """Put the package's weights in; position embeddings are resampled to the network's grid.
+    """Load the package's weights; position embeddings are resampled to the network's grid.
 
     Returns:
         The hash of the stored weights.
 
     Raises:
-        InputError: the file is not the one that was shipped.
+        InputError: the file is damaged.
     """
     stored = resources.files("anomalyncd.models").joinpath(_FILE).read_bytes()
     if hashlib.sha256(stored).hexdigest() != _SHA256:
@@ -164,7 +164,7 @@ def load_weights(vit: VisionTransformer) -> str:
 
 
 def as_shipped(vit: VisionTransformer) -> dict[str, Tensor]:
-    """What the file holds: weights in half precision, the stem's normalisation folded into it."""
+    """The content of the file: half-precision weights, with the stem's normalisation folded in."""
     vit = copy.deepcopy(vit)
     for module in vit.modules():
         if isinstance(module, Convolution):

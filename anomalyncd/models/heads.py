@@ -1,4 +1,4 @@
-"""Projector and cosine classifiers on the class token (reference section 7)."""
+"""Projector and cosine classifiers on the class token (as in the release)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Mask-guided attention over a stock timm Vision Transformer (paper 3.3, reference section 6).
+"""Mask-guided attention over an unmodified timm Vision Transformer (paper section 3.3).
 
 In the last `masked_blocks` blocks the class token sees only itself and the patches that the mask
-keeps, so that it describes the defect and not the product around it. The blocks themselves are
-timm's; only the order in which their parts are called is ours.
+keeps, so that it describes the defect and not the product around it. The blocks are timm's own;
+only the calls of their parts are arranged differently.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from torch import Tensor, nn
 
 from anomalyncd.types import MaskedQueries, MaskPooling
 
-# Tokens whose activations a CPU's cache holds. Measured: 1,600 take 0.6 of the time of 12,800 with
-# ViT-S/16, and 800 take 0.94 of the time of 1,600, with the embedded backbone 0.87.
+# Tokens whose activations fit in a CPU's cache. Measured time per token with ViT-S/16: groups of
+# 1,600 take 0.6 of groups of 12,800, and 800 take 0.94 of 1,600 (0.87 with the embedded backbone).
 _TOKENS_IN_CACHE = 800
 
 
 class MaskGuidedViT(nn.Module):
     """A timm ViT whose masked tokens attend inside the mask in its last blocks.
 
-    Only the last block's weights train; everything else is frozen and runs without a graph.
+    Only the last block's weights train; everything else is frozen and runs without gradients.
 
     Args:
-        vit: a timm `VisionTransformer` with a class token. Register tokens are neither class token
-            nor patches: a masked query does not see them, since they summarise the whole image.
+        vit: a timm `VisionTransformer` with a class token. A masked query does not see
+            register tokens, since they summarise the whole image.
         masked_blocks: how many blocks, counted from the last, are masked.
         mask_on: whose queries are masked (the paper's ablation); `class_token` is the method.
         keep_pool, keep_threshold: a patch is kept where its pooled mask reaches the threshold. The
-            release's is average and 0.5, by which a defect thinner than half a patch keeps nothing;
-            `max` or a lower threshold is the cure.
+            release uses average and 0.5, so a defect thinner than half a patch keeps no patch; with
+            `max` or a lower threshold it keeps some.
 
     Raises:
         ValueError: no class token, a block that is not timm's plain `Block`, or settings out of
@@ -89,7 +89,7 @@ class MaskGuidedViT(nn.Module):
         return self.vit.embed_dim
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Describe each image's masked part.
+        """Compute the class token of each image's masked part.
 
         Args:
             images: (b, 3, h, w), normalised as the backbone expects.
@@ -99,7 +99,7 @@ class MaskGuidedViT(nn.Module):
             (b, width) class tokens after the final norm.
         """
         visible = self.attention_mask(masks)
-        if images.is_cuda:  # counting what is kept would have the host wait for the device
+        if images.is_cuda:  # counting kept patches would make the host wait
             return self.class_token(self.frozen_blocks(images, visible), visible)
         return self.class_token(*padded(*self.visible_tokens(images, visible)))
 
@@ -120,7 +120,7 @@ class MaskGuidedViT(nn.Module):
 
     @torch.no_grad()
     def visible_tokens(self, images: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-        """Run the frozen part for those tokens alone that the last block's class token sees.
+        """Run the frozen part, returning only tokens that the last block's class token sees.
 
         The last frozen block answers only for them. On a CPU, images go through in groups whose
         activations stay in its cache, those of similar count together.
@@ -152,7 +152,7 @@ class MaskGuidedViT(nn.Module):
         return tokens, counts
 
     def _visible(self, visible: Tensor) -> Tensor:
-        """What of (b, 1, 1, n) keys the class token sees in the last block: (b, n)."""
+        """Which of the (b, 1, 1, n) keys the class token sees in the last block: (b, n)."""
         kept = visible[:, 0, 0]
         return kept if self._class_is_masked(len(self.blocks) - 1) else torch.ones_like(kept)
 
@@ -173,7 +173,7 @@ class MaskGuidedViT(nn.Module):
     def _run(
         self, blocks: Sequence[Block], x: Tensor, visible: Tensor, rows: Tensor | None = None
     ) -> Tensor:
-        """Run blocks, the first of them the network's first; the last answers for `rows` alone."""
+        """Run consecutive blocks from the network's first on; the last computes only `rows`."""
         for index, block in enumerate(blocks):
             masked = index >= self.first_masked and self.mask_on != "none"
             last = index == len(blocks) - 1
@@ -181,9 +181,9 @@ class MaskGuidedViT(nn.Module):
         return x
 
     def class_token(self, tokens: Tensor, visible: Tensor) -> Tensor:
-        """Run the last block and the final norm for the class token alone: (b, width).
+        """Run the last block and the final norm for the class token only: (b, width).
 
-        Nothing else leaves the network, so one query gives the same numbers as all of them.
+        Other tokens are not used, so a single query gives the same result.
 
         Args:
             tokens: (b, k, width) after the frozen blocks, the class token first.
@@ -201,7 +201,7 @@ class MaskGuidedViT(nn.Module):
     def _block(
         self, block: Block, x: Tensor, visible: Tensor | None, rows: Tensor | None
     ) -> Tensor:
-        """Run one block; where `rows` (b, k) is given, for these tokens alone: (b, k, width)."""
+        """Run one block; if `rows` (b, k) is given, only for these tokens: (b, k, width)."""
         if visible is None and rows is None:
             return block(x)
         normed = block.norm1(x)
@@ -216,7 +216,7 @@ class MaskGuidedViT(nn.Module):
     ) -> Tensor:
         """Attention in which class token and patches may see different keys.
 
-        Two fused calls instead of one with an (n, n) mask: nothing of size n x n is ever held.
+        Two fused calls instead of one with an (n, n) mask: no matrix of size n x n is stored.
 
         Args:
             block: whose attention.
@@ -242,7 +242,7 @@ class MaskGuidedViT(nn.Module):
 
     @staticmethod
     def _class_attention(block: Block, tokens: Tensor, visible: Tensor | None) -> Tensor:
-        """The class token's attention, (b, 1, width), without making a key or value of any token.
+        """The class token's attention, (b, 1, width), without computing keys or values of tokens.
 
         q·(W n) = (qᵀW)·n: one query is carried to the tokens instead of all tokens to the query,
         and values are mixed before they are projected. A bias of the keys is the same for all of
@@ -270,7 +270,7 @@ class MaskGuidedViT(nn.Module):
 def padded(
     tokens: Tensor, counts: Tensor, starts: Tensor | None = None, longest: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Put packed tokens of images side by side.
+    """Arrange packed tokens of images as a padded batch.
 
     Args:
         tokens: (total, width), image after image.
@@ -279,7 +279,7 @@ def padded(
         longest: the largest count, where asking the device for it would take time.
 
     Returns:
-        (b, k, width), filled up with other images' tokens, and which are real, (b, 1, 1, k).
+        (b, k, width), padded with other images' tokens, and which are real, (b, 1, 1, k).
     """
     if starts is None:
         starts = counts.cumsum(0) - counts
@@ -288,7 +288,7 @@ def padded(
 
 
 def _places(starts: Tensor, counts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
-    """Where `counts` (b,) tokens from `starts` on lie, and which are real: (b, longest) each."""
+    """Indices of `counts` (b,) tokens from `starts` on, and which are real: (b, longest) each."""
     place = torch.arange(longest, device=counts.device)
     return starts[:, None] + place, place < counts[:, None]
 

@@ -20,8 +20,8 @@ class Model(nn.Module):
     """The network of one run.
 
     Attributes:
-        forward_batch: views that go through the frozen blocks together. Fewer take less memory on
-            the device, and change no more than last digits.
+        forward_batch: views per forward pass of the frozen blocks. Fewer need less memory on the
+            device, and change at most the last digits.
     """
 
     forward_batch = 64
@@ -51,7 +51,7 @@ class Model(nn.Module):
         return torch.cat([self.vit(x, mask) for x, mask in self.in_parts(images, masks)])
 
     def in_parts(self, images: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Views and their masks, as many together as `forward_batch` allows."""
+        """Views and their masks, in parts of at most `forward_batch`."""
         return zip(images.split(self.forward_batch), masks.split(self.forward_batch), strict=True)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -64,16 +64,16 @@ class Model(nn.Module):
 def build(
     backbone: Backbone, attention: AttentionConfig, train: TrainConfig, *, n_base: int, n_novel: int
 ) -> Model:
-    """Put fresh heads on a backbone.
+    """Add new heads to a backbone.
 
     Raises:
-        InputError: the backbone or the attention settings do not suit masking.
+        InputError: the backbone cannot be masked, or an attention setting is invalid.
     """
     try:
         vit = MaskGuidedViT(
             backbone.vit,
             attention.masked_blocks,
-            cast(MaskedQueries, attention.masked_queries),  # config.py has checked the words
+            cast(MaskedQueries, attention.masked_queries),  # checked in config.py
             keep_pool=cast(MaskPooling, attention.mask_pooling),
             keep_threshold=attention.mask_threshold,
         )

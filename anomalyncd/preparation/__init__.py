@@ -1,7 +1,7 @@
-"""Datasets into place: obtained, unpacked, arranged and verified. What the user has is not touched.
+"""Prepare a dataset: get it, unpack it, arrange it and verify it. The user's files are not changed.
 
 the user's archive or folder, or a download
-  └─ found in it (layouts) ──► linked or copied to its place ──► verified, once
+  └─ its files are found (layouts) ──► linked or copied into the target ──► verified, once
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _RECORD = ".verified.json"
 
 @dataclass(frozen=True)
 class Report:
-    """What lies in the prepared folder."""
+    """What the prepared folder holds."""
 
     images: int
     groups: int
-    problems: list[str]  # empty: whole and readable
-    absent: list[str]  # categories of which nothing is there
+    problems: list[str]  # empty: the dataset is complete and readable
+    absent: list[str]  # categories of which no file exists
 
 
 DATASETS: dict[str, tuple[Source, Layout]] = {
@@ -50,20 +50,20 @@ DATASETS: dict[str, tuple[Source, Layout]] = {
 
 
 def prepare(name: str, given: Path | None, target: Path, *, quiet: bool = False) -> Report:
-    """Bring a dataset into `target` and verify it; what is there already stays as it is.
+    """Fill `target` with a dataset and verify it; files that it already holds are not changed.
 
-    Files come as hard links where the file system allows, so that a folder costs no second copy.
-    A second call finds from sizes and times that nothing has changed, and reads no image.
+    Files are hard links where the file system supports them, so that no second copy is needed.
+    A second call sees from sizes and times that nothing has changed, and reads no image.
 
     Args:
         name: a key of `DATASETS`.
-        given: the archive or folder that the user has; None: download, unless `target` exists.
-        target: the folder to fill, such as the configuration expects it.
+        given: the user's archive or folder; None: download, unless `target` exists.
+        target: the folder to fill, which is then arranged as the configuration expects.
         quiet: show no progress.
 
     Raises:
-        InputError: nothing usable was given, nothing can be downloaded, something given cannot be
-            read, or the target not be written.
+        InputError: `given` holds no such dataset or cannot be read, the download fails, or the
+            target cannot be written.
     """
     source, layout = DATASETS[name]
     if given is not None and not given.exists():
@@ -71,7 +71,7 @@ def prepare(name: str, given: Path | None, target: Path, *, quiet: bool = False)
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: not a folder; set --to")
     given = given and given.resolve()  # a category's folder may be the working folder
-    with _disk_explained(target, given):
+    with _disk_errors_as_input_errors(target, given):
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / f".{target.name}.lock"):
             known = _read_record(target)
@@ -88,9 +88,9 @@ def prepare(name: str, given: Path | None, target: Path, *, quiet: bool = False)
 
 
 @contextmanager
-def _disk_explained(target: Path, given: Path | None) -> Iterator[None]:
-    """What the system refuses, told of what the user knows: not of the folders in between, which
-    are gone by then."""
+def _disk_errors_as_input_errors(target: Path, given: Path | None) -> Iterator[None]:
+    """Report a disk error with a path that the user knows, not with that of a temporary folder,
+    which is removed by then."""
     try:
         yield
     except OSError as error:
@@ -102,16 +102,16 @@ def _disk_explained(target: Path, given: Path | None) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise InputError(
             f"{target}: cannot be filled ({error.strerror or error}); "
-            f"{'free space there' if full else 'make its place writable'}, or choose another place "
-            "with --to"
+            f"{'free space there' if full else 'make its parent folder writable'}, or choose "
+            "another folder with --to"
         ) from error
 
 
 def _download(source: Source, target: Path, quiet: bool) -> Path:
     if source.archive is None:
         raise InputError(
-            f"{target}: not there, and {source.title} cannot be fetched by a program; download it "
-            f"from {source.page} (it names the drives), then give the archive: --from ARCHIVE"
+            f"{target}: not found, and {source.title} cannot be downloaded by a program; "
+            f"download it from {source.page} (it links to the files), then pass it: --from ARCHIVE"
         )
     archive = target.parent / source.archive.name
     try:
@@ -120,7 +120,7 @@ def _download(source: Source, target: Path, quiet: bool) -> Path:
             fetch(file, target.parent / file.name, quiet=quiet)
     except InputError as error:
         raise InputError(
-            f"{error}\nDownload by hand from {source.page}, then give it: --from ARCHIVE"
+            f"{error}\nDownload by hand from {source.page}, then pass the archive: --from ARCHIVE"
         ) from error
     return archive
 
@@ -130,7 +130,7 @@ def _fill_from_archive(
 ) -> None:
     unpacked = target.with_name(f".{target.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
-    # The folder's name is the category's where the archive holds none.
+    # Named after the archive: the category's name, if the archive holds no folder for it.
     inside = unpacked / archive.name.split(".")[0]
     inside.mkdir(parents=True)
     try:
@@ -146,11 +146,11 @@ def _fill_from_archive(
 
 
 def _fill(target: Path, found: dict[str, Path], quiet: bool) -> None:
-    """Put what `target` lacks into it; each of its entries appears whole."""
+    """Add to `target` what it lacks; each of its entries appears complete or not at all."""
     entries = dict.fromkeys(place.split("/")[0] for place in found)
     left = [entry for entry in entries if (target / entry).exists()]
     if left and not quiet:
-        say(f"Already in {target}, left as it is: {', '.join(left)}")
+        say(f"Already in {target}, not changed: {', '.join(left)}")
     building = target.with_name(f".{target.name}.building")
     shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
     building.mkdir()
@@ -170,7 +170,7 @@ def _fill(target: Path, found: dict[str, Path], quiet: bool) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or all files in the folder but hidden ones."""
+    """The file itself, or all files in the folder except hidden ones."""
     if path.is_file():
         return [path]
     found = [file for file in sorted(path.rglob("*")) if file.name[0] != "."]
@@ -200,13 +200,13 @@ def _verify(
     problems: list[str] = []
     fingerprint = _fingerprint(target)
     if not images:
-        problems.append(f"{target}: no images; move the folder away to fill it anew")
+        problems.append(f"{target}: no images; move the folder away to fill it again")
     elif known["fingerprint"] != fingerprint:
         problems += find_problems(groups, source, quiet=quiet)
         if not source.separable:
-            problems += [f"{target / name}: not there" for name in absent]
+            problems += [f"{target / name}: not found" for name in absent]
         problems += [
-            f"{target / file.name}: not there; get it from {file.addresses[0]}"
+            f"{target / file.name}: not found; get it from {file.addresses[0]}"
             for file in source.beside
             if not (target / file.name).is_file()
         ]
@@ -222,7 +222,7 @@ def _category(group: str) -> str:
 
 
 def _read_record(target: Path) -> dict:
-    """What was verified in `target` before: its fingerprint, and the archives that went into it."""
+    """What was verified in `target` before: its fingerprint and the archives unpacked into it."""
     try:
         return json.loads((target / _RECORD).read_text())
     except (OSError, ValueError):
@@ -230,7 +230,7 @@ def _read_record(target: Path) -> dict:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Changes with any name, size or time in the folder, whose files are not read."""
+    """A digest of the names, sizes and times of the files in the folder, which are not read."""
     stats = ((file.relative_to(folder).as_posix(), file.stat()) for file in _files(folder))
     return digest([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
 

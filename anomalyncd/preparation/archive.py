@@ -1,4 +1,4 @@
-"""Unpacking archives of strangers: plain files only, and only into the folder that is meant."""
+"""Unpack archives from untrusted sources: plain files only, and only into the given folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.runtime.console import progress
 
 _CHUNK = 1 << 20
-# Images hardly shrink in an archive: one that grows by more is made to fill the disk.
+# Images are hardly compressed in an archive: one that grows by more was made to fill the disk.
 _MOST_GROWTH = 20
 _ALWAYS_ALLOWED = 1 << 30
 _DECOMPRESSORS = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open))
@@ -33,19 +33,20 @@ Opener = Callable[[], IO[bytes] | None]
 def extract(archive: Path, folder: Path, *, quiet: bool) -> None:
     """Unpack a zip or a tar of any compression; hidden files (macOS adds many) are left out.
 
-    The archive is read to its very end, where a cut one shows and where checksums are.
+    The archive is read to its very end: only there a truncated one is noticed, and checksums are
+    compared.
 
     Raises:
         InputError: the file is no archive, is damaged, or holds anything but plain files in
-            folders: absolute paths, `..`, links, devices, a name twice, or far too much.
-        OSError: the archive cannot be read, or its content not be written.
+            folders: absolute paths, `..`, links, devices, duplicate names, or far too much data.
+        OSError: the archive cannot be read, or its content cannot be written.
     """
     limit = max(archive.stat().st_size * _MOST_GROWTH, _ALWAYS_ALLOWED)
     title = f"unpacking {archive.name}"
     try:
         with (
             archive.open("rb") as file,
-            progress(title, archive.stat().st_size // 10**6, quiet=quiet) as tell,
+            progress(title, archive.stat().st_size // 10**6, quiet=quiet) as report,
         ):
             for name, plain, opener in _members(file):
                 place = _place(name, archive)
@@ -56,17 +57,17 @@ def extract(archive: Path, folder: Path, *, quiet: bool) -> None:
                 limit -= _write(opener, folder / place, limit)
                 if limit < 0:
                     raise _refused(archive, name, "far more content than the archive's size allows")
-                tell(file.tell() // 10**6, "MB")
+                report(file.tell() // 10**6, "MB")
     except FileExistsError as error:
-        raise _refused(archive, Path(error.filename).name, "a name that occurs twice") from error
+        raise _refused(archive, Path(error.filename).name, "a duplicate of another name") from error
     except _DAMAGED as error:
-        raise InputError(f"{archive}: damaged or incomplete ({error}); get it again") from error
+        raise _damaged(archive, error) from error
     except OSError as error:
         if error.errno is not None:
-            raise  # of the disk, not of the archive
-        raise InputError(f"{archive}: damaged or incomplete ({error}); get it again") from error
-    except (RuntimeError, NotImplementedError) as error:  # zipfile's: a password, a rare method
-        raise InputError(f"{archive}: {error}; unpack it yourself and give the folder") from error
+            raise  # an error of the disk, not of the archive
+        raise _damaged(archive, error) from error
+    except (RuntimeError, NotImplementedError) as error:  # from zipfile: a password, a rare method
+        raise InputError(f"{archive}: {error}; unpack it yourself and pass the folder") from error
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, bool, Opener]]:
@@ -75,7 +76,7 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, bool, Opener]]:
         with zipfile.ZipFile(file) as packed:
             for info in packed.infolist():
                 if not info.is_dir():
-                    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where no Unix packed it
+                    kind = stat.S_IFMT(info.external_attr >> 16)  # 0 if it was not packed on Unix
                     yield info.filename, kind in (0, stat.S_IFREG), partial(packed.open, info)
         return
     file.seek(0)
@@ -90,9 +91,9 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, bool, Opener]]:
         for member in tar:
             if not member.isdir():
                 yield member.name, member.isreg(), partial(tar.extractfile, member)
-    # tarfile takes the file's end, or a header it cannot read, for the archive's end.
+    # At the end of the file, or at a header it cannot read, tarfile assumes the archive's end.
     if content.last != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError("it ends, or cannot be read further, after a whole member")
+        raise tarfile.ReadError("it ends, or cannot be read further, after a complete member")
     padding = 0
     while chunk := content.read(_CHUNK):  # a decompressor compares checksums at the end of its data
         padding += len(chunk)
@@ -110,7 +111,7 @@ def _decompressed(file: BinaryIO) -> IO[bytes]:
 
 
 class _LastRead:
-    """A stream that remembers what was last read from it."""
+    """A stream that remembers what the last read returned."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -135,19 +136,23 @@ def _is_clutter(place: PurePosixPath) -> bool:
 
 
 def _write(opener: Opener, path: Path, limit: int) -> int:
-    """Copy one member, at most just beyond the limit, and never over a file; its bytes."""
+    """Copy one member, stopping just beyond the limit and never over a file; return its bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     source = opener()
-    assert source is not None  # of a plain file
+    assert source is not None  # None only for members that are no plain files
     with source, path.open("xb") as out:
         while written <= limit and (chunk := source.read(_CHUNK)):
             written += out.write(chunk)
     return written
 
 
+def _damaged(archive: Path, error: Exception) -> InputError:
+    return InputError(f"{archive}: damaged or incomplete ({error}); download it again")
+
+
 def _refused(archive: Path, name: str, why: str) -> InputError:
     return InputError(
-        f"{archive}: refused, since its member {name!r} is {why}; nothing was kept of it. "
+        f"{archive}: refused, because its member {name!r} is {why}; nothing of it was kept. "
         "Get the archive from its publisher"
     )

@@ -1,4 +1,4 @@
-"""Fetching a large file over a bad line: from more than one address, resumed, and checked."""
+"""Download a large file over an unreliable network: several addresses, resumed, checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.preparation.sources import RemoteFile
 from anomalyncd.runtime.console import progress, say
 
-_ATTEMPTS = 3  # at each address; each goes on where the one before broke off
+_ATTEMPTS = 3  # at each address; each resumes where the one before stopped
 _TIMEOUT = 30  # seconds without an answer
 _CHUNK = 1 << 20
 _RANGE_NOT_SATISFIABLE = 416
@@ -25,19 +25,19 @@ class _Unusable(Exception):
 
 
 def fetch(file: RemoteFile, path: Path, *, quiet: bool) -> None:
-    """Bring the file to `path`, unless it is there already.
+    """Download the file to `path`, unless it exists already.
 
-    What was fetched so far is kept in `<name>.part`. It is gone on with only where a checksum
-    can prove the result, since another address may offer other bytes.
+    What was downloaded so far is kept in `<name>.part`. It is resumed only if a checksum can prove
+    the result, since another address may offer other bytes.
 
     Raises:
-        InputError: no address works, or there is a file at `path` with another content.
+        InputError: no address works, or `path` exists with other content.
     """
     if path.exists():
         if file.sha256 not in (None, _sha256(path)):
             raise InputError(
-                f"{path}: not the published file (its SHA-256 differs); move it away to fetch it "
-                "again, or use it as it is with --from"
+                f"{path}: not the published file (its SHA-256 differs); move it away to "
+                "download it again, or use it as it is with --from"
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ def fetch(file: RemoteFile, path: Path, *, quiet: bool) -> None:
 
 
 def _fetch_from(address: str, part: Path, file: RemoteFile, quiet: bool) -> str | None:
-    """Try one address; None when the whole and right file lies in `part`, else what went wrong."""
+    """Try one address; None if `part` is now the complete, correct file, else what went wrong."""
     reason = ""
     for _ in range(_ATTEMPTS):
         if file.sha256 is None:
@@ -74,13 +74,13 @@ def _fetch_from(address: str, part: Path, file: RemoteFile, quiet: bool) -> str 
             return None
         part.unlink()
         reason = "not the published file (its SHA-256 differs)"
-        if begun == 0:  # else what there was before may have been wrong: once more, from the start
+        if begun == 0:  # otherwise the earlier part may have been wrong: try again from the start
             break
     return reason
 
 
 def _stream(address: str, part: Path, begun: int, title: str, quiet: bool) -> None:
-    """Append what `part` lacks; all of it where the server cannot go on in the middle."""
+    """Append what `part` lacks, or write all of it if the server cannot resume."""
     headers = {"User-Agent": "anomalyncd"}
     if begun:
         headers["Range"] = f"bytes={begun}-"
@@ -88,7 +88,7 @@ def _stream(address: str, part: Path, begun: int, title: str, quiet: bool) -> No
         answer = urlopen(Request(address, headers=headers), timeout=_TIMEOUT)
     except HTTPError as error:
         if begun and error.code == _RANGE_NOT_SATISFIABLE:
-            return  # nothing is lacking; the checksum tells whether it is right
+            return  # nothing is missing; the checksum will show whether it is correct
         raise
     with answer:
         if answer.headers.get_content_type() == "text/html":
@@ -100,14 +100,14 @@ def _stream(address: str, part: Path, begun: int, title: str, quiet: bool) -> No
         done = begun
         with (
             part.open("ab" if begun else "wb") as out,
-            progress(title, (total or 0) // 10**6, quiet=quiet) as tell,
+            progress(title, (total or 0) // 10**6, quiet=quiet) as report,
         ):
             while chunk := answer.read(_CHUNK):
                 out.write(chunk)
                 done += len(chunk)
-                tell(done // 10**6, "MB")
+                report(done // 10**6, "MB")
     if total is not None and done < total:
-        raise ConnectionError(f"broke off after {done:,} of {total:,} bytes")
+        raise ConnectionError(f"the connection closed after {done:,} of {total:,} bytes")
 
 
 def _sha256(path: Path) -> str:

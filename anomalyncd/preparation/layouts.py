@@ -1,4 +1,4 @@
-"""How the datasets lie on disk: found in what the user has, and grouped for a check."""
+"""Folder layouts of the datasets: find their files in the user's folder, group them for checks."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from anomalyncd.data.folders import entries, subfolders
 from anomalyncd.data.images import SUFFIXES
 from anomalyncd.errors import InputError
 
-_DEPTH = 3  # folders that may lie around a dataset in an archive
-BASE_CLASSES = ("ablation", "breakdown", "fracture", "groove")  # of AeBAD-S (reference section 4)
+_DEPTH = 3  # levels of folders around a dataset in an archive
+BASE_CLASSES = ("ablation", "breakdown", "fracture", "groove")  # of AeBAD-S, the paper's base set
 
 
 @dataclass(frozen=True)
 class Group:
-    """Images that are counted together, each with the mask that it must have."""
+    """Images that are counted together, each with the mask that it needs."""
 
     name: str
     pairs: list[tuple[Path, Path | None]]  # None: needs no mask
@@ -24,8 +24,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Layout:
-    # Root, and what the user gave (an archive, where the root is what was unpacked of it), for
-    # messages → by place in the prepared folder: file or folder.
+    # (root, given) → file or folder, by its path in the prepared folder. `given` is what the user
+    # passed, for messages: the root itself, or the archive that was unpacked into it.
     find: Callable[[Path, Path], dict[str, Path]]
     groups: Callable[[Path], list[Group]]  # of the prepared folder
 
@@ -80,9 +80,10 @@ def _mtd_groups(root: Path) -> list[Group]:
 
 
 def _find_aebad(root: Path, given: Path) -> dict[str, Path]:
-    """AeBAD-S's defective test images, whole: its regions are cut by the run itself.
+    """AeBAD-S's defective test images, uncropped: the run itself crops their regions.
 
-    The domains (`same`, `view`, …) lie in folders of their own, and become a part of the name.
+    The domains (`same`, `view`, …) are folders in the archive; their names become part of the file
+    name.
     """
     holders = _search(root, lambda folder: _is_category(folder) and _has_base_classes(folder))
     if len(holders) != 1:
@@ -120,7 +121,7 @@ AEBAD = Layout(_find_aebad, _base_groups)
 
 
 def _search(root: Path, wanted: Callable[[Path], bool]) -> list[Path]:
-    """The folders that are wanted, at or below the root; there is no looking into those."""
+    """The wanted folders, at or below the root; wanted folders are not searched further."""
 
     def walk(folder: Path, depth: int) -> Iterator[Path]:
         if wanted(folder):

@@ -1,4 +1,4 @@
-"""Where each dataset is published, under which licence, and what a whole copy holds."""
+"""Where each dataset is published, under which licence, and what a complete copy holds."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file that several addresses may offer; the first that works is taken."""
+    """A file that several addresses may offer; the first that works is used."""
 
     name: str
     addresses: tuple[str, ...]
-    sha256: str | None  # None: not published and not stable, so that only the content can tell
+    sha256: str | None  # None: not published and not stable, so only the content can be checked
 
 
 @dataclass(frozen=True)
 class Source:
     title: str
-    page: str  # for a person: what it is, and where to get it by hand
+    page: str  # for people: what it is, and where to download it by hand
     licence: str
-    archive: RemoteFile | None  # None: no address that a program can fetch from
-    beside: tuple[RemoteFile, ...] = ()  # what the archive lacks; goes into the prepared folder
-    images: dict[str, int] = field(default_factory=dict)  # published number in each group
-    regions: int | None = None  # that a base set gives, as published
-    separable: bool = False  # a category of it is of use without the others
+    archive: RemoteFile | None  # None: no address that a program can download from
+    beside: tuple[RemoteFile, ...] = ()  # not in the archive, but part of the dataset
+    images: dict[str, int] = field(default_factory=dict)  # number in each group, as published
+    regions: int | None = None  # regions that a base set yields, as published
+    separable: bool = False  # one category is useful without the others
 
 
 # Images for training; good and defective ones for testing. From the dataset's paper (IJCV 2021).
@@ -80,7 +80,7 @@ MTD = Source(
             "https://github.com/abin24/Magnetic-tile-defect-datasets./archive/refs/heads/master.zip",
             "https://codeload.github.com/abin24/Magnetic-tile-defect-datasets./zip/refs/heads/master",
         ),
-        sha256=None,  # packed anew on request, so its bytes may change while the images do not
+        sha256=None,  # packed again for each request: its bytes may change, the images do not
     ),
     beside=(
         RemoteFile(
@@ -108,6 +108,6 @@ AEBAD = Source(
     title="AeBAD-S",
     page="https://github.com/zhangzilongc/MMR",
     licence="CC BY 4.0",
-    archive=None,  # shared through drives that ask a person to confirm
-    regions=1278,  # of the four classes, at most two an image (reference section 4)
+    archive=None,  # on file-sharing services that require a person to confirm
+    regions=1278,  # of the four classes, at most two per image
 )

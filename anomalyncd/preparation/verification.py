@@ -1,4 +1,4 @@
-"""Is a copy of a dataset whole: counts, masks, and every file read once."""
+"""Check that a copy of a dataset is complete: count images, match masks, read every file once."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ Result = TypeVar("Result")
 
 
 def find_problems(groups: list[Group], source: Source, *, quiet: bool) -> list[str]:
-    """One line for each count that is off, mask that is missing and file that cannot be read."""
+    """One line for each wrong count, each missing mask and each file that cannot be read."""
     problems = []
     for group in groups:
         published = source.images.get(group.name, len(group.pairs))
         if len(group.pairs) != published:
-            problems.append(f"{group.name}: {len(group.pairs)} images; published are {published}")
+            problems.append(f"{group.name}: {len(group.pairs)} images; published: {published}")
     pairs = [pair for group in groups for pair in group.pairs]
-    problems += filter(None, _told("reading every file", _problem_of, pairs, quiet))
+    problems += filter(None, _map_with_progress("reading every file", _problem_of, pairs, quiet))
     if source.regions is not None:
         masks = [mask for _, mask in pairs if mask is not None]
-        counts = list(_told("counting regions", _count_regions, masks, quiet))
+        counts = list(_map_with_progress("counting regions", _count_regions, masks, quiet))
         problems += [
-            f"{mask}: no defect is marked; take its image out"
+            f"{mask}: no defect is marked; remove its image"
             for mask, count in zip(masks, counts, strict=True)
             if count == 0
         ]
         total = sum(filter(None, counts))
         if total != source.regions:
-            problems.append(f"{total:,} regions; published are {source.regions:,}")
+            problems.append(f"{total:,} regions; published: {source.regions:,}")
     return problems
 
 
@@ -66,7 +66,7 @@ def _size(picture: NDArray) -> str:
 
 
 def _count_regions(mask: Path) -> int | None:
-    """As a run cuts a base image; 0 where nothing is marked, None for an unreadable mask."""
+    """The number of regions that a run would crop with this mask; None if it cannot be read."""
     try:
         truth = read_mask(mask, MAX_MEGAPIXELS)
     except InputError:
@@ -74,15 +74,15 @@ def _count_regions(mask: Path) -> int | None:
     return len(find_boxes(truth * np.uint8(255), 1)) if truth.any() else 0
 
 
-def _told(
+def _map_with_progress(
     title: str, work: Callable[[Item], Result], items: Sequence[Item], quiet: bool
 ) -> Iterator[Result]:
-    """Map in order, on all cores (decoding releases the interpreter lock), with a bar."""
+    """Map in order, on all cores (decoding releases the interpreter lock), with a progress bar."""
     pool = ThreadPoolExecutor()
     try:
-        with progress(title, len(items), quiet=quiet) as tell:
+        with progress(title, len(items), quiet=quiet) as report:
             for done, result in enumerate(pool.map(work, items), 1):
-                tell(done, "")
+                report(done, "")
                 yield result
     finally:
-        pool.shutdown(cancel_futures=True)  # an interrupt leaves the rest undone
+        pool.shutdown(cancel_futures=True)  # after an interrupt, the rest is not started

@@ -1,6 +1,6 @@
-"""From an anomaly map to the mask of its defects: MEBin, and the thresholds it is compared with.
+"""From an anomaly map to the mask of its defects: MEBin, a fixed threshold, or Otsu's.
 
-The ablation of the paper changes the threshold alone, so all erode by `mebin.erosion`.
+The paper's ablation changes only the threshold, so all methods erode by `mebin.erosion`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ def binarize_one(
 
     - mebin: one threshold for each map, where its component count is stable.
     - fixed: one for all maps, on the scale on which the category's lowest value is 0 and its
-      highest 1; 8-bit maps are on it already (reference section 1).
-    - otsu: one for each map, which best parts its own values in two.
+      highest 1; 8-bit maps are on it already.
+    - otsu: one for each map, which best separates its values into two groups.
 
     Args:
         anomaly_map: (h, w), normalised over its category.
@@ -63,7 +63,7 @@ def binarize_one(
 
 
 def _otsu(anomaly_map: NDArray[np.uint8]) -> int:
-    """The level above which a pixel is foreground; a constant map, which has no two parts: TOP."""
+    """The level above which a pixel is foreground; TOP for a constant map."""
     if anomaly_map.min() == anomaly_map.max():
         return TOP
     return int(cv2.threshold(anomaly_map, 0, TOP, cv2.THRESH_BINARY | cv2.THRESH_OTSU)[0])

@@ -1,6 +1,6 @@
 """Anomaly-centred cropping: from a mask to square regions, one around each defect.
 
-Geometry only (reference section 3): where the boxes lie, how anomalous each is, and what is cut.
+Geometry as in the release: where the boxes lie, how anomalous each is, and what is cropped.
 """
 
 from __future__ import annotations
@@ -134,14 +134,14 @@ def crop(
 
 
 def _shift_inside(start: int, length: int, limit: int) -> int:
-    """Start of the interval moved into 0…limit, by one correction only, as the release does."""
+    """Start of the interval, moved into 0…limit by a single correction, as in the release."""
     return 0 if start < 0 else min(start, limit - length)
 
 
 def _groups(boxes: NDArray[np.float64], distance: float) -> list[frozenset[int]]:
     """For each box, the indices of all boxes whose gap to it is below `distance`, and its own.
 
-    Duplicates and groups that lie within another are left out.
+    Duplicates and groups contained in another are left out.
     """
     left, top, right, bottom = boxes.T
     groups = []
@@ -174,7 +174,7 @@ def _enclosing_square(boxes: list[list[float]]) -> tuple[float, float, float, fl
 
 
 def _intersect(box: Box, height: int, width: int) -> Box:
-    """The part of the box that lies in the image; of no area where none does."""
+    """The part of the box inside the image; empty if there is none."""
     left, right = (min(max(edge, 0), width) for edge in (box.left, box.right))
     top, bottom = (min(max(edge, 0), height) for edge in (box.top, box.bottom))
     return Box(left, top, right, bottom)

@@ -1,7 +1,7 @@
-"""Images → packed regions on disk: each image is decoded once, none is held.
+"""Images → packed regions on disk: each image is decoded once and not kept in memory.
 
-Novel images are cut around the main elements of their anomaly maps, base images around their truth
-masks, by the same cropper.
+Novel images are cropped around the main elements of their anomaly maps, base images around their
+truth masks, by the same cropper.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from anomalyncd.storage.cache import Cache, digest_files
 from anomalyncd.types import Box, Regions, ResizeMode, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
-# Part of the cache key: raise the number when the same input gives other regions.
+# Part of the cache key: raise the number when the same input gives different regions.
 _VERSIONS = [2, PIL.__version__, cv2.__version__]
-_BASE_COMPONENTS = 1  # boxes beyond the largest that a base image may give
+_BASE_COMPONENTS = 1  # a base image gives at most this many boxes besides the largest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -133,7 +133,7 @@ def crop_base(
 
     def build(folder: Path) -> None:
         def crop_image(sample: Sample) -> _ImageCrops:
-            assert sample.truth_mask is not None  # catalog.load_base saw to it
+            assert sample.truth_mask is not None  # checked in datasets.load_base
             image, truth = read_image(sample.image), read_mask(sample.truth_mask)
             if image.shape[:2] != truth.shape:
                 raise InputError(
@@ -174,7 +174,7 @@ def _crops(
     image_size: int,
     config: RegionsConfig,
 ) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
-    mode = cast(ResizeMode, config.resize_mode)  # config.py has checked the word
+    mode = cast(ResizeMode, config.resize_mode)  # checked in config.py
     return [crop(image, mask, box, stored_size(image_size), mode) for box in boxes]
 
 
@@ -186,7 +186,7 @@ def _resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np
 def _require_same_aspect(
     sample: Sample, of_map: tuple[int, ...], of_image: tuple[int, int]
 ) -> None:
-    """A map covers its whole image: in proportion, or squeezed to a square as most detectors do."""
+    """Check that a map covers its whole image: same proportions, or resized to a square."""
     (h, w), (height, width) = of_map, of_image
     off = abs(h * width - w * height) / max(height, width)  # in map pixels
     if h != w and off > 2:
@@ -202,7 +202,7 @@ def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
     workers = len(allowed) or os.cpu_count() or 1
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # else OpenCV's own threads compete with these
+    cv2.setNumThreads(1)  # otherwise OpenCV's own threads compete with these
     with ThreadPoolExecutor(workers) as pool:
         pending: deque = deque()
         try:
@@ -219,7 +219,7 @@ def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 
 
 def _pack(crops_of_images: Iterator[_ImageCrops], folder: Path) -> dict[str, list]:
-    """Append every crop to two files of raw bytes; what is small comes back as columns."""
+    """Append every crop to two files of raw bytes; small data is returned as columns."""
     columns = ("image_index", "boxes", "areas", "scores", "sizes", "thresholds", "counts")
     table: dict[str, list] = {column: [] for column in columns}
     with (folder / _IMAGES).open("wb") as images, (folder / _MASKS).open("wb") as masks:

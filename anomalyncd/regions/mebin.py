@@ -1,8 +1,8 @@
-"""Main element binarization (MEBin): where a map's component count stays stable, cut there.
+"""Main element binarization (MEBin): a threshold at which the component count is stable.
 
-As the threshold falls, a true anomaly stays one component for long while noise comes and goes.
-The threshold is put at the end of the longest interval of equal count. The range searched is
-that of the whole category, so every map is thresholded on the same scale.
+As the threshold falls, a true anomaly stays one component for long, while noise appears and merges.
+The threshold is the end of the longest interval with a constant count. The search range is that
+of the whole category, so every map is thresholded on the same scale.
 
 Thresholding commutes with flat erosion and with any monotone change of values. So each pixel is
 turned into its rank (the number of thresholds that it exceeds), the ranks are eroded once, and
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from anomalyncd.types import AnomalyMaps
 
-TOP = 255  # thresholds are numbered on the 8-bit scale, whatever the map's dtype
+TOP = 255  # thresholds are counted on the 8-bit scale, for any dtype of the map
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Binarized:
 
 
 def search_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
-    """Lowest and highest of the maps' peaks (reference section 2, step 1).
+    """Lowest and highest of the maps' peaks.
 
     Reads the maps once, one at a time. The result is int for integer maps.
 
@@ -56,7 +56,7 @@ def search_range(maps: Iterable[np.ndarray]) -> tuple[float, float]:
 def component_counts(
     anomaly_map: np.ndarray, lo: float, hi: float, step: int = 4, erosion: int = 6
 ) -> NDArray[np.int64]:
-    """Number of 8-connected components at each threshold (reference section 2, steps 2 and 3).
+    """Number of 8-connected components at each threshold.
 
     Args:
         anomaly_map: (h, w), any integer or float dtype.
@@ -98,7 +98,7 @@ def binarize_one(
     min_interval: int = 4,
     erosion: int = 6,
 ) -> Binarized:
-    """Binarize one map, given its category's search range (reference section 2, steps 2 to 5).
+    """Binarize one map, given its category's search range.
 
     Releases the GIL for nearly all of its time, so maps can be streamed through threads.
 

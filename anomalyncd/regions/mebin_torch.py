@@ -36,7 +36,7 @@ class Binarized(NamedTuple):
 
 
 def search_range(maps: Tensor) -> tuple[float, float]:
-    """Lowest and highest of the maps' peaks (reference section 2, step 1).
+    """Lowest and highest of the maps' peaks.
 
     Args:
         maps: (n, h, w), any integer (but uint64) or float dtype.
@@ -55,7 +55,7 @@ def search_range(maps: Tensor) -> tuple[float, float]:
 
 
 def component_counts(maps: Tensor, lo: float, hi: float, step: int = 4, erosion: int = 6) -> Tensor:
-    """Number of 8-connected components at each threshold (reference section 2, steps 2 and 3).
+    """Number of 8-connected components at each threshold.
 
     Args:
         maps: (n, h, w), any integer (but uint64) or float dtype.
@@ -96,7 +96,7 @@ def binarize(
     min_interval: int = 4,
     erosion: int = 6,
 ) -> Binarized:
-    """Binarize maps, given their category's search range (reference section 2, steps 2 to 5).
+    """Binarize maps, given their category's search range.
 
     No map's result depends on the others'.
 

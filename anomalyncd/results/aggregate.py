@@ -1,7 +1,7 @@
-"""Run folders → the published form: a block for each detector and variant, a row a category.
+"""Run folders → tables as published: one block per detector and variant, one row per category.
 
-Figures are of all test images. A category's is the mean over seeds; the last row is the mean over
-categories. What is not there is named in the block's notes.
+Figures are over all test images. A category's figure is the mean over seeds; the last row is the
+mean over categories. Missing runs are named in the block's notes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ FIGURES = (*SCORES, "aupro", "fpr", "fnr", "normal_recall")
 _OTHER = object()
 _SET_NAMES = {"mvtec": "MVTec AD", "mtd": "MTD"}
 _BACKBONE = ("name", "pretrained", "checkpoint", "image_size")
-# How it is computed, not what: the published figures are of these too.
+# These change how a figure is computed, not its meaning: published figures hold for them too.
 _SAME_FIGURES = ("compat", "train.features", "train.cached_views", "train.precision")
-_TOLD_APART = ("base.kind", "compat", *(f"backbone.{key}" for key in _BACKBONE))
-_NAMED = 6  # products that were not run are named up to so many, or up to half of all
+_IN_CAPTION = ("base.kind", "compat", *(f"backbone.{key}" for key in _BACKBONE))
+_NAMED = 6  # products not run are listed by name up to this number, or up to half of all
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Figure:
     mean: float
     std: float | None  # sample standard deviation over seeds; None for a single one
     published: float | None
-    tolerance: float | None  # None: nothing says how far a rerun may move
+    tolerance: float | None  # None: it is not known how much a rerun may differ
 
     @property
     def difference(self) -> float | None:
@@ -52,7 +52,7 @@ class Figure:
 
     @property
     def outside(self) -> bool:
-        """The difference is more than a rerun of the release moved by."""
+        """The difference is larger than that of a rerun of the release."""
         if self.difference is None or self.tolerance is None:
             return False
         return abs(self.difference) > self.tolerance + 1e-9
@@ -61,27 +61,27 @@ class Figure:
 @dataclass(frozen=True)
 class Row:
     name: str
-    figures: dict[str, Figure]  # of FIGURES those that are known
+    figures: dict[str, Figure]  # those of FIGURES that are known
 
 
 @dataclass(frozen=True)
 class Block:
-    """All runs that differ in category and seed alone."""
+    """All runs that differ only in category and seed."""
 
     dataset: str
     detector: str
     backbone: str
     base: str
-    computing: str  # `sound`, or `the release's` with its faults that move figures
-    settings: dict[str, Any]  # what departs from the defaults or differs from a like block's
-    seeds: tuple[int, ...]  # of the runs that are done
+    implementation: str  # `corrected`, or `release`: with those faults that change figures
+    settings: dict[str, Any]  # not at their default, or different between blocks
+    seeds: tuple[int, ...]  # of the finished runs
     published: Published | None
-    rows: list[Row]  # categories by name, then their mean if there are several; empty: none done
+    rows: list[Row]  # categories by name, then their mean if several; empty: none is finished
     notes: list[str]  # what is missing, and why
 
     @property
     def compared(self) -> bool:
-        """Published figures stand beside some of these: not so if only others' mean is known."""
+        """Whether some figures have a published one for the same categories."""
         return any(f.published is not None for row in self.rows for f in row.figures.values())
 
 
@@ -92,7 +92,7 @@ def gather(jobs: Sequence[Job]) -> list[Block]:
         if job.settings:
             alike = groups.setdefault((_dataset(job), job.detector), {})
             alike.setdefault(repr(sorted(_variant(job).items())), []).append(job)
-    seen: dict[str, list[str]] = {}  # categories of a set that other blocks have
+    seen: dict[str, list[str]] = {}  # by data set: categories in any of its blocks
     for (dataset, _), variants in groups.items():
         named = {job.settings["category"] for jobs in variants.values() for job in jobs}
         seen[dataset] = sorted({*seen.get(dataset, ()), *named})
@@ -109,7 +109,7 @@ def gather(jobs: Sequence[Job]) -> list[Block]:
 
 
 def ungrouped(jobs: Iterable[Job]) -> list[str]:
-    """What has failed before anything could be known of it."""
+    """Notes on runs that failed before their settings were known."""
     return [f"failed: {job.name}: {job.reason}" for job in jobs if not job.settings]
 
 
@@ -118,7 +118,7 @@ def _dataset(job: Job) -> str:
 
 
 def _variant(job: Job) -> dict[str, Any]:
-    """What runs of a block have in common; products in folders of their own may be among them."""
+    """The settings that runs of a block share; products may lie in separate folders."""
     settings = computed_settings(job.settings)
     if _dataset(job) == "folder":
         settings.pop("dataset.path", None)
@@ -129,10 +129,10 @@ def _block(jobs: list[Job], expected: Sequence[str], settings: dict[str, Any]) -
     first = jobs[0]
     detector, of_all = first.detector, first.settings
     as_released = of_all.get("compat") == "release"
-    told_apart = {*_TOLD_APART, *(RELEASE if as_released else ())}
+    in_caption = {*_IN_CAPTION, *(RELEASE if as_released else ())}
     whole = all_categories(_dataset(first))
     published = None
-    if any(job.settings["category"] in whole for job in jobs):  # else own images in that layout
+    if any(job.settings["category"] in whole for job in jobs):  # not own images
         published = look_up(_dataset(first), detector, unlike_published(_variant(first)))
     done: dict[tuple[str, int], Job] = {}
     notes = []
@@ -148,8 +148,8 @@ def _block(jobs: list[Job], expected: Sequence[str], settings: dict[str, Any]) -
         detector=detector,
         backbone=_backbone(of_all["backbone"]),
         base=_base(of_all["base"]),
-        computing="the release's" if as_released else "sound",
-        settings={k: v for k, v in sorted(settings.items()) if k not in told_apart},
+        implementation="release" if as_released else "corrected",
+        settings={k: v for k, v in sorted(settings.items()) if k not in in_caption},
         seeds=tuple(sorted({seed for _, seed in scored})),
         published=published,
         rows=_rows(scored, whole, published),
@@ -192,7 +192,7 @@ def _rows(
 def _theirs(
     names: list[str], whole: tuple[str, ...], published: Published | None
 ) -> tuple[Figures, float | None]:
-    """The published figures of a mean over these categories, and how far ours may be off."""
+    """The published mean over these categories, and how far ours may differ from it."""
     if published is None:
         return {}, None
     if set(names) == set(whole):
@@ -204,7 +204,7 @@ def _theirs(
 
 
 def _mean(figures: Sequence[Figures]) -> Figures:
-    """Of each figure that all have."""
+    """The mean of each figure that all of them have."""
     common = [key for key in FIGURES if all(key in one for one in figures)]
     return {key: fmean(one[key] for one in figures) for key in common}
 
@@ -233,7 +233,7 @@ def _missing(
     done: dict[tuple[str, int], Job],
     scored: dict[tuple[str, int], Figures],
 ) -> list[str]:
-    """One line for each way in which a figure is not there."""
+    """One note for each reason why figures are missing."""
     notes = []
     seeds = sorted({job.settings["seed"] for job in jobs})
     for state in STATES:
@@ -257,17 +257,17 @@ def _missing(
 
 
 def _listed(units: list[tuple[str, int]], seeds: list[int]) -> str:
-    """`bottle, cable (seed 1)`: a category by its name alone where no seed is there."""
-    told = []
+    """`bottle, cable (seed 1)`: only the category's name if all its seeds are missing."""
+    names = []
     for name in dict.fromkeys(name for name, _ in units):
         missing = sorted(seed for category, seed in units if category == name)
         some = ", ".join(map(str, missing))
-        told.append(name if missing == seeds else f"{name} (seed {some})")
-    return ", ".join(told)
+        names.append(name if missing == seeds else f"{name} (seed {some})")
+    return ", ".join(names)
 
 
 def unlike_published(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the method that the published figures are not of."""
+    """Settings of the method that differ from those of the published figures."""
     departs = {
         key: value
         for key, value in _departures(settings).items()
@@ -277,7 +277,7 @@ def unlike_published(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _departures(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of the method that are not its defaults."""
+    """Settings of the method that are not at their defaults."""
     defaults = _defaults()
     return {k: v for k, v in settings.items() if defaults.get(k, v) not in (v, MISSING)}
 
@@ -289,12 +289,12 @@ def _defaults() -> dict[str, Any]:
 
 
 def _order(block: Block) -> tuple:
-    told = (block.dataset, block.detector, block.backbone, block.base, block.computing)
-    return (*told, _sortable(block.settings))
+    names = (block.dataset, block.detector, block.backbone, block.base, block.implementation)
+    return (*names, _sortable(block.settings))
 
 
 def _sortable(settings: dict[str, Any]) -> list[tuple[str, bool, float, str]]:
-    """In the order of the values, be they numbers or words."""
+    """A sort key for values that are numbers or text."""
     return [
         (key, number, value if number else 0, str(value))
         for key, value in settings.items()

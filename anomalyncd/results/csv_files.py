@@ -1,4 +1,4 @@
-"""predictions.csv and regions.csv: every decision in a form for other programs."""
+"""predictions.csv and regions.csv: every prediction, for other programs to read."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
 def write_predictions(
     path: Path,
     samples: Sequence[Sample],
-    cut: Cropped,
-    found: Predictions,
+    cropped: Cropped,
+    predictions: Predictions,
     class_names: Sequence[str],
     labels: Labels | None,
 ) -> None:
     """One row per image."""
-    regions = cut.regions
+    regions = cropped.regions
     scores = np.zeros(len(samples))
     np.maximum.at(scores, regions.image_index, regions.scores)
     targets = labels.targets if labels else np.full(len(samples), UNLABELLED)
@@ -35,13 +35,13 @@ def write_predictions(
         [s.id, s.image, c, class_names[c], f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
         for s, c, p, t, a, n, m, th in zip(
             samples,
-            found.image_class,
-            found.image_confidence,
+            predictions.image_class,
+            predictions.image_confidence,
             targets,
             scores,
             np.bincount(regions.image_index, minlength=len(samples)),
-            cut.counts,
-            cut.thresholds,
+            cropped.counts,
+            cropped.thresholds,
             strict=True,
         )
     )
@@ -52,7 +52,7 @@ def write_regions(
     path: Path,
     samples: Sequence[Sample],
     regions: Regions,
-    found: Predictions,
+    predictions: Predictions,
     class_names: Sequence[str],
     labels: Labels | None,
     targets: NDArray[np.int64] | None,
@@ -79,8 +79,8 @@ def write_regions(
             regions.boxes,
             regions.areas,
             regions.scores,
-            found.region_class,
-            found.region_confidence,
+            predictions.region_class,
+            predictions.region_confidence,
             targets if targets is not None else np.full(len(regions), UNLABELLED),
             strict=True,
         )
@@ -117,7 +117,7 @@ def _name(labels: Labels | None, target: int) -> str:
 
 
 def _write(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
-    # surrogateescape: a file name that is no valid Unicode goes out as the bytes that it is
+    # surrogateescape: a file name that is not valid Unicode is written as its own bytes
     with (
         atomic_write(path) as draft,
         draft.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,

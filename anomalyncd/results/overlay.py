@@ -9,7 +9,7 @@ from PIL import Image
 
 from anomalyncd.types import Box, ResizeMode
 
-# Even in lightness and safe for colour-blind eyes, unlike the usual rainbow.
+# Perceptually uniform and safe for colour-blind readers, unlike the usual rainbow.
 _COLOURS: NDArray[np.uint8] = np.ascontiguousarray(
     cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
 )
@@ -18,7 +18,7 @@ _LINE, _HALO = (60, 255, 190), (0, 40, 30)
 
 
 def normalise(anomaly_map: np.ndarray, low: float, high: float) -> NDArray[np.float32]:
-    """Bring MEBin's search range to 0..1 and clip, so that the pictures of one run compare."""
+    """Scale MEBin's search range to 0..1 and clip: the pictures of one run are comparable."""
     scaled = (anomaly_map.astype(np.float32) - low) / max(high - low, 1e-30)
     return np.clip(scaled, 0, 1)
 
@@ -31,7 +31,7 @@ def colour_map(heat: np.ndarray) -> NDArray[np.uint8]:
 def heat_overlay(image: NDArray[np.uint8], heat: np.ndarray) -> NDArray[np.uint8]:
     """Lay heat (h, w) in 0..1 over an RGB image (h, w, 3).
 
-    The image is greyed first: a colour in the result then always means heat, never the product.
+    The image is made grey first, so that a colour in the result always means heat.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None].astype(np.float32)
     return (colour_map(heat) * _HEAT_SHARE + grey * (1 - _HEAT_SHARE) + 0.5).astype(np.uint8)
@@ -40,8 +40,8 @@ def heat_overlay(image: NDArray[np.uint8], heat: np.ndarray) -> NDArray[np.uint8
 def outline(image: NDArray[np.uint8], mask: NDArray[np.uint8], thickness: int) -> NDArray[np.uint8]:
     """Draw a line of `thickness` pixels around the mask (h, w; > 127 is inside), on a copy.
 
-    It runs outside the mask, so that a hairline defect stays visible, and has a dark halo, so
-    that the line shows on any product.
+    The line lies outside the mask, so that a very thin defect stays visible; a dark halo keeps the
+    line visible on any product.
     """
     inside = (mask > 127).astype(np.uint8)
     square = np.ones((2 * thickness + 1,) * 2, np.uint8)
@@ -56,18 +56,19 @@ def outline(image: NDArray[np.uint8], mask: NDArray[np.uint8], thickness: int) -
 def region_heat(
     heat: NDArray[np.float32], box: Box, image_size: tuple[int, int], size: int, mode: ResizeMode
 ) -> NDArray[np.float32]:
-    """Crop a region's part out of its image's map, by the geometry of the stored region.
+    """Crop a region's part out of its image's map, with the geometry of the stored region.
 
     Args:
         heat: (h, w), over the whole image; its aspect ratio may differ from the image's.
-        box: in image pixels; may stick out of the image, there the result is 0.
+        box: in image pixels; where it extends beyond the image, the result is 0.
         image_size: height, width of the image.
         size: height and width of the result in pixels.
-        mode: how a box that is not square became one: shrunk whole with black bars, distorted, or
-            scaled by its shorter side and cut at the right or the bottom (`compat`).
+        mode: how a box that is not square was made square: resized as a whole with black bars
+            (`letterbox`), distorted (`stretch`), or resized by its shorter side and cropped at the
+            right or the bottom (`compat`).
 
     Returns:
-        (size, size), same pixels as `Regions.images` of that region at that size.
+        (size, size), aligned with `Regions.images` of that region at that size.
     """
     width, height = box.right - box.left, box.bottom - box.top
     if mode == "stretch":
@@ -99,7 +100,7 @@ def region_heat(
 def _axis(
     start: int, stop: int, extent: int, scale: float, bar: float, size: int, cells: int
 ) -> tuple[int, int, float, float]:
-    """Along one axis: the tile pixels that show image, first and last, and the map span there."""
+    """Along one axis: first and last tile pixel that shows the image, and the map's interval."""
     first = max(round(bar + (max(start, 0) - start) * scale), 0)
     last = min(round(bar + (min(stop, extent) - start) * scale), size)
     low = max(start + (first - bar) / scale, 0) * cells / extent

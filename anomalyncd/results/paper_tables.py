@@ -20,7 +20,7 @@ from anomalyncd.runtime.console import printable
 from anomalyncd.storage.jobs import differing, short_keys
 
 _NONE = object()
-_WIDE = 90  # columns of a terminal from which published figures have room beside ours ± theirs
+_WIDE = 90  # least width of a terminal, in columns, for published figures beside ours ± deviation
 _PUBLISHED = "publ."
 _DIFFERENCE = "Δ"  # ours − published
 _DETECTION = {"fpr": "FPR", "fnr": "FNR", "normal_recall": "normal recall"}
@@ -42,7 +42,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Grid:
-    """A table as text, whatever it is written in."""
+    """A table as text, for any output format."""
 
     title: str
     captions: list[str]
@@ -52,11 +52,11 @@ class Grid:
 
 
 def grids(blocks: Sequence[Block], others: list[str]) -> list[Grid]:
-    """A table for each block, then for each data set of several blocks one with their means.
+    """One table per block, then for each data set with several blocks a table of their means.
 
     Args:
-        blocks: of runs.
-        others: what there is to say of runs that are in no block.
+        blocks: groups of runs.
+        others: notes on runs that are in no block.
     """
     made = [_of_block(block) for block in blocks]
     for dataset, alike in groupby(blocks, key=lambda block: block.dataset):
@@ -69,7 +69,7 @@ def grids(blocks: Sequence[Block], others: list[str]) -> list[Grid]:
 
 
 def _printable(grid: Grid) -> Grid:
-    """Names in it are those of folders that anybody may have made."""
+    """Escape control characters: names in it come from folders that others may have made."""
     return Grid(
         printable(grid.title),
         [printable(caption) for caption in grid.captions],
@@ -80,7 +80,7 @@ def _printable(grid: Grid) -> Grid:
 
 
 def show(made: Sequence[Grid], out: Console) -> None:
-    """Print, where there is no room without the published figures and what stands beside scores."""
+    """Print; a narrow terminal leaves out published figures and those on detection."""
     for grid in made:
         out.print()
         out.print(Text(grid.title, "bold"))
@@ -110,7 +110,7 @@ def markdown(made: Sequence[Grid]) -> str:
 
 
 def latex(made: Sequence[Grid]) -> str:
-    r"""Tables for `\input`, with the package booktabs; what is missing as comments."""
+    r"""Tables for `\input`, which need the package booktabs; notes on missing runs are comments."""
     parts = []
     for grid in made:
         comments = [f"% {note}" for note in grid.notes]
@@ -137,18 +137,18 @@ def latex(made: Sequence[Grid]) -> str:
 
 
 def as_csv(blocks: Sequence[Block], others: list[str]) -> str:
-    """One line a row of a block, figures unrounded; then one a note, which has no figures."""
+    """One line per row of a block, figures unrounded; then one per note, without figures."""
     kinds = ("mean", "std", "published", "difference", "outside")
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    told = ["dataset", "detector", "backbone", "base", "computing", "settings", "seeds"]
+    keys = ["dataset", "detector", "backbone", "base", "implementation", "settings", "seeds"]
     writer.writerow(
-        [*told, "row", *(f"{key}_{kind}" for key in FIGURES for kind in kinds), "missing"]
+        [*keys, "row", *(f"{key}_{kind}" for key in FIGURES for kind in kinds), "missing"]
     )
     blank = [""] * (len(FIGURES) * len(kinds))
     for block in blocks:
         seeds = " ".join(map(str, block.seeds))
-        start = [block.dataset, block.detector, block.backbone, block.base, block.computing]
+        start = [block.dataset, block.detector, block.backbone, block.base, block.implementation]
         start += [_settings(block.settings), seeds]
         for row in block.rows:
             cells = (_csv_cells(row.figures.get(key)) for key in FIGURES)
@@ -156,13 +156,13 @@ def as_csv(blocks: Sequence[Block], others: list[str]) -> str:
         for note in block.notes:
             writer.writerow([*start, "", *blank, note])
     for note in others:
-        writer.writerow([*("" for _ in told), "", *blank, note])
+        writer.writerow([*("" for _ in keys), "", *blank, note])
     return file.getvalue()
 
 
 def _of_block(block: Block) -> Grid:
     captions = [
-        f"backbone {block.backbone} · base {block.base} · {block.computing} computing (compat)"
+        f"backbone {block.backbone} · base {block.base} · {block.implementation} implementation"
     ]
     if block.settings:
         captions.append(_settings(block.settings))
@@ -181,7 +181,7 @@ def _of_block(block: Block) -> Grid:
     elif block.published:
         known = {key: block.published.mean[key] for key in SCORES if key in block.published.mean}
         scores = ", ".join(f"{key.upper()} {value:.3f}" for key, value in known.items())
-        notes.append(f"published of all categories only: {block.published.method}, {scores}")
+        notes.append(f"published only for all categories: {block.published.method}, {scores}")
     rows = [_row(row.name, row, block.compared) for row in block.rows]
     return Grid(
         f"{block.dataset} · {block.detector}", captions, _header(block.compared), rows, notes
@@ -189,19 +189,19 @@ def _of_block(block: Block) -> Grid:
 
 
 def _overview(dataset: str, blocks: list[Block]) -> Grid:
-    """The last row of each block, under what tells it from the others."""
-    told = [
+    """The last row of each block, named by what differs from the other blocks."""
+    settings = [
         {
             "detector": block.detector,
             "backbone": block.backbone,
             "base": block.base,
-            "computing": block.computing,
+            "implementation": block.implementation,
             **block.settings,
         }
         for block in blocks
     ]
     compared = any(block.compared for block in blocks)
-    apart = [short_keys(one) for one in differing(told)]
+    apart = [short_keys(one) for one in differing(settings)]
     usual = _usual(apart)
     names = [_named({k: v for k, v in one.items() if usual.get(k, _NONE) != v}) for one in apart]
     known = {key for block in blocks if block.rows for key in block.rows[-1].figures}
@@ -218,23 +218,23 @@ def _overview(dataset: str, blocks: list[Block]) -> Grid:
         else:
             rows.append([name, *("–" for _ in header[1:])])
     of = f" of {part}" if len(parts) == 1 and (part := parts.pop()) else ""
-    captions = [f"where nothing else is named: {_named(usual)}"] if usual else []
+    captions = [f"unless stated otherwise: {_named(usual)}"] if usual else []
     if compared:
-        captions.append(f"published: what each table names; {_LEGEND}")
+        captions.append(f"published: as named in each table; {_LEGEND}")
     return Grid(f"{dataset} · all variants{of}", captions, header, rows, [])
 
 
 def _part(block: Block) -> str:
-    """Of which categories the last row is, where they are not all."""
+    """The categories that the last row is the mean of; empty if all."""
     name = block.rows[-1].name
     return "" if name in ("mean", block.dataset.lower()) else name.removeprefix("mean of ")
 
 
-def _usual(told: list[dict[str, Any]]) -> dict[str, Any]:
-    """What most of several have in common: an ablation departs from it in one thing at a time."""
+def _usual(variants: list[dict[str, Any]]) -> dict[str, Any]:
+    """Settings that most variants share: in an ablation, each variant changes one of them."""
     usual = {}
-    for key in dict.fromkeys(key for one in told for key in one):
-        values = [one[key] for one in told if key in one]
+    for key in dict.fromkeys(key for one in variants for key in one):
+        values = [one[key] for one in variants if key in one]
         most = max(values, key=values.count)
         others = [value for value in values if value != most]
         next_most = max(map(others.count, others), default=0)
@@ -248,17 +248,17 @@ def _named(settings: dict[str, Any]) -> str:
         str(value) if key in ("detector", "backbone") else f"{key}: {value}"
         for key, value in settings.items()
     )
-    return " · ".join(parts) or "as most"
+    return " · ".join(parts) or "default settings"
 
 
 def _beside_scores(figures: dict[str, Figure]) -> str:
-    """What is known of the maps, and of telling defective images from normal ones."""
-    told = []
+    """Known figures on the maps, and on separating defective from normal images."""
+    parts = []
     for key, name in {"aupro": "AUPRO of the maps", **_DETECTION}.items():
         if figure := figures.get(key):
             ours, *theirs = _cells(figure, compared=figure.published is not None)
-            told.append(f"{name} {ours}" + (f" (published {', '.join(theirs)})" if theirs else ""))
-    return " · ".join(told)
+            parts.append(f"{name} {ours}" + (f" (published {', '.join(theirs)})" if theirs else ""))
+    return " · ".join(parts)
 
 
 def _header(compared: bool) -> list[str]:
@@ -271,7 +271,7 @@ def _row(name: str, row: Row, compared: bool) -> list[str]:
 
 
 def _cells(figure: Figure | None, compared: bool) -> list[str]:
-    """Ours, and if compared the published one and the difference, `*` where that is marked."""
+    """Our figure; if compared, also the published one and the difference, `*` if outside."""
     ours, published, difference = "–", "–", "–"
     if figure is not None:
         ours = f"{figure.mean:.3f}" + ("" if figure.std is None else f"±{figure.std:.3f}")
@@ -286,8 +286,8 @@ def _csv_cells(figure: Figure | None) -> list[Any]:
     if figure is None:
         return [""] * 5
     values = (figure.mean, figure.std, figure.published, figure.difference)
-    judged = None not in (figure.published, figure.tolerance)
-    return [*("" if v is None else v for v in values), figure.outside if judged else ""]
+    comparable = None not in (figure.published, figure.tolerance)
+    return [*("" if v is None else v for v in values), figure.outside if comparable else ""]
 
 
 def _settings(settings: dict[str, Any]) -> str:

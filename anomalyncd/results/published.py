@@ -1,4 +1,4 @@
-"""The published figures that a table of ours is held against: `published.yaml`."""
+"""The published figures that our tables are compared with: `published.yaml`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-Figures = dict[str, float]  # of nmi, ari, f1 and aupro those that were published
+Figures = dict[str, float]  # those of nmi, ari, f1 and aupro that were published
 
-# An independent rerun of the release moved by as much.
+# An independent rerun of the release differed by this much.
 MEAN_TOLERANCE = 0.01  # of the mean over all categories
 CATEGORY_TOLERANCE = 0.08
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was published of one method on one data set."""
+    """Published figures of one method on one data set."""
 
     method: str
     mean: Figures  # over all categories
@@ -27,13 +27,13 @@ class Published:
 
 
 def look_up(dataset: str, detector: str, departs: dict[str, Any]) -> Published | None:
-    """What was published for such runs; None where nothing was.
+    """The published figures for such runs; None if there are none.
 
     Args:
         dataset: its kind, `mvtec` or `mtd`.
         detector: the label of the maps, such as `musc-vit_large…` or `files-cpr`.
-        departs: settings of the method that are not the defaults, `{"mebin.method": "otsu"}`; some
-            are in the paper's ablation, and some are the published ones of that data set.
+        departs: settings of the method that are not at their defaults, `{"mebin.method": "otsu"}`.
+            Some belong to the paper's ablation; some were published for that data set.
     """
     data = _data()
     words = set(re.split(r"[^a-z+]+", detector.lower()))
@@ -58,14 +58,14 @@ def look_up(dataset: str, detector: str, departs: dict[str, Any]) -> Published |
 
 
 def all_categories(dataset: str) -> tuple[str, ...]:
-    """The categories that a published mean is over; none where nothing was published."""
+    """The categories of the published mean; empty if nothing was published."""
     if dataset == "mvtec":
         return tuple(next(iter(_data()["per_category_mvtec"].values())))
     return (dataset,) if dataset in _data()["unsupervised"] else ()
 
 
 def category_lists() -> dict[str, tuple[str, ...]]:
-    """Names for several products of MVTec AD: `all`, and the two kinds that it sorts them into."""
+    """Names for groups of MVTec AD products: `all`, `textures` and `objects`, as in its paper."""
     products = all_categories("mvtec")
     textures = ("carpet", "grid", "leather", "tile", "wood")
     objects = tuple(product for product in products if product not in textures)

@@ -1,4 +1,4 @@
-"""What a run found, as one self-contained web page."""
+"""The results of a run as one self-contained web page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, Labels, Regions, ResizeMode, Sample
 
 MAX_TILES = 500
-TILE_SIZE = 160  # pixels; the page shows some 110, or more on a fine or a narrow screen
-MAX_JPEG_BYTES = 12_000  # per tile: 500 of them, in base64, stay below 8 MB
-FIRST_TILES, LAST_TILES = 10, 5  # of a class, always in sight; those between them are folded
+TILE_SIZE = 160  # pixels; the page shows about 110, more on high-resolution or narrow screens
+MAX_JPEG_BYTES = 12_000  # per tile: 500 tiles in base64 stay below 8 MB
+FIRST_TILES, LAST_TILES = 10, 5  # of a class, always visible; those in between are collapsed
 MAX_MIXED = 40
 
 
@@ -30,9 +30,9 @@ class ReportData:
 
     title: str
     subtitle: str
-    warnings: tuple[str, ...]  # shown loudly, on top
-    notes: tuple[str, ...]  # quiet facts
-    metrics: dict[str, Any]  # as in metrics.json; of it only mebin.search_range is required
+    warnings: tuple[str, ...]  # shown prominently, at the top
+    notes: tuple[str, ...]  # shown small
+    metrics: dict[str, Any]  # as in metrics.json; only mebin.search_range is required
     config_yaml: str
     samples: tuple[Sample, ...]
     labels: Labels | None
@@ -44,7 +44,7 @@ class ReportData:
     image_class: NDArray[np.int64]  # (n_samples,), 0..K-1
     image_confidence: NDArray[np.floating]  # (n_samples,)
     class_names: tuple[str, ...]  # (K,)
-    matching: NDArray[np.int64]  # (K,), index into labels.classes; -1 = matched to none
+    matching: NDArray[np.int64]  # (K,), index into labels.classes; -1 = unmatched
     resize_mode: ResizeMode  # how regions that are not square were stored
 
 
@@ -55,7 +55,7 @@ class Tile:
     id: str
     number: int  # the region's row in regions.csv
     confidence: float
-    whole: bool  # nothing was segmented: the region is the whole image
+    whole: bool  # nothing was segmented: the region is the entire image
     truth: str | None
     right: bool
     picture: str  # JPEG in base64: the region with its outline, and beside it the heat map
@@ -72,12 +72,12 @@ class DiscoveredClass:
     images: int
     regions: int
     confidence: float | None  # median over its images
-    labelled: int  # regions whose true class is known,
-    right: int  # and those of them where it is the match
-    first: list[Tile]  # most confident first, all the way through
+    labelled: int  # regions whose true class is known
+    right: int  # those of them whose true class is the match
+    first: list[Tile]  # first, between, last: by falling confidence
     between: list[Tile]
     last: list[Tile]
-    left_out: int  # regions that the page has no tile for
+    left_out: int  # regions without a tile on the page
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class ConfusionRow:
 
 @dataclass(frozen=True)
 class Confusion:
-    """True classes against discovered classes, these in matched order."""
+    """True classes (rows) against discovered classes (columns), in the order of their matches."""
 
     columns: list[int]
     rows: list[ConfusionRow]
@@ -101,7 +101,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Mixed:
-    """An image whose regions fall into several kinds of defect."""
+    """An image whose regions belong to several kinds of defect."""
 
     id: str
     kinds: list[tuple[int, int]]  # discovered class, number of regions
@@ -109,8 +109,8 @@ class Mixed:
     truth: str | None
 
 
-def write_report(path: Path, data_of_report: ReportData) -> None:
-    """Write the page to `path` in one step: a reader sees the old page or the new, never a part.
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the page to `path` atomically: a reader sees the old page or the new one, never a part.
 
     At most `MAX_TILES` regions and the maps of their images are read.
     """
@@ -123,22 +123,22 @@ def write_report(path: Path, data_of_report: ReportData) -> None:
     )
     environment.filters["duration"] = _duration
     page = environment.get_template("report.html.j2").stream(
-        f=data_of_report,
-        labelled=int((_targets(data_of_report) != UNLABELLED).sum()),
-        classes=_classes(data_of_report),
-        confusion=_confusion(data_of_report),
-        mixed=_mixed(data_of_report),
+        f=data,
+        labelled=int((_targets(data) != UNLABELLED).sum()),
+        classes=_classes(data),
+        confusion=_confusion(data),
+        mixed=_mixed(data),
         max_mixed=MAX_MIXED,
         heat_colours=[f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))],
     )
     page.enable_buffering(64)
     with atomic_write(path) as draft:
-        # A file name that is no valid Unicode must not cost the user the page.
+        # A file name that is not valid Unicode must not prevent the page.
         page.dump(str(draft), encoding="utf-8", errors="replace")
 
 
 def _targets(f: ReportData) -> NDArray[np.int64]:
-    """True class per image, all UNLABELLED where there are no labels: (n_samples,)."""
+    """True class per image, all UNLABELLED if there are no labels: (n_samples,)."""
     return f.labels.targets if f.labels else np.full(len(f.samples), UNLABELLED)
 
 
@@ -147,14 +147,14 @@ def _class_name(f: ReportData, target: int) -> str | None:
 
 
 def _is_normal(f: ReportData) -> NDArray[np.bool_]:
-    """Which discovered classes stand for the defect-free one, as far as labels tell: (K,)."""
+    """Which discovered classes are matched to the defect-free class: (K,); none without labels."""
     if f.labels is None or f.labels.normal is None:
         return np.zeros(len(f.matching), np.bool_)
     return np.equal(f.matching, f.labels.normal)
 
 
 def _matched_order(f: ReportData) -> list[int]:
-    """Discovered classes in the order of their true classes, those matched to none last."""
+    """Discovered classes in the order of their true classes, unmatched ones last."""
     return sorted(range(len(f.matching)), key=lambda k: (f.matching[k] < 0, f.matching[k], k))
 
 
@@ -166,7 +166,7 @@ def _classes(f: ReportData) -> list[DiscoveredClass]:
     by_confidence = np.argsort(-f.region_confidence, kind="stable")
     members = [by_confidence[f.region_class[by_confidence] == k] for k in range(len(f.matching))]
     quota = _quota([len(m) for m in members])
-    # Of a class that is too large for the page: its most and its least confident regions.
+    # If a class is too large for the page: its most and its least confident regions.
     shown = [
         m if len(m) <= quota else np.r_[m[: (quota + 1) // 2], m[len(m) - quota // 2 :]]
         for m in members
@@ -216,7 +216,7 @@ def _classes(f: ReportData) -> list[DiscoveredClass]:
 def _quota(sizes: list[int]) -> int:
     """The largest number of tiles per class that keeps the page within `MAX_TILES`.
 
-    What small classes leave unused goes to the large ones.
+    Tiles that small classes do not need go to the large ones.
     """
     room, quota = MAX_TILES, MAX_TILES
     for used, size in enumerate(sorted(sizes)):
@@ -228,7 +228,7 @@ def _quota(sizes: list[int]) -> int:
 
 
 def _pictures(f: ReportData, shown: list[int]) -> dict[int, str]:
-    """Draw the regions `shown`, ascending: so each map is read once and the arrays forwards."""
+    """Draw the regions `shown`, in ascending order: each map is read once, the arrays in order."""
     side = f.regions.images.shape[1]
     low, high = f.metrics["mebin"]["search_range"]
     pictures = {}
@@ -253,7 +253,7 @@ def _tile(region: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _jpeg(picture: NDArray[np.uint8]) -> bytes:
-    """As good as `MAX_JPEG_BYTES` allow; only noise and very rough textures fall below 85."""
+    """The best quality within `MAX_JPEG_BYTES`; only very noisy pictures need less than 85."""
     for quality in (85, 70, 55, 40, 25):
         buffer = io.BytesIO()
         Image.fromarray(picture).save(buffer, "JPEG", quality=quality, optimize=True)

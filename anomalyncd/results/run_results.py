@@ -1,4 +1,4 @@
-"""What a run leaves to be read: metrics.json, the tables, the report, and the model's metadata."""
+"""The results that a run writes: metrics.json, CSV files, the report and the model's metadata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ UNTRAINED = (
     "but its classes and scores mean little."
 )
 SIMULATED = (
-    "The anomaly maps are simulated from the truth masks; no detector has looked at the images."
+    "The anomaly maps are simulated from the ground-truth masks; no detector has seen the images."
 )
 
 
@@ -43,32 +43,35 @@ class Computed:
     frozen_hash: str
     maps: StoredMaps
     cropped: Cropped
-    detection: dict[str, float | None]  # how good maps and masks are
+    detection: dict[str, float | None]  # quality of maps and masks
     losses: dict[str, float]  # of the last epoch
-    head: int  # the one that is used
+    head: int  # the one used for prediction
     predictions: Predictions
     evaluation: Evaluation
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    resumed_after: int  # epochs that an earlier process had done
+    resumed_after: int  # epochs that an earlier process had trained
     device: torch.device
 
 
 def caveats(
     config: Config, source: Source, *, labelled: bool
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a reader of the results must know: warnings, and notes."""
+    """What a reader of the results must know: (warnings, notes)."""
     warnings = [UNTRAINED] if source == "random" else []
     notes = [SIMULATED] if isinstance(config.detector, SimulatedDetectorConfig) else []
     if config.novel_classes == "auto":
         notes.append("The number of classes was taken from the label folders.")
     if not labelled and config.train.pseudo_label_correction:
-        notes.append("Class 0 is meant for defect-free regions: low anomaly scores pull there.")
+        notes.append(
+            "Class 0 is meant for defect-free regions: "
+            "pseudo-label correction moves regions with a low anomaly score towards it."
+        )
     return tuple(warnings), tuple(notes)
 
 
 def metrics_of(done: Computed) -> dict[str, Any]:
-    """The content of metrics.json but the seconds."""
+    """The content of metrics.json, without the times."""
     config, cropped, evaluation = done.config, done.cropped, done.evaluation
     return {
         "dataset": config.dataset.kind,
@@ -99,10 +102,10 @@ def metrics_of(done: Computed) -> dict[str, Any]:
 
 
 def metadata_of(done: Computed) -> ModelMetadata:
-    """All that prediction needs beside the weights."""
+    """All that prediction needs besides the weights."""
     config, cropped = done.config, done.cropped
     return ModelMetadata(
-        backbone=_with_whole_path(config.backbone),
+        backbone=_with_absolute_path(config.backbone),
         backbone_source=done.source,
         attention=config.attention,
         mebin=replace(config.mebin, search_range=list(cropped.search_range)),
@@ -118,12 +121,12 @@ def metadata_of(done: Computed) -> ModelMetadata:
 
 
 def write(folder: RunFolder, done: Computed, metrics: dict[str, Any]) -> None:
-    """Write what a person or another program reads: the tables and the report."""
+    """Write the CSV files and the report."""
     config, evaluation, predictions = done.config, done.evaluation, done.predictions
     names = evaluation.class_names
     notes = done.notes
     if done.resumed_after:
-        notes += (f"Times are of the last call, which resumed after epoch {done.resumed_after}",)
+        notes += (f"Times are of the last call only; it resumed after epoch {done.resumed_after}",)
     csv_files.write_predictions(
         folder.path("predictions.csv"),
         done.dataset.samples,
@@ -164,8 +167,8 @@ def write(folder: RunFolder, done: Computed, metrics: dict[str, Any]) -> None:
     report.write_report(folder.path("report.html"), data)
 
 
-def _with_whole_path(config: BackboneConfig) -> BackboneConfig:
-    """The weights file by its whole path, so that prediction finds it from any folder."""
+def _with_absolute_path(config: BackboneConfig) -> BackboneConfig:
+    """Make the path of the weights file absolute, so that prediction finds it from any folder."""
     if config.checkpoint is None:
         return config
     return replace(config, checkpoint=str(Path(config.checkpoint).resolve()))

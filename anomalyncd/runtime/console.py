@@ -1,4 +1,4 @@
-"""What a run says: on the terminal for a person, in a log file for later."""
+"""Messages of a run: on the terminal, and in a log file."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ terminal = Console(stderr=True)
 
 
 def printable(text: str) -> str:
-    r"""What others named, for a terminal: it would obey control characters, so `\x1b` is shown.
+    r"""Escape control characters in names that others chose, since a terminal would obey them.
 
-    Escaped is what Unicode calls control, format (also those that turn the direction of writing),
-    surrogate, private or unassigned, and all that ends a line.
+    All characters are escaped that Unicode classifies as control, format (including changes of the
+    writing direction), surrogate, private or unassigned, and all that end a line.
     """
     return "".join(
         sign
@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 
 class _TerminalHandler(logging.Handler):
-    """One line a message, above a running progress bar, never broken inside a path."""
+    """One line per message, above a running progress bar; long lines are not wrapped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         style = "bold yellow" if record.levelno >= logging.WARNING else ""
@@ -51,7 +51,7 @@ class _TerminalHandler(logging.Handler):
 
 
 class _OneLine(logging.Formatter):
-    """One line a message, and after it a traceback if there is one."""
+    """One line per message, followed by the traceback if there is one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return printable(super().formatMessage(record))
@@ -59,11 +59,11 @@ class _OneLine(logging.Formatter):
 
 @contextmanager
 def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
-    """Log to a file, if one is given, and to the terminal, where quiet leaves errors alone."""
+    """Log to a file, if one is given, and to the terminal, which shows only errors if quiet."""
     to_terminal = _TerminalHandler(logging.ERROR if quiet else logging.INFO)
     before = log.level, log.propagate, logging.raiseExceptions
     log.setLevel(logging.DEBUG)
-    logging.raiseExceptions = False  # a full disk stops the run, with one message, not the log
+    logging.raiseExceptions = False  # on a full disk the run reports the error, not logging
     log.propagate = False
     handlers: list[logging.Handler] = [to_terminal]
     if path is not None:
@@ -83,13 +83,13 @@ def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
 
 
 def say(message: str) -> None:
-    """Tell the person at the terminal something that no log needs."""
+    """Print a message to the terminal that no log file needs."""
     terminal.print(Text(printable(message)), soft_wrap=True)
 
 
 @contextmanager
 def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, str], None]]:
-    """A bar with the time left; yields a function to be told how much is done and a word on it."""
+    """A progress bar with the time left; yields a function of (amount done, short text)."""
     columns = (
         TextColumn("[bold]{task.description}"),
         BarColumn(),
@@ -108,14 +108,14 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, 
 
 
 class ProgressThrottle:
-    """Says when another fifth of something is done, which is worth a line where no bar is drawn."""
+    """Detects when another fifth of a task is done, to log a line where no bar is shown."""
 
     def __init__(self, share: float = 0.0) -> None:
-        self._told = int(5 * share)
+        self._fifths = int(5 * share)
 
     def another(self, share: float) -> bool:
-        before, self._told = self._told, int(5 * share)
-        return self._told > before
+        before, self._fifths = self._fifths, int(5 * share)
+        return self._fifths > before
 
 
 def show_sweep(results: list[Job], failures: list[str]) -> None:
@@ -135,7 +135,7 @@ def show_sweep(results: list[Job], failures: list[str]) -> None:
             *("–" if number is None else f"{number:.3f}" for number in numbers),
         )
     out = Console(highlight=False)
-    if not out.is_terminal:  # a file's lines may be as long as they need
+    if not out.is_terminal:  # lines in a file may be long
         out.width = 120
     out.print(table)
     for failure in failures:
@@ -143,19 +143,19 @@ def show_sweep(results: list[Job], failures: list[str]) -> None:
 
 
 def show_detection(quality: Mapping[str, float | None]) -> None:
-    """Print how good the anomaly maps and their masks are, as far as it is known."""
+    """Print the known quality figures of the anomaly maps and their masks."""
     names = {
         **{"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO"},
         **{"fpr": "image FPR", "fnr": "image FNR"},
     }
     known = {key: quality.get(key) for key in names}
-    told = [f"{names[key]} {value:.3f}" for key, value in known.items() if value is not None]
-    if told:
-        Console(highlight=False).print(f"Anomaly maps: {', '.join(told)}")
+    figures = [f"{names[key]} {value:.3f}" for key, value in known.items() if value is not None]
+    if figures:
+        Console(highlight=False).print(f"Anomaly maps: {', '.join(figures)}")
 
 
 def show_result(folder: Path, metrics: Metrics) -> None:
-    """Print a finished run's scores and where to look next, to stdout, also in quiet mode."""
+    """Print a finished run's scores and the path of its report to stdout, also in quiet mode."""
     out = Console(highlight=False)
     table = Table()
     table.add_column(Text(printable(f"{metrics.dataset} / {metrics.category}")))
@@ -170,6 +170,6 @@ def show_result(folder: Path, metrics: Metrics) -> None:
     if table.row_count:
         out.print(table)
     else:
-        out.print("No labels, so no scores; the report shows the classes that were found.")
+        out.print("No labels, so no scores; the report shows the discovered classes.")
     show_detection(metrics.scores)
     out.print(Text(f"Report: {printable(str(folder / 'report.html'))}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Choose the device and the precision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from anomalyncd.errors import InputError
 
 
 def choose(name: str) -> torch.device:
-    """`auto` is a GPU where there is one; under torchrun that and `cuda` are this process's own.
+    """`auto` is a GPU if there is one; under torchrun, `auto` and `cuda` mean the process's own.
 
     Raises:
-        InputError: no such device.
+        InputError: the device is unknown or not usable.
     """
     if name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -33,10 +33,10 @@ def choose(name: str) -> torch.device:
 
 
 def precision(name: str, device: torch.device) -> torch.dtype:
-    """In which numbers frozen blocks compute; `auto` is bfloat16 where the hardware is made for it.
+    """The data type of the frozen blocks; `auto` is bfloat16 where it is natively supported.
 
-    On CPUs that means AMX. AVX-512's bfloat16 products are half as fast as its float32 ones
-    (measured: 73 against 135 GFLOPS a core), so a CPU that has only these stays with float32.
+    On CPUs that means AMX. With AVX-512 alone, bfloat16 is half as fast as float32 (measured: 73
+    against 135 GFLOPS per core), so such a CPU uses float32.
     """
     if name != "auto":
         return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
@@ -48,12 +48,12 @@ def precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def has_room(device: torch.device, size: int) -> bool:
-    """Whether a GPU's free memory holds `size` bytes twice over; other devices keep no copies."""
+    """Whether a GPU has twice `size` bytes free; always False for other devices."""
     return device.type == "cuda" and 2 * size <= torch.cuda.mem_get_info(device)[0]
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device without waiting for it: from pageable memory a GPU makes the host wait."""
+    """Copy to the device without waiting: without pinned memory the host would wait."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
@@ -61,10 +61,10 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """Turn a device that runs out of memory into one line with what to do.
+    """Report that a device is out of memory in one line, with advice.
 
     Raises:
-        InputError: in place of `torch.OutOfMemoryError`.
+        InputError: instead of `torch.OutOfMemoryError`.
     """
     try:
         yield

@@ -1,7 +1,7 @@
 """Several processes that train one model together, started by torchrun.
 
-Each does its share of every batch; then all hold all features, so that the losses see the whole
-batch and what is learned does not depend on how many processes there are.
+Each computes its share of every batch. The features are then gathered in all processes: the losses
+see the whole batch, and the result does not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PATIENCE = timedelta(days=1)  # while the first process makes maps and regions
 
 @dataclass(frozen=True)
 class World:
-    """This process among all."""
+    """The rank of this process, and the number of processes."""
 
     rank: int = 0
     size: int = 1
@@ -34,22 +34,23 @@ class World:
         return self.rank == 0
 
     def share(self, n: int) -> Tensor:
-        """The rows of n that this process works on: equally many in each, the last row repeated."""
+        """This process's rows of n: the same number in each process, the last row repeated."""
         each = -(-n // self.size)
         rows = torch.arange(self.rank * each, (self.rank + 1) * each)
         return rows.clamp_(max=n - 1)
 
     def gather(self, features: Tensor, n: int) -> Tensor:
-        """Put the shares of all processes together: (share, ...) → (n, ...), with gradients."""
+        """Gather the shares of all processes: (share, ...) → (n, ...), with gradients."""
         if self.size == 1:
             return features
         return torch.cat(all_gather(features.contiguous()))[:n]
 
     def average_gradients(self, model: nn.Module) -> None:
-        """Make all processes' gradients their mean.
+        """Replace the gradients of all processes by their mean.
 
-        Every process computes the whole batch's loss. So gradients after the gathering are equal
-        in all of them, and gathering sums up those before it: both are right after averaging.
+        Every process computes the loss of the whole batch. So gradients of layers after the gather
+        are equal in all of them, and the backward pass of the gather sums those of layers before
+        it: averaging makes both correct.
         """
         if self.size == 1:
             return
@@ -68,10 +69,10 @@ ALONE = World()
 
 @cache
 def started() -> World:
-    """This process among those that torchrun has started; alone without it.
+    """This process among those started by torchrun; `World()` without torchrun.
 
-    The variables that say so are taken away: else lightning, when the first process trains a
-    detector, would look for the others.
+    torchrun's environment variables are removed: otherwise lightning would wait for the other
+    processes when the first one trains a detector.
     """
     rank, size = (int(os.environ.pop(key, default)) for key, default in _TORCHRUN.items())
     os.environ.pop("TORCHELASTIC_RUN_ID", None)
@@ -80,7 +81,7 @@ def started() -> World:
 
 @contextmanager
 def together(world: World, device: torch.device) -> Iterator[None]:
-    """Wait for all processes to come here, and let them exchange tensors meanwhile."""
+    """Wait until all processes are here; they can exchange tensors inside this context."""
     if world.size == 1:
         yield
         return

@@ -1,7 +1,7 @@
 """Ctrl-C ends with one line and status 130, also while libraries load and settings are composed.
 
-Until there is something to leave in order, the process ends at once: an exception would come up in
-whatever library was being imported. Entry points import this first, which is why it imports little.
+While there is nothing to clean up, the process ends at once: an exception would be raised inside
+whatever library is being imported. Entry points import this module first, so it imports little.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import os
 import signal
 from types import FrameType
 
-STATUS = 130  # as shells know it
-MESSAGE = "Interrupted; run the same command again: stages done and epochs kept are not lost."
+STATUS = 130  # the convention of shells
+MESSAGE = "Interrupted; run the same command again to resume: finished stages and epochs are kept."
 
 
 def end_at_once() -> None:
-    """Until `raise_from_now_on`; nothing is changed where interrupts are ignored or handled."""
+    """End at once until `raise_from_now_on`; no effect if interrupts are ignored or handled."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
 def raise_from_now_on() -> None:
-    """Interrupts are KeyboardInterrupt again, for code that leaves things in order."""
+    """Interrupts raise KeyboardInterrupt again, for code that cleans up."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

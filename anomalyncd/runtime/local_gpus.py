@@ -1,4 +1,4 @@
-"""The GPUs of this machine, shared among the workers of a sweep: each worker keeps one."""
+"""The GPUs of this machine, shared by the workers of a sweep: each worker keeps one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from filelock import FileLock, Timeout
 
 from anomalyncd.errors import InputError
 
-_held: list[FileLock] = []  # as long as the process lives
+_held: list[FileLock] = []  # until the process ends
 
 
-@cache  # as it was before this worker took one
+@cache  # the value before this worker took one
 def visible() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES names, or else the number of each GPU there is."""
+    """The GPUs in CUDA_VISIBLE_DEVICES; if it is not set, the numbers of all GPUs."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [gpu.strip() for gpu in named.split(",") if gpu.strip()]
@@ -26,29 +26,29 @@ def visible() -> list[str]:
 
 
 def count() -> int:
-    """As many jobs as can have a GPU of their own; 1 on a machine without any."""
+    """The number of jobs that can each have their own GPU; 1 on a machine without GPUs."""
     return max(len(visible()), 1)
 
 
 @cache  # a worker keeps what it has taken for all its jobs
 def take(n_workers: int, folder: str) -> str:
-    """The GPU of this worker, by the first of `n_workers` places that no other one holds.
+    """The GPU of this worker: that of the first of `n_workers` places that is not locked.
 
     Workers beyond the number of GPUs share them in turn.
 
     Args:
-        n_workers: how many there are at most at a time.
-        folder: their sweep's, for the locks; they go with the process, however it ends.
+        n_workers: the largest number of workers at a time.
+        folder: the sweep's folder, for the locks; a lock ends with its process.
 
     Raises:
-        InputError: no place for any worker.
+        InputError: `n_workers` is less than 1.
 
     Returns:
         A value of CUDA_VISIBLE_DEVICES; empty on a machine without a GPU.
     """
     if n_workers < 1:
         raise InputError(
-            f"hydra.launcher.n_jobs={n_workers}: expected how many jobs run at a time, 1 or more"
+            f"hydra.launcher.n_jobs={n_workers}: expected the number of jobs at a time, 1 or more"
         )
     gpus = visible()
     while True:
@@ -60,4 +60,4 @@ def take(n_workers: int, folder: str) -> str:
                 continue
             _held.append(lock)
             return gpus[place % len(gpus)] if gpus else ""
-        time.sleep(0.1)  # the one that a worker replaces has not gone yet
+        time.sleep(0.1)  # the worker that this one replaces has not ended yet

@@ -1,4 +1,4 @@
-"""Code of the user's own, named by a setting: `module:name`."""
+"""Call the user's own code, named by a setting: `module:name`."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from anomalyncd.errors import InputError
 
 
 def call_target(key: str, target: str, options: dict[str, Any], expected: str) -> Any:
-    """Import what a setting names, and call it.
+    """Import what the setting names, and call it.
 
     Args:
         key: the setting, such as `detector.target`.
-        target: `module:name`; the module lies in the folder that the command starts from, or is
+        target: `module:name`; the module is in the current folder, or
             installed.
         options: arguments by name.
-        expected: what it should be, for the message.
+        expected: what is expected, for the error message.
 
     Raises:
-        InputError: it cannot be imported, is not there, or does not take these arguments.
+        InputError: it cannot be imported, does not exist, or does not accept these arguments.
     """
     module, _, name = target.partition(":")
-    if (here := os.getcwd()) not in sys.path:  # a script's own folder is there, not the user's
+    if (here := os.getcwd()) not in sys.path:  # Python adds only the script's folder
         sys.path.append(here)
     try:
         return getattr(import_module(module), name)(**options)

@@ -1,4 +1,4 @@
-"""Figures for a tracker beside the run folder: wandb, TensorBoard or none, by the same calls."""
+"""Experiment trackers with one interface: wandb, TensorBoard or none."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def create(config: TrackerConfig, folder: Path, name: str, settings: dict[str, A
     """The tracker of a run.
 
     Args:
-        config: which one.
+        config: which tracker.
         folder: where it may write.
-        name: of the run, for a person.
-        settings: the run's configuration, to be stored along.
+        name: the run's name, for people.
+        settings: the run's configuration, stored with it.
 
     Raises:
-        InputError: the tracker is not installed, or wandb is to go online without an API key;
-            nobody is ever asked for a login.
+        InputError: the tracker is not installed, or wandb has no API key in online mode. It never
+            asks for a login.
     """
     match config:
         case WandbConfig():
@@ -62,7 +62,7 @@ class _Nothing:
 
 
 class _Tensorboard:
-    """Starts with the first figures, as wandb below."""
+    """Starts with the first figures, like `_Wandb`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -82,7 +82,7 @@ class _Tensorboard:
 
     def _started(self) -> SummaryWriter:
         if self._writer is None:
-            # Imported where it is needed: it takes seconds to load.
+            # Imported here because it takes seconds to load.
             from torch.utils.tensorboard import SummaryWriter
 
             self._writer = SummaryWriter(str(self._folder))
@@ -90,7 +90,7 @@ class _Tensorboard:
 
 
 class _Wandb:
-    """Starts with the first figures, so that a run that stops on bad input leaves no trace."""
+    """Starts with the first figures, so that a run that fails on bad input writes nothing."""
 
     def __init__(
         self, config: WandbConfig, folder: Path, name: str, settings: dict[str, Any]
@@ -112,12 +112,12 @@ class _Wandb:
             mode="online" if config.mode == "online" else "offline",
             config=settings,
             id=self._run_id(),
-            resume="allow" if config.mode == "online" else None,  # offline, the id alone counts
+            resume="allow" if config.mode == "online" else None,  # offline, only the id matters
             settings=wandb.Settings(silent=True, console="off", disable_git=True),
         )
 
     def _run_id(self) -> str:
-        """One id for a run folder, so that a resumed run stays one run for wandb."""
+        """One id per run folder, so that a resumed run stays one run in wandb."""
         if self._id.is_file():
             known = self._id.read_text(encoding="utf-8", errors="replace")
             if re.fullmatch(r"[0-9a-f]{16}", known):

@@ -1,4 +1,4 @@
-"""Which libraries computed something."""
+"""Versions of the libraries that a result depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, whatever happens while they are written."""
+"""Write files atomically: they are complete or absent, whatever happens meanwhile."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from anomalyncd.errors import InputError
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to; it takes the place of `path` at the end.
+    """Yield a temporary path beside `path`; at the end it replaces `path`.
 
     Raises:
-        InputError: the place cannot be written or is full; nothing is left behind.
+        InputError: the folder cannot be written or is full; the temporary file is removed.
     """
     draft = path.with_name(f".{path.name}.part")
     try:
         yield draft
-        sync(draft)  # else a power cut may leave the name without the content
+        sync(draft)  # otherwise a power cut may leave the name without the content
         os.replace(draft, path)
     except OSError as error:
         raise InputError(
@@ -31,8 +31,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on the disk before anything else is done."""
-    if path.is_dir() and os.name == "nt":  # which has no way to do it
+    """Flush a file's content, or a folder's names, to the disk."""
+    if path.is_dir() and os.name == "nt":  # not possible on Windows
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
@@ -43,8 +43,8 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def naming(folder: Path) -> Iterator[None]:
-    """Give an error of the disk the folder that is written to, where the system names nothing: a
-    disk that is full is found out by a write, which knows no path.
+    """Add `folder` as filename to disk errors that have none: on a full disk a write fails, and a
+    write does not know the path.
 
     Raises:
         OSError: with a `filename`.
@@ -58,7 +58,7 @@ def naming(folder: Path) -> Iterator[None]:
 
 
 def archive(path: Path) -> Path | None:
-    """Rename a file or folder, if there is one, to make room: `seed-1` becomes `seed-1.old-1`.
+    """Rename a file or folder, if it exists: `seed-1` becomes `seed-1.old-1`.
 
     Returns:
         Its new path; None if there was none.

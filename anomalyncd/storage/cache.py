@@ -1,8 +1,8 @@
-"""A content-addressed store on disk for what is expensive to compute: pictures, maps, regions.
+"""A content-addressed cache on disk for what is expensive to compute: pictures, maps, regions.
 
-An entry is a folder whose name is the hash of everything it was made from. It is built beside its
-place, sealed with the digest of every file, synced, and renamed into its place. An entry that does
-not match its seal, whatever happened to it, is never used: it is made again.
+An entry is a folder whose name is the hash of everything it was made from. It is built under a
+temporary name, sealed with the digest of every file, synced, and renamed. An entry that does not
+match its seal is never used: it is made again.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ log = logging.getLogger(__name__)
 
 SEAL = "entry.json"  # in every entry: its name, and size and digest of each of its files
 
-_ABSENT = "is not there"
-_SETTLED = 2_000_000_000  # ns since a file's last change, after which its time stamps tell the next
+_ABSENT = "does not exist"
+_SETTLED = 2_000_000_000  # ns after a change, from which on time stamps show the next one
 
-_known: dict[tuple[int, ...], str] = {}  # digests of settled files by what changes with content
+_known: dict[tuple[int, ...], str] = {}  # digests of settled files by identity
 
 
 def digest(*parts: Any) -> str:
-    """Hash anything that JSON can hold; the same in every process and on every machine."""
+    """Hash any JSON data; equal in every process and on every machine."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
@@ -71,22 +71,22 @@ class Cache:
     def __init__(self, root: Path) -> None:
         """
         Args:
-            root: the folder of all entries; made here.
+            root: the folder of all entries; created if needed.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: it cannot be created.
         """
         self.root = root
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"{root}: cannot be made ({error.strerror}); set cache_root=… or output_root=… to "
-                "a folder that can be written"
+                f"{root}: cannot be created ({error.strerror}); set cache_root=… or output_root=… "
+                "to a writable folder"
             ) from error
 
     def entry(self, kind: str, key: Any, build: Callable[[Path], None]) -> Path:
-        """The folder of `kind` and `key`; `build` fills it if it is not there yet.
+        """The folder of `kind` and `key`; `build` fills it if it does not exist yet.
 
         Args:
             kind: a word that starts the folder's name.
@@ -97,14 +97,14 @@ class Cache:
         place = self.root / name
         if _fault(place) is None:
             return place
-        with FileLock(self.root / f".{name}.lock"):  # a second process finds it done
+        with FileLock(self.root / f".{name}.lock"):  # a second process waits here
             fault = _fault(place)
             if fault is None:
                 return place
             if fault != _ABSENT:
                 log.warning("%s %s: it is made again", place, fault)
             building = self.root / f".{name}.building"
-            shutil.rmtree(building, ignore_errors=True)  # of a process that was killed
+            shutil.rmtree(building, ignore_errors=True)  # left by a killed process
             building.mkdir()
             try:
                 with naming(self.root):
@@ -117,7 +117,7 @@ class Cache:
 
 
 def _fault(place: Path) -> str | None:
-    """What is wrong with an entry, in words that follow its path; None if it matches its seal."""
+    """What is wrong with an entry, as text that follows its path; None if it matches its seal."""
     if not os.path.lexists(place):
         return _ABSENT
     try:
@@ -144,7 +144,7 @@ def _fault(place: Path) -> str | None:
 
 
 def _seal(folder: Path, name: str) -> None:
-    """Write down what was built, and have it all on the disk before the entry gets its name."""
+    """Record the digests of all files, and sync them to disk before the entry gets its name."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     with ThreadPoolExecutor() as pool:
         list(pool.map(sync, paths))
@@ -162,10 +162,10 @@ def _seal(folder: Path, name: str) -> None:
 
 
 def _put(built: Path, place: Path) -> None:
-    """Rename an entry into its place; a damaged one there makes room, and its files are removed.
+    """Rename an entry into its place; replace a damaged one, whose files are removed.
 
-    It is renamed first, so that a process that has its files mapped keeps them. A file that the
-    entry does not have was put there by somebody else and is kept.
+    The damaged one is renamed first, so that a process that has mapped its files can still read
+    them. A file in it that the new entry does not have belongs to somebody else and is kept.
     """
     number = 1
     while os.path.lexists(aside := place.with_name(f".{place.name}.damaged-{number}")):
@@ -176,16 +176,16 @@ def _put(built: Path, place: Path) -> None:
     sync(place.parent)
     _remove_ours(aside, place)
     if os.path.lexists(aside):
-        log.warning("%s: files that are not of the cache are kept here", aside)
+        log.warning("%s: files that do not belong to the cache are kept here", aside)
 
 
 def _remove_ours(aside: Path, sound: Path) -> None:
     if aside.is_symlink() or not aside.is_dir():
         return
-    below = sorted(sound.rglob("*"), reverse=True)  # what is in a folder comes before the folder
+    below = sorted(sound.rglob("*"), reverse=True)  # content before its folder
     for path in (*below, sound):
         old = aside / path.relative_to(sound)
-        with suppress(OSError):  # a folder that holds a foreign file stays
+        with suppress(OSError):  # a folder with a foreign file stays
             if path.is_dir():
                 old.rmdir()
             else:

@@ -1,7 +1,7 @@
-"""Files that others wrote, read as data: of bounded size, never resolved, never executed.
+"""Read files from untrusted sources as plain data: bounded in size, never resolved or executed.
 
-What comes out is checked, so that nothing that reads it further needs to doubt it. Every fault is
-an InputError that names the file.
+The returned data is checked, so that later code can rely on it. Every fault is an InputError that
+names the file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from omegaconf import MISSING as NOT_SET
 
 from anomalyncd.errors import InputError
 
-MAX_DEPTH = 20  # of dictionaries and lists in each other; libyaml crashes at some ten thousand
-MAX_TEXT = 10_000  # characters of one text
+MAX_DEPTH = 20  # of nested dictionaries and lists; libyaml crashes at about ten thousand
+MAX_TEXT = 10_000  # characters in one text
 MAX_BYTES = 1_000_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is 15 times as fast
 
@@ -29,16 +29,16 @@ Schema = TypeVar("Schema")
 
 
 def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Any:
-    """The plain data of a YAML file, `${…}` as it is written there.
+    """The plain data of a YAML file; `${…}` is not resolved.
 
     Raises:
-        InputError: not such a file, too large, too deep, with aliases (few bytes may stand for
-            gigabytes), or with other than plain data.
+        InputError: the file is not YAML, too large, too deeply nested, holds aliases (few bytes
+            can expand to gigabytes), or anything but plain data.
     """
     text = _read_text(path, max_bytes)
     try:
         depth = 0
-        for event in yaml.parse(text, _LOADER):  # before it is built: this makes nothing
+        for event in yaml.parse(text, _LOADER):  # before any object is built
             if isinstance(event, yaml.AliasEvent):
                 raise InputError(f"{path}: holds YAML aliases; expected plain values")
             depth += isinstance(event, yaml.CollectionStartEvent)
@@ -48,7 +48,7 @@ def read_yaml(path: Path, max_bytes: int = MAX_BYTES) -> Any:
         data = yaml.load(text, _LOADER)
     except InputError:
         raise
-    except Exception as error:  # whatever yaml makes of a wrong file
+    except Exception as error:  # any error of yaml
         raise InputError(f"{path}: not YAML ({_brief(error)})") from error
     require_plain(data, str(path))
     return data
@@ -58,7 +58,8 @@ def read_json(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """The plain data of a JSON file.
 
     Raises:
-        InputError: not such a file, too large, too deep, or with numbers that are not finite.
+        InputError: the file is not JSON, too large, too deeply nested, or holds numbers that are
+            not finite.
     """
     return parse_json(_read_text(path, max_bytes), str(path))
 
@@ -67,7 +68,7 @@ def parse_json(text: str, where: str) -> Any:
     """The plain data of a JSON text.
 
     Raises:
-        InputError: as `read_json`; `where` stands for the file.
+        InputError: as in `read_json`; `where` names the source.
     """
     try:
         data = json.loads(text)
@@ -78,10 +79,10 @@ def parse_json(text: str, where: str) -> Any:
 
 
 def require_plain(data: Any, where: str, depth: int = 0) -> None:
-    """Require dictionaries by text, lists, text, finite numbers, booleans and None alone.
+    """Allow only dictionaries with text keys, lists, text, finite numbers, booleans and None.
 
     Raises:
-        InputError: something else is there, or nested too deeply, or too large.
+        InputError: the data holds anything else, or is nested too deeply or too large.
     """
     if depth > MAX_DEPTH:
         raise InputError(f"{where}: nested more than {MAX_DEPTH} deep")
@@ -111,16 +112,16 @@ def require_plain(data: Any, where: str, depth: int = 0) -> None:
 
 
 def build(schema: type[Schema], data: Any, where: str, *, complete: bool = False) -> Schema:
-    """A dataclass from plain data; types are checked, as they are annotated, and its own rules.
+    """Build a dataclass from plain data; annotated types and the class's own rules are checked.
 
     Args:
-        schema: whose fields are plain, or lists, tuples and dataclasses of such.
-        data: fields without a default must be there; those with one may be.
+        schema: a dataclass whose fields are plain, or lists, tuples and dataclasses of such.
+        data: must hold the fields without a default, and may hold the others.
         where: the file, and the key of this group if it has one; for messages.
-        complete: fields with a default must be there too, in all groups below.
+        complete: require fields with a default too, also in nested groups.
 
     Raises:
-        InputError: not a group, a key is unknown or missing, or a value is not what it should be.
+        InputError: data is not a group, a key is unknown or missing, or a value is wrong.
     """
     if not isinstance(data, dict):
         raise InputError(f"{where}: expected a group of settings, found {_named(data)}")
@@ -143,13 +144,13 @@ def build(schema: type[Schema], data: Any, where: str, *, complete: bool = False
         raise InputError(f"{where}: {error}") from error
 
 
-@cache  # it takes longer than all the rest
+@cache  # the slowest part of `build`
 def _hints(schema: Any) -> dict[str, Any]:
     return get_type_hints(schema)
 
 
 def _converted(hint: Any, value: Any, where: str, complete: bool) -> Any:
-    """A value as its annotation wants it."""
+    """The value, checked against and converted to its annotation."""
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -182,7 +183,7 @@ _WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "
 
 
 def _named(value: Any) -> str:
-    """A value for a message, cut short."""
+    """A value for a message, shortened."""
     if isinstance(value, dict | list):
         return f"a {'group' if isinstance(value, dict) else 'list'} of {len(value)}"
     shown = repr(value)
@@ -191,14 +192,14 @@ def _named(value: Any) -> str:
 
 def _read_text(path: Path, max_bytes: int) -> str:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would wait for ever
-            raise InputError(f"{path}: expected a file, found something else of that name")
+        if not stat.S_ISREG(path.stat().st_mode):  # reading a pipe would block forever
+            raise InputError(f"{path}: expected a regular file")
         with path.open("rb") as file:
             content = file.read(max_bytes + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     if len(content) > max_bytes:
-        raise InputError(f"{path}: larger than {max_bytes:,} bytes, which none of ours is")
+        raise InputError(f"{path}: larger than {max_bytes:,} bytes, the limit for such a file")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""What a run is identified by: the settings that its results follow from, and inputs by content."""
+"""The identity of a run: the settings that determine its results, and the content of its inputs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from anomalyncd.errors import InputError
 from anomalyncd.storage.cache import digest_files
 from anomalyncd.types import Dataset
 
-_RESOURCES = ("memory_gb", "forward_batch")  # decide how fast, and whether at all
+_RESOURCES = ("memory_gb", "forward_batch")  # affect speed and memory only
 _PATHS = ("path", "checkpoint")
 _SHOWN = 3  # names per kind of change
 
-# Of each role ("image", "truth mask", …) the files by a name that does not say where they lie …
+# By role ("image", "truth mask", …) and by a name without the folder: paths …
 Files = Mapping[str, Mapping[str, Path]]
-Digests = dict[str, dict[str, str]]  # … and by content
+Digests = dict[str, dict[str, str]]  # … and digests of the content
 
 
 def result_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings without those of resources, and with every spelling of a path as one.
+    """Settings without those of resources, and with resolved paths.
 
     Args:
-        settings: nested, as the configuration is. What a model or a detector of the user's own
-            gets as `options` is left as it is.
+        settings: nested like the configuration. `options` of custom models and detectors are not
+            changed.
     """
     found: dict[str, Any] = {}
     for key, value in settings.items():
@@ -53,7 +53,7 @@ def digests(files: Files) -> Digests:
 
 
 def files_of(dataset: Dataset, role: str = "") -> dict[str, dict[str, Path]]:
-    """Images and truth masks by the samples' names; `role` goes before, as in "base image"."""
+    """Images and truth masks by the samples' names; `role` is a prefix, as in "base image"."""
     masks = {sample.id: sample.truth_mask for sample in dataset.samples}
     return {
         f"{role}image": {sample.id: sample.image for sample in dataset.samples},
@@ -62,10 +62,10 @@ def files_of(dataset: Dataset, role: str = "") -> dict[str, dict[str, Path]]:
 
 
 def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
-    """The file that the user gives weights in; None if they come from elsewhere.
+    """The user's file of weights; None if they come from elsewhere.
 
     Raises:
-        InputError: it is not there.
+        InputError: it does not exist.
     """
     if config.checkpoint is None:
         return None
@@ -76,7 +76,7 @@ def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
 
 
 def difference(before: Digests, now: Digests) -> str:
-    """Say how inputs differ: "2 images changed (a, b), 1 truth mask removed (c)"; "" if equal."""
+    """How inputs differ: "2 images changed (a, b), 1 truth mask removed (c)"; "" if equal."""
     changes_found = []
     for role in {**before, **now}:
         old, new = before.get(role, {}), now.get(role, {})

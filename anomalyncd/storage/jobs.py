@@ -1,8 +1,8 @@
-"""What run folders and sweeps say of their jobs: queued, running, done, failed, and how far.
+"""The state of jobs, read from run folders and sweeps: queued, running, done, failed, progress.
 
-A run folder holds `config.yaml` from its start, `progress.json` until its end and `metrics.json`
-from then on; a sweep's folder holds `jobs.json`, the list of all that it will run. Who runs holds
-a lock, so nothing needs to be asked of a process, and any terminal or machine can look.
+A run folder holds `config.yaml` from the start, `progress.json` until the end and `metrics.json`
+afterwards; a sweep's folder holds `jobs.json`, the list of its jobs. A running process holds a
+lock. So no process needs to be asked, and the state can be read from any terminal or machine.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from anomalyncd.storage import run_record
 from anomalyncd.storage.run_folder import NON_RESULT_KEYS, RunFolder, is_locked
 from anomalyncd.storage.run_record import CONFIG, JOBS, METRICS, RUN_NAME, Listed, Progress
 
-# stopped: killed or interrupted, resumes if run again; not started: its sweep has ended without it
+# stopped: killed or interrupted, resumes if run again; not started: its sweep ended before it
 State = Literal["running", "failed", "stopped", "done", "queued", "not started"]
 STATES: tuple[State, ...] = get_args(State)
 
 SWEEP_LOCK = ".sweep.lock"  # held while a sweep lasts
-_CACHE_ENTRY = re.compile(r"-[0-9a-f]{20}$")  # of `cache`: holds no runs, but many files
-_NOT_STARTED = {  # on Slurm: why
+_CACHE_ENTRY = re.compile(r"-[0-9a-f]{20}$")  # an entry of `cache`: holds many files, but no runs
+_NOT_STARTED = {  # by whether it is on Slurm: the reason
     False: "its sweep has ended; run it again",
-    True: "its sweep's command has ended; run it again if squeue has it no more",
+    True: "its sweep's command has ended; run it again if squeue no longer lists the job",
 }
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run, whether it has begun or not."""
+    """One run, whether it has started or not."""
 
-    name: str  # its folder, or what it was called with if it has none
+    name: str  # its folder, or its overrides if it has none
     state: State
     settings: dict[str, Any]  # the run's configuration; empty if it cannot be known
     detector: str = ""  # its label; empty if there are no settings
@@ -48,20 +48,20 @@ def find(outputs: Sequence[Path]) -> list[Job]:
     """All jobs below these folders, each once; archived runs are left out.
 
     Raises:
-        InputError: a folder is not there, or no run is in any of them.
+        InputError: a folder does not exist, or none of them holds a run.
     """
     runs: dict[Path, Job] = {}
     sweeps: list[Path] = []
     failures: list[Job] = []
     for root in outputs:
         if not root.is_dir():
-            raise InputError(f"{root}: no such folder; give the output_root of runs, or one below")
+            raise InputError(f"{root}: no such folder; pass the output_root of runs or a subfolder")
         for folder, names in _walk(root, failures):
             if JOBS in names:
                 sweeps.append(folder)
             elif {CONFIG, METRICS} & names and RUN_NAME.fullmatch(folder.name):
                 runs.setdefault(folder.resolve(), _of_run(folder))
-    sweeps.sort(key=lambda sweep: sweep.name, reverse=True)  # named by their time
+    sweeps.sort(key=lambda sweep: sweep.name, reverse=True)  # named by their start time
     for number, sweep in enumerate(sweeps):
         lasting = is_locked(sweep / SWEEP_LOCK)
         try:
@@ -72,32 +72,33 @@ def find(outputs: Sequence[Path]) -> list[Job]:
         for entry in listed:
             if entry.folder and entry.settings:
                 runs |= _of_listed(entry, entry.folder, runs, lasting, began)
-            elif lasting or number == 0:  # mended since, unless the sweep is the last
+            elif lasting or number == 0:  # fixed since, unless the sweep is the latest
                 failures.append(Job(entry.overrides, "failed", {}, reason=entry.failed))
     found = [runs[folder] for folder in sorted(runs)] + failures
     if not found:
         where = ", ".join(map(str, outputs))
-        raise InputError(f"no run found below {where}; give the output_root of runs, or one below")
+        raise InputError(f"no run found below {where}; pass the output_root of runs or a subfolder")
     return found
 
 
 def outcome(sweep: Path) -> tuple[list[Job], list[str]]:
-    """What a sweep that has ended leaves: its finished runs, and why others are not."""
+    """The result of an ended sweep: its finished runs, and why the others are not finished."""
     jobs = find([sweep])
     left = [f"{job.name}: {job.reason or job.state}" for job in jobs if job.state != "done"]
     return [job for job in jobs if job.state == "done"], left
 
 
 def computed_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """All that a run's figures follow from, but its category and seed: {"train.epochs": 50, …}."""
+    """The settings that determine a run's figures, without category and seed, with dotted keys."""
     apart = (*NON_RESULT_KEYS, "category", "seed")
     return _flat({key: value for key, value in settings.items() if key not in apart})
 
 
 def differing(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each, only what not all of them have in common.
+    """Of each, only the settings whose values differ.
 
-    What some have not at all is left out too: another setting has taken it from them.
+    A setting that only some have is compared among those: the others lack it because of another
+    setting.
     """
     keys = dict.fromkeys(key for one in settings for key in one)
     values = {key: [one[key] for one in settings if key in one] for key in keys}
@@ -106,7 +107,7 @@ def differing(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
-    """`epochs` for `train.epochs`, where no other setting ends so."""
+    """`epochs` for `train.epochs`, if no other key has that last part."""
     ends = [key.rpartition(".")[2] for key in settings]
     return {
         end if ends.count(end) == 1 else key: value
@@ -115,7 +116,7 @@ def short_keys(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _walk(root: Path, failures: list[Job]) -> Iterator[tuple[Path, set[str]]]:
-    """Folders and the names in them; of one that cannot be listed, a failure."""
+    """Folders and the names in them; a folder that cannot be listed is added to `failures`."""
 
     def denied(error: OSError) -> None:
         failures.append(_unreadable(Path(error.filename), error))
@@ -130,7 +131,7 @@ def _walk(root: Path, failures: list[Job]) -> Iterator[tuple[Path, set[str]]]:
 def _of_listed(
     entry: Listed, folder: Path, runs: dict[Path, Job], lasting: bool, began: float
 ) -> dict[Path, Job]:
-    """What is to be said of a run that a sweep lists, where it is not said yet."""
+    """The job of a run that a sweep lists, unless a newer sweep determines it."""
     assert entry.settings
     known = runs.get(folder)
     if known is None and os.path.lexists(folder / CONFIG):
@@ -146,7 +147,7 @@ def _of_listed(
 
 
 def _waits(job: Job, since: float, on_slurm: bool) -> bool:
-    """A sweep that began then will still come to this job, or come back to it."""
+    """Whether a running sweep that began at `since` will still start this job, or restart it."""
     ended = job.state in ("failed", "stopped") and job.progress.at < since
     requeued = on_slurm and job.state == "stopped"
     return ended or requeued or job.state == "not started"
@@ -154,7 +155,7 @@ def _waits(job: Job, since: float, on_slurm: bool) -> bool:
 
 def _of_run(path: Path) -> Job:
     folder = RunFolder(path)
-    held = folder.is_held  # looked at first: a run that ends meanwhile is then seen as done
+    held = folder.is_held  # read first: a run that ends in between is then seen as done
     try:
         settings = run_record.read_settings(path)
         if folder.finished:
@@ -170,7 +171,7 @@ def _of_run(path: Path) -> Job:
 
 
 def _unreadable(folder: Path, error: Exception) -> Job:
-    """A folder that others, or another version, have written: one line, and on with the rest."""
+    """A failed job for a folder that cannot be read, so that the others are still shown."""
     text = error.strerror if isinstance(error, OSError) else str(error)
     brief = str(text).removeprefix(f"{folder}{os.sep}")
     return Job(str(folder), "failed", {}, reason=f"cannot be read ({brief})")

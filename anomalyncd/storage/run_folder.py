@@ -1,6 +1,7 @@
-"""Where a run keeps its results: a folder that follows from what the run computes.
+"""A run's folder; its path is determined by what the run computes.
 
-So jobs never collide, a finished run is recognised, and a broken one finds what it had done.
+So different runs never share a folder, a finished run is recognised, and an interrupted one
+resumes.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from anomalyncd.storage.cache import digest
 from anomalyncd.storage.identity import Digests, result_settings
 from anomalyncd.storage.run_record import METRICS, PROGRESS, read_metrics
 
-# What a run computes does not depend on these: where, how it is shown, with how much memory.
+# Settings that do not change a run's results: where files lie, what is shown, how much memory.
 NON_RESULT_KEYS = (
     *("tracker", "device", "forward_batch", "output_root", "cache_root", "max_megapixels"),
     *("rerun", "quiet", "debug"),
 )
 
-STATE = "training.safetensors"  # a finished epoch, while the run is not finished
+STATE = "training.safetensors"  # the latest saved epoch, while the run is not finished
 _INPUTS = "inputs.json"
 
 
@@ -64,12 +65,12 @@ class RunFolder:
             return read_metrics(self.root / METRICS)[1]
         except InputError as error:
             raise InputError(
-                f"{error}; rerun=true sets this folder aside and computes it again"
+                f"{error}; rerun=true archives this folder and computes the run again"
             ) from error
 
     @property
     def inputs(self) -> Digests | None:
-        """What the run is computed from; None if that is not on record."""
+        """Digests of the files that the run is computed from; None if not recorded."""
         try:
             found = json.loads((self.root / _INPUTS).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
@@ -78,8 +79,8 @@ class RunFolder:
         return found if known else None
 
     def note_inputs(self, inputs: Digests) -> None:
-        """Put on record what the run is computed from."""
-        self.write_text(_INPUTS, json.dumps(inputs, indent=1))  # in ASCII: names may be no Unicode
+        """Record the digests of the files that the run is computed from."""
+        self.write_text(_INPUTS, json.dumps(inputs, indent=1))  # ASCII: names may be no Unicode
 
     def path(self, name: str) -> Path:
         return self.root / name
@@ -90,17 +91,17 @@ class RunFolder:
 
     @property
     def is_held(self) -> bool:
-        """A process computes the run now, here or on another machine that shares the disk."""
+        """Whether a process computes the run now, on this machine or another with the same disk."""
         return is_locked(self._lock)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the run for one process at a time, whether its folder is there or not.
+        """Lock the run for this process, whether its folder exists or not.
 
         Raises:
-            InputError: its place cannot be written, or another process holds it.
+            InputError: the place cannot be written, or another process holds the lock.
         """
-        lock = FileLock(self._lock, timeout=1)  # who only looks at the lock lets go at once
+        lock = FileLock(self._lock, timeout=1)  # a process may test the lock briefly
         try:
             self.root.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire()
@@ -118,20 +119,20 @@ class RunFolder:
             lock.release()
 
     def create(self) -> None:
-        """Make the folder, if an earlier try has not."""
+        """Create the folder, unless an earlier attempt has."""
         self.root.mkdir(exist_ok=True)
 
     def note_progress(self, **progress: Any) -> None:
-        """Say how far the run is, for other processes: the fields of `run_record.Progress`."""
+        """Record the run's progress for other processes: the fields of `run_record.Progress`."""
         self.write_json(PROGRESS, {**progress, "at": time.time()})
 
     def finish(self, metrics: dict[str, Any]) -> None:
-        """Write what makes the run finished."""
+        """Write the metrics, which mark the run as finished."""
         self.write_json(METRICS, metrics)
         (self.root / PROGRESS).unlink(missing_ok=True)
 
     def archive(self) -> Path | None:
-        """Rename the folder, if there is one, so that computing again loses nothing.
+        """Rename the folder, if it exists, so that a rerun does not overwrite it.
 
         Returns:
             Its new path; None if there was none.
@@ -147,12 +148,12 @@ class RunFolder:
 
 
 def is_locked(path: Path) -> bool:
-    """Another process holds this lock; its kernel lets go of it, however the process ends.
+    """Whether another process holds this lock; the system releases it however the process ends.
 
-    It is only looked at: taking it would empty a file that happens to have its name.
+    The lock is only tested: acquiring it would empty a user's file that has its name.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would block forever
             return False
     except (OSError, ValueError):
         return False
@@ -177,5 +178,5 @@ def _is_locked_on_windows(path: Path) -> bool:
 
 
 def _folder_name(name: str) -> str:
-    """A name that every file system takes; no slashes, colons or dots at the ends."""
+    """A name valid on every file system: no slashes or colons, no dots at the ends."""
     return re.sub(r"[^\w+.=-]+", "_", name).strip("._") or "_"

@@ -1,7 +1,7 @@
-"""What run folders and sweeps hold for others to read, checked: nothing else reads their files.
+"""Read and check the records in run folders and sweeps; no other module reads these files.
 
-They may be of another version, of another machine, damaged or made up. Every function raises
-InputError, in one line that names the file, where it cannot use what it finds.
+They may come from another version or machine, be damaged or be forged. If a file cannot be used,
+each function raises InputError, in one line that names the file.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ PROGRESS = "progress.json"
 JOBS = "jobs.json"
 RUN_NAME = re.compile(r"seed-\d+")
 
-_JOBS_BYTES = 200_000_000  # of a sweep of 50,000 jobs
-MAX_REASON = 2_000  # characters that are kept of why a run failed
-_LEVELS = {"image": "", "region": "region_"}  # and how their scores are called here
+_JOBS_BYTES = 200_000_000  # enough for a sweep of 50,000 jobs
+MAX_REASON = 2_000  # characters kept of the reason why a run failed
+_LEVELS = {"image": "", "region": "region_"}  # and the prefix of their scores here
 _SCORES = ("nmi", "ari", "f1")
 _DETECTION = ("image_auroc", "pixel_auroc", "aupro", "fpr", "fnr")
 
@@ -34,7 +34,7 @@ _DETECTION = ("image_auroc", "pixel_auroc", "aupro", "fpr", "fnr")
 class Settings:
     """A run's configuration."""
 
-    values: dict[str, Any]  # plain: `dataset`, `base`, `detector`, `backbone`, `category`, `seed` …
+    values: dict[str, Any]  # `dataset`, `base`, `detector`, `backbone`, `category`, `seed` …
     detector_config: DetectorConfig
 
     @property
@@ -45,15 +45,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Progress:
-    """A run's last word while it was not finished."""
+    """The last progress note of an unfinished run."""
 
-    at: float = 0.0  # when it was noted, in seconds since 1970
-    stage: str = ""  # what was begun; in training with the following
+    at: float = 0.0  # time of the note, in seconds since 1970
+    stage: str = ""  # the current stage; the next fields are set during training
     unit: str = ""  # view or epoch
     done: int = 0
     total: int = 0
     seconds_left: float | None = None
-    failed: str | None = None  # why the run has ended
+    failed: str | None = None  # why the run failed
 
     def __post_init__(self) -> None:
         for key in ("at", "done", "total", "seconds_left"):
@@ -68,19 +68,19 @@ class Metrics:
     dataset: str
     category: str
     # nmi, ari, f1; region_nmi, region_ari, region_f1; image_auroc, pixel_auroc, aupro, fpr, fnr;
-    # normal_recall: those that are known
+    # normal_recall: only those that are known
     scores: dict[str, float]
     region_labels: str = "mask"  # what region_* were compared with, see `EvaluationConfig`
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A job in a sweep's list: its run, or why there will be none."""
+    """A job in a sweep's list: its run, or why it cannot run."""
 
     folder: Path | None = None
     launcher: str = ""
     settings: Settings | None = None
-    overrides: str = ""  # what it was called with, if there will be no run
+    overrides: str = ""  # its overrides, if it cannot run
     failed: str = ""
 
 
@@ -100,7 +100,7 @@ class _NoRun:
 
 @dataclass(frozen=True)
 class _Needed:
-    """What the tables take from a run's settings; there is more."""
+    """The settings of a run that the tables need; a run has more."""
 
     dataset: dict[str, Any]
     base: dict[str, Any]
@@ -116,32 +116,32 @@ def read_settings(folder: Path) -> Settings:
     """A run's config.yaml.
 
     Raises:
-        InputError: it cannot be read, or is no configuration of a run.
+        InputError: it cannot be read, or is not the configuration of a run.
     """
     path = folder / CONFIG
     return _read_settings(path, _changed(path))
 
 
-@cache  # a live table looks every second, and reading settings takes the longest
+@cache  # a live table reads every second, and settings are the slowest part
 def _read_settings(path: Path, changed: int) -> Settings:
     return _settings(foreign.read_yaml(path), str(path))
 
 
 def read_metrics(path: Path) -> tuple[Metrics, dict[str, Any]]:
-    """A finished run's figures: those that are shown, checked, and the whole file.
+    """A finished run's figures: those that are shown, checked, and the whole content.
 
     Raises:
-        InputError: it cannot be read, or lacks what a run writes there.
+        InputError: it cannot be read, or lacks figures that a run writes.
     """
     whole = foreign.read_json(path)
     return metrics_of(whole, str(path)), whole
 
 
 def metrics_of(whole: Any, where: str = METRICS) -> Metrics:
-    """The figures that are shown, of the content of metrics.json.
+    """The figures that are shown, from the content of metrics.json.
 
     Raises:
-        InputError: it lacks what a run writes there; `where` names the file.
+        InputError: it lacks figures that a run writes; `where` names the file.
     """
     scores: dict[str, float] = {}
     levels = _group(whole, "scores", where)
@@ -164,10 +164,10 @@ def metrics_of(whole: Any, where: str = METRICS) -> Metrics:
 
 
 def read_progress(folder: Path) -> Progress:
-    """A run's last word; an empty one if there is none.
+    """A run's last progress note; an empty one if there is none.
 
     Raises:
-        InputError: the file is there and cannot be used.
+        InputError: the file exists and cannot be used.
     """
     path = folder / PROGRESS
     if not os.path.lexists(path):
@@ -179,16 +179,16 @@ def read_progress(folder: Path) -> Progress:
 
 
 def read_jobs(sweep: Path) -> list[Listed]:
-    """A sweep's list of all that it will run.
+    """A sweep's list of jobs.
 
     Raises:
-        InputError: the list, or a job of it, cannot be used.
+        InputError: the list, or a job in it, cannot be used.
     """
     path = sweep / JOBS
     return _read_jobs(path, _changed(path))
 
 
-@cache  # it may hold thousands, and is written once
+@cache  # it may list thousands of jobs, and is written once
 def _read_jobs(path: Path, changed: int) -> list[Listed]:
     listed = foreign.read_json(path, _JOBS_BYTES)
     if not isinstance(listed, list):
@@ -210,7 +210,7 @@ def _listed(entry: Any, sweep: Path, where: str) -> Listed:
     run = foreign.build(_Run, entry, where)
     folder = Path(os.path.normpath(sweep.resolve() / run.folder))
     if not RUN_NAME.fullmatch(folder.name):
-        raise InputError(f"{where}: folder {run.folder!r} is no run's; expected …/seed-<n>")
+        raise InputError(f"{where}: folder {run.folder!r} is not a run's; expected …/seed-<n>")
     return Listed(folder, run.launcher, _settings(run.settings, f"{where}: settings"))
 
 

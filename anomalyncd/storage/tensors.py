@@ -15,29 +15,29 @@ from anomalyncd.errors import InputError
 from anomalyncd.storage import foreign
 from anomalyncd.storage.atomic import atomic_write
 
-_FORMAT = 3  # 2: frozen weights are known by the hash of their file; 3: settings have new names
+_FORMAT = 3  # 2: frozen weights are identified by their file's hash; 3: settings have new names
 _KEY = "anomalyncd"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Write tensors, and a header that JSON can hold, whole or not at all.
+    """Write tensors and a JSON header, atomically.
 
     Raises:
-        InputError: the place cannot be written.
+        InputError: the file cannot be written.
     """
     own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic_write(path) as draft:
         try:
             save_file(own, draft, metadata={_KEY: json.dumps({"format": _FORMAT, **header})})
-        except SafetensorError as error:  # how it reports a full disk
+        except SafetensorError as error:  # its error on a full disk
             raise OSError(str(error)) from error
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the header of a file that `save_tensors` has written.
+    """The tensors and the header of a file written by `save_tensors`.
 
     Raises:
-        InputError: not such a file, damaged, or of another version.
+        InputError: the file is not one of these, damaged, or of another version.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -55,10 +55,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def copy_tensors(
     tensors: dict[str, Tensor], parameters: dict[str, nn.Parameter], path: Path
 ) -> None:
-    """Put stored tensors into the parameters of the same names.
+    """Copy stored tensors into the parameters of the same names.
 
     Raises:
-        InputError: one has another shape or type, or is not finite.
+        InputError: a tensor has another shape or type, or is not finite.
     """
     for name, tensor in tensors.items():
         require_like(tensor, parameters[name], name, path)
@@ -66,7 +66,7 @@ def copy_tensors(
 
 
 def require_like(tensor: Tensor, own: Tensor, name: str, path: Path) -> None:
-    """Check that a stored tensor can stand for one of the network.
+    """Check that a stored tensor can replace one of the network.
 
     Raises:
         InputError: it has another shape or type, or is not finite.
@@ -74,6 +74,6 @@ def require_like(tensor: Tensor, own: Tensor, name: str, path: Path) -> None:
     if tensor.shape != own.shape:
         raise InputError(f"{path}: {name} is {tuple(tensor.shape)}; expected {tuple(own.shape)}")
     if tensor.dtype != own.dtype:
-        raise InputError(f"{path}: {name} is of {tensor.dtype}; expected {own.dtype}")
+        raise InputError(f"{path}: {name} has type {tensor.dtype}; expected {own.dtype}")
     if not tensor.isfinite().all():
         raise InputError(f"{path}: {name} holds values that are not finite numbers; train again")

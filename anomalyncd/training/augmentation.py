@@ -1,9 +1,9 @@
 """Joint views of a region's image and mask, a batch at a time on the device that holds it.
 
-Source: the release's transforms (reference section 5), which work on one 8-bit Pillow image after
-another. Here a whole batch goes through each step at once, every region with parameters of its
-own. Values stay in [0, 255] and are cut to whole grey levels where Pillow cuts them, so that a
-view is the release's to within a grey level.
+The same transforms as in the release, which applies them to one 8-bit Pillow image after another.
+Here each step processes a whole batch, with separate parameters for every region. Values stay in
+[0, 255] and are truncated to whole grey levels where Pillow does so: a view differs from the
+release's by at most one grey level.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Parameters:
 
 
 def draw_parameters(n: int, room: int, generator: torch.Generator) -> Parameters:
-    """Draw the parameters of one view for each of `n` regions (reference section 5).
+    """Draw the parameters of one view for each of `n` regions, distributed as in the release.
 
     Args:
         n: number of regions.
-        room: stored side less view side, in pixels; a crop starts at 0 ... room - 1.
+        room: stored size minus view size, in pixels; a crop starts at 0 ... room - 1.
         generator: on the CPU, so that a seed means the same views on every device.
     """
 

@@ -125,8 +125,8 @@ class CachedFeatures:
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Remove the files, or what there is of them."""
-        if folder.is_file():  # as an earlier version kept it
+        """Remove the files, as far as they exist."""
+        if folder.is_file():  # not a folder of ours
             folder.unlink()
         _label(folder).unlink(missing_ok=True)  # first: without it, the rest is of no use
         shutil.rmtree(folder, ignore_errors=True)
@@ -156,7 +156,7 @@ def _label(folder: Path) -> Path:
 
 
 class _Files:
-    """The files, which grow by whole groups of views, whenever their process is killed.
+    """The files, which hold complete groups of views even if their process is killed.
 
     Each group's digest is written after its tokens and counts. After a power cut a file may have
     its full length and zeros in it: a group whose digest does not match is made again.
@@ -165,8 +165,8 @@ class _Files:
     def __init__(self, folder: Path, made_of: str, width: int) -> None:
         """
         Args:
-            folder: made here, or left by a killed process.
-            made_of: what the content must have been made from, else it is removed.
+            folder: created here, or left by a killed process.
+            made_of: digest of what the content must have been made from; other content is removed.
             width: of a token.
         """
         self.tokens, self.counts = folder / "tokens.f16", folder / "counts.i64"

@@ -1,4 +1,4 @@
-"""The terms of the objective, one pure function each (paper section 3.4, reference section 8).
+"""The terms of the objective, one pure function each (paper section 3.4).
 
 Rows of two-view tensors are view 1 of the whole batch, then view 2.
 """

@@ -1,4 +1,4 @@
-"""The whole loss of a batch, term by term (paper 3.4, reference section 8)."""
+"""The whole loss of a batch, term by term (paper section 3.4)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TERMS = ("total", "base_class", "novel_class", "base_contrast", "contrast")  # t
 def objective(
     model: Model, features: Tensor, batch: Batch, config: TrainConfig, epoch: int
 ) -> Tensor:
-    """All terms of the loss (reference section 8): (len(TERMS) + n_heads,), the total first.
+    """All terms of the loss: (len(TERMS) + n_heads,), the total first.
 
     Args:
         model: whose heads are used.

@@ -1,4 +1,4 @@
-"""Says how far training is: by a bar, in the log, and to other processes."""
+"""Reports the progress of training: as a bar, in the log, and to other processes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class TrainingProgress(ExitStack):
         self._began = self._latest = time.perf_counter()
 
     def __call__(self, unit: str, done: int, total: int, before: int, word: str = "") -> None:
-        """Tell that another one is done.
+        """Report that another unit is done.
 
         Args:
-            unit: of what is done; the first of a kind began where the last of another ended.
-            done: how many of them.
-            total: of how many.
-            before: how many of those done an earlier process had done.
-            word: on how it goes.
+            unit: `view` or `epoch`; a new unit starts its own bar.
+            done: number of units done.
+            total: number of all units.
+            before: number of units done by an earlier process.
+            word: short text on the current losses.
         """
         if unit != self._unit:
             self._unit, self._began = unit, self._latest

@@ -100,8 +100,8 @@ def train(
 
 
 def features_beside(state: Path) -> Path:
-    """Where a run that keeps its epochs in `state` keeps its cached features."""
-    return state.with_suffix(".bank")
+    """The folder of cached features of a run that saves its epochs to `state`."""
+    return state.with_suffix(".features")
 
 
 @contextmanager
@@ -127,7 +127,7 @@ def _cached(
             on_views=on_views,
         )
         yield features
-    except InputError as error:  # of no use to another try, unless it was a disk that was full
+    except InputError as error:  # another attempt cannot use them, except after a full disk
         is_kept = isinstance(error.__cause__, OSError)
         raise
     except BaseException:
@@ -149,7 +149,7 @@ def step(
     epoch: int,
     world: World = ALONE,
 ) -> Tensor:
-    """Learn from a batch; its terms as `objective` gives them, without a graph."""
+    """One optimiser step on a batch; returns the terms of `objective`, detached."""
     terms = objective(model, features, batch, config, epoch)
     optimizer.zero_grad()
     terms[0].backward()
@@ -169,7 +169,7 @@ def best_head(history: list[list[float]]) -> int:
 
 
 def _require_finite_weights(model: Model, optimizer: torch.optim.SGD, epoch: int) -> None:
-    """The last step's loss was that of the weights before it."""
+    """Check the weights after the last step too, which no loss has used yet."""
     trained = [(name, p.detach()) for name, p in model.trainable()]
     momenta = [(f"the momentum of {n}", optimizer.state[p]) for n, p in model.trainable()]
     trained += [

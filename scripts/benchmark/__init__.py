@@ -1,1 +1,1 @@
-"""How fast the parts are, each against the plain way to compute the same."""
+"""Benchmarks of each part against a plain implementation."""

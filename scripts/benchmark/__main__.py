@@ -1,4 +1,4 @@
-"""How fast the parts are, each against the plain way to compute the same.
+"""Benchmarks of each part against a plain implementation.
 
     python -m scripts.benchmark [names...] [--all] [--json FILE] [--device cuda] [--threads N]
 

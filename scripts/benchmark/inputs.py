@@ -1,4 +1,4 @@
-"""What is measured on: drawn products, regions and maps, and untrained networks."""
+"""Inputs of the benchmarks: drawn products, regions and maps, and untrained networks."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ STAGES = {
     **{"train": "caching of features or training", "classify": "report", "evaluate": "report"},
 }
 # What a run keeps only until it is finished.
-UNFINISHED = ("training.safetensors", "progress.json", ".bank", ".part", ".building", ".tmp")
+UNFINISHED = ("training.safetensors", "progress.json", ".features", ".part", ".building", ".tmp")
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ class Plan:
         if ended.too_long:
             return f"still running after {TIMEOUT:.0f} s"
         # Both tables may have been written before the kill: the next call says so and leaves them.
-        said_complete = self.predicting and "is there already" in " ".join(ended.message)
+        said_complete = self.predicting and "exists already" in " ".join(ended.message)
         if ended.has_traceback or (ended.status != 0 and not said_complete):
             return f"status {ended.status}: {' / '.join(ended.message)[-300:]}"
         if self.predicting:

@@ -91,7 +91,7 @@ def _cache_entries() -> Iterator[Trial]:
         "regions' index": "regions-*/index.json",
         "maps' index": "maps-*/maps.json",
         "a map": "maps-*/photos/dent/*.png",
-        "maps' quality": "judged-*/quality.json",
+        "maps' quality": "map-quality-*/quality.json",
     }
     for what, pattern in files.items():
         for how, damage in DAMAGES.items():

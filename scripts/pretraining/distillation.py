@@ -1,10 +1,10 @@
-"""What the embedded backbone learns: to say of a masked part what the teacher says of it.
+"""Distillation of the embedded backbone: it learns to predict the teacher's features.
 
 First its stem learns block by block: each block is given what the teacher's block before it says,
 and learns what the teacher's own block says of that. Fourteen shallow problems at once need far
 fewer pictures than one deep one.
 
-Then the transformer learns. Dense: every patch token tells the teacher's features of its patch.
+Then the transformer learns. Dense: every patch token predicts the teacher's features of its patch.
 Global: the class token, which sees only the masked patches as in the method, is the mean of those
 features over the mask. The teacher looks at the plain picture, the student at a turned and
 discoloured one, so that the student's answer is the mean over such changes: invariance at no cost.
@@ -44,7 +44,7 @@ class Targets(nn.Module):
 
     @torch.no_grad()
     def fit(self, teacher: MobileNetV2, pictures: Iterable[Tensor]) -> None:
-        """Standardise by what the teacher says of batches (b, 3, h, w) in [0, 1]."""
+        """Standardise by the teacher's features of batches (b, 3, h, w) in [0, 1]."""
         rows = torch.cat([_features(teacher, x).flatten(2).mT.flatten(0, 1) for x in pictures])
         self.mean.copy_(rows.mean(0))
         chance = torch.Generator().manual_seed(0)
@@ -59,7 +59,7 @@ class Targets(nn.Module):
 
 
 class Student(nn.Module):
-    """The embedded network, and the layer that is thrown away after training."""
+    """The embedded network, and a layer that is used only in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Student(nn.Module):
         return cast(embedded.Stem, self.vit.vit.patch_embed.proj)
 
     def settle(self, targets: Targets) -> None:
-        """Freeze the stem, and start where its tokens, the teacher's features, pass unchanged."""
+        """Freeze the stem; initialise the rest so that its tokens, the teacher's features, pass."""
         self.stem.requires_grad_(False)
         for block in self.vit.blocks:
             for last in (cast(Attention, block.attn).proj, cast(Mlp, block.mlp).fc2):
@@ -113,29 +113,29 @@ class Student(nn.Module):
 def imitation(
     stem: embedded.Stem, teacher: MobileNetV2, pictures: Tensor, *, chained: bool
 ) -> Tensor:
-    """How much of the teacher's blocks the stem's do not explain, (blocks,); 1 = nothing yet.
+    """Share of the teacher's variance that the stem does not explain, (blocks,); 1 = all of it.
 
     Args:
         stem: block by block like the teacher.
         teacher: read as far as the stem goes.
         pictures: (b, 3, h, w) in [0, 1].
-        chained: whether a block is given what the stem's own block before it says, to make up for
-            its errors, or what the teacher's says.
+        chained: whether the input of a block is the output of the stem's block before it, so that
+            its errors are compensated, or that of the teacher's.
     """
     unexplained = []
-    told = own = (pictures - teacher.mean) / teacher.std
+    target = own = (pictures - teacher.mean) / teacher.std
     blocks: list[nn.Module] = [stem.first, *stem.blocks]
     for block, source in zip(blocks, [teacher.stem, *teacher.blocks], strict=False):
         with torch.no_grad():
-            answer = source(told)
+            answer = source(target)
             skips = getattr(block, "skips", False)
-            spread = (answer - told if skips else answer).var((0, 2, 3))  # what is to be learned
-            told = answer
+            spread = (answer - target if skips else answer).var((0, 2, 3))  # what is to be learned
+            target = answer
         own = block(own)
-        error = (own - told).square().mean((0, 2, 3))
+        error = (own - target).square().mean((0, 2, 3))
         unexplained.append((error / (spread + 0.01 * spread.mean())).mean())
         if not chained:
-            own = told
+            own = target
     return torch.stack(unexplained)
 
 

@@ -117,7 +117,7 @@ def wires(rng: Generator, side: int) -> Canvas:
 def leaves(rng: Generator, side: int) -> Canvas:
     """Many pieces over one another, sizes by a power law: the dead-leaves model, textured."""
     canvas = surface(rng, side)
-    stock = [material(rng, side) for _ in range(3)]
+    materials = [material(rng, side) for _ in range(3)]
     largest, alike = side * rng.uniform(0.08, 0.4), rng.random() < 0.3
     first = outline(rng, np.zeros(2), 1.0)
     step = np.float32(rng.choice((0, 1, 3)))
@@ -130,7 +130,7 @@ def leaves(rng: Generator, side: int) -> Canvas:
         box = np.s_[low[1] : high[1], low[0] : high[0]]
         coverage = filled(int((high - low).max()), shape - low)
         coverage = coverage[: high[1] - low[1], : high[0] - low[0]]
-        texture, relief = stock[rng.integers(3)]
+        texture, relief = materials[rng.integers(3)]
         colour = flat_colour(rng)
         if rng.random() < 0.6:
             colour = np.float32(0.4) * colour + np.float32(0.6) * texture[box]

@@ -24,7 +24,7 @@ _LEAST_AREA = 2 * 16 * 16  # pixels of a mask: about two patches
 def batches(first: int, size: int, seed: int, sides: tuple[int, ...], workers: int) -> Batches:
     """Batches from number `first` on, as `batch` makes them.
 
-    A batch is a function of its number, so that training can go on anywhere.
+    A batch is a function of its number, so that training can resume at any batch.
     """
     loader = DataLoader(
         _Numbers(first, size, seed, sides, max(workers, 1)),

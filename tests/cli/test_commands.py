@@ -38,18 +38,18 @@ def command(folder: Path, script: str, *arguments: str) -> str:
 
 def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path: Path) -> None:
     product = ["dataset=folder", "dataset.path=photos"]
-    told = command(
+    printed = command(
         tmp_path,
         "scripts/anomaly_maps.py",
         *product,
         "detector=musc_descriptors",
         "cache_root=made",
     )
-    assert "image AUROC" in told
-    maps = next(line for line in told.splitlines() if line.startswith("Maps: ")).split()[1]
+    assert "image AUROC" in printed
+    maps = next(line for line in printed.splitlines() if line.startswith("Maps: ")).split()[1]
     assert (tmp_path / maps / "photos" / "dent" / "0.png").is_file()
 
-    told = command(
+    printed = command(
         tmp_path,
         "train.py",
         *(
@@ -60,16 +60,16 @@ def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path
         ),
         *("train.epochs=1", "train.hidden=16", "tracker=none", "quiet=true"),
     )
-    report = tmp_path / told.splitlines()[-1].removeprefix("Report: ")
+    report = tmp_path / printed.splitlines()[-1].removeprefix("Report: ")
     assert report.is_file()
     assert (tmp_path / "outputs" / "folder" / "photos").is_dir()
 
-    told = command(
+    printed = command(
         tmp_path,
         "predict.py",
         *(f"run={report.parent}", "path=photos", f"detector.path={maps}"),
     )
-    assert told.strip() == f"Predictions: {report.parent / 'predictions'}"
+    assert printed.strip() == f"Predictions: {report.parent / 'predictions'}"
     assert len((report.parent / "predictions" / "predictions.csv").read_text().splitlines()) == 9
 
 

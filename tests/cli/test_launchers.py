@@ -1,4 +1,4 @@
-"""A sweep's jobs beyond one process: who has which GPU, and what Slurm is asked for."""
+"""Sweeps in several processes: which worker has which GPU, and what is requested from Slurm."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ entry.register_schemas()
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Set what CUDA_VISIBLE_DEVICES names, and forget what this process has taken."""
+    """Lets a test set CUDA_VISIBLE_DEVICES, and resets what this process has taken."""
     for function in (local_gpus.visible, local_gpus.take):
         function.cache_clear()
     monkeypatch.setattr(local_gpus, "_held", [])
@@ -45,17 +45,17 @@ def another_worker(folder: Path, n_workers: int) -> str:
     return local_gpus.take.__wrapped__(n_workers, str(folder))
 
 
-def test_each_worker_has_a_gpu_of_its_own_and_more_share_them(
+def test_each_worker_has_its_own_gpu_and_further_ones_share_them(
     gpus: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gpus.setenv("CUDA_VISIBLE_DEVICES", "3, GPU-b")
     assert local_gpus.count() == 2
     assert [another_worker(tmp_path, 3) for _ in range(3)] == ["3", "GPU-b", "3"]
-    local_gpus._held.pop(1).release()  # as when its process is killed
+    local_gpus._held.pop(1).release()  # as if its process was killed
     assert another_worker(tmp_path, 3) == "GPU-b"
 
 
-def test_no_place_for_any_worker_is_told(tmp_path: Path) -> None:
+def test_less_than_one_worker_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="n_jobs=-1: expected"):
         another_worker(tmp_path, -1)
 
@@ -96,7 +96,7 @@ main()
 
 def test_local_gpus_runs_jobs_side_by_side_each_on_its_own_gpu(tmp_path: Path) -> None:
     (tmp_path / "task.py").write_text(TASK.format(configs=str(ROOT / "configs")))
-    # dataset=folder computes with a resolver of ours, which workers must know too.
+    # dataset=folder needs a resolver of ours, which workers must register too.
     done = subprocess.run(
         [
             *(sys.executable, str(tmp_path / "task.py"), "-m", "launcher=local_gpus", "seed=1,2"),
@@ -109,12 +109,12 @@ def test_local_gpus_runs_jobs_side_by_side_each_on_its_own_gpu(tmp_path: Path) -
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    told = [path.name.split() for path in tmp_path.glob("[12] *")]
-    assert sorted(seed for seed, _ in told) == ["1", "2"]
-    assert sorted(gpu for _, gpu in told) == ["7", "9"]
+    jobs = [path.name.split() for path in tmp_path.glob("[12] *")]
+    assert sorted(seed for seed, _ in jobs) == ["1", "2"]
+    assert sorted(gpu for _, gpu in jobs) == ["7", "9"]
 
 
-def test_failures_in_a_launchers_workers_are_told(tmp_path: Path) -> None:
+def test_failures_in_a_launchers_workers_are_reported(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *(sys.executable, str(ROOT / "scripts" / "anomaly_maps.py"), "-m"),
@@ -133,7 +133,7 @@ def python_path() -> str:
     return os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
-def test_slurm_is_asked_for_what_the_settings_say() -> None:
+def test_slurm_gets_the_requests_of_the_settings() -> None:
     overrides = ["launcher=slurm", "seed=1,2", "hydra.launcher.mem_gb=7", "output_root=out"]
     with initialize_config_dir(str(ROOT / "configs"), "run", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -147,7 +147,7 @@ def test_slurm_is_asked_for_what_the_settings_say() -> None:
     assert asked["mem_gb"] == 7
     assert asked["gpus_per_node"] == 1
     assert asked["additional_parameters"] == {"requeue": True}
-    assert asked["max_num_timeout"] > 0  # a job that is out of time is requeued
+    assert asked["max_num_timeout"] > 0  # a job that reaches its time limit is requeued
     assert asked["submitit_folder"].startswith("out/sweeps/")
     assert config.quiet
 
@@ -183,7 +183,7 @@ def test_a_sweep_over_an_interval_is_left_for_hydra_to_reject() -> None:
         entry._choices(overrides)
 
 
-def test_the_record_of_a_sweep_travels_without_its_lock(tmp_path: Path) -> None:
+def test_a_copy_of_a_sweeps_record_does_not_hold_its_lock(tmp_path: Path) -> None:
     cloudpickle = pytest.importorskip("cloudpickle")
     with initialize_config_dir(str(ROOT / "configs"), "run", version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -201,7 +201,7 @@ def test_the_record_of_a_sweep_travels_without_its_lock(tmp_path: Path) -> None:
     assert not is_locked(sweep / SWEEP_LOCK)
 
 
-def test_wandb_finds_the_runs_of_a_sweep_together(tmp_path: Path) -> None:
+def test_wandb_groups_the_runs_of_a_sweep(tmp_path: Path) -> None:
     wandb = pytest.importorskip("wandb")
     groups = []
 

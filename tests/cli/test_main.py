@@ -1,4 +1,4 @@
-"""The `anomalyncd` command: its verbs, what it says of itself, and mistyped ones."""
+"""The `anomalyncd` command: its verbs, its help, and mistyped verbs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ sys.exit(status)
 
 
 def watched(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Call the command in a process of its own, whose last line names what heavy it has loaded."""
+    """Call the command in a separate process; its last line names the heavy modules it loaded."""
     return subprocess.run(
         [sys.executable, "-c", WATCHED, *arguments], cwd=ROOT, capture_output=True, text=True
     )
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"], ["--version"], ["-V"]])
-def test_what_it_says_of_itself_loads_nothing_heavy(arguments: list[str]) -> None:
+def test_help_and_version_load_no_heavy_modules(arguments: list[str]) -> None:
     done = watched(*arguments)
     assert done.returncode == 0
     assert done.stderr.split() == []
@@ -52,8 +52,8 @@ def test_without_a_verb_there_is_help_and_a_status(capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["predit"], "'predit' is not a verb; did you mean predict? there are discover, run, "),
-        (["photographs"], "'photographs' is not a verb; there are discover, run, predict"),
+        (["predit"], "'predit' is not a verb; did you mean predict? verbs: discover, run, "),
+        (["photographs"], "'photographs' is not a verb; verbs: discover, run, predict"),
         (
             ["dataset=mvtec"],
             "'dataset=mvtec' is a setting, not a verb; did you mean: anomalyncd run dataset=mvtec",
@@ -61,13 +61,13 @@ def test_without_a_verb_there_is_help_and_a_status(capsys: pytest.CaptureFixture
         (["-m"], "'-m' is not a verb; "),
     ],
 )
-def test_what_is_no_verb_is_told_in_one_line(
+def test_an_unknown_verb_is_reported_in_one_line(
     given: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(given) == 2
-    out, told = capsys.readouterr()
-    assert told.startswith(f"error: {message}")
-    assert not out and told.count("\n") == 1
+    out, message_shown = capsys.readouterr()
+    assert message_shown.startswith(f"error: {message}")
+    assert not out and message_shown.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", VERBS)

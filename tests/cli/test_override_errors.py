@@ -1,4 +1,4 @@
-"""What the person who mistyped something is told."""
+"""Mistyped settings are explained in one line."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 entry.register_schemas()
 
 
-def told(*overrides: str, script: str = "train") -> str:
-    """What is said of a command line, as `entry` would say it."""
+def reported(*overrides: str, script: str = "train") -> str:
+    """The message for a command line; empty if it is correct."""
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
             entry.validated(compose(script, list(overrides)))
@@ -37,24 +37,24 @@ def told(*overrides: str, script: str = "train") -> str:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("datasett=mvtec", "datasett: there is no such setting; did you mean dataset?"),
-        ("train.epohcs=3", "train.epohcs: there is no such setting; did you mean train.epochs?"),
+        ("datasett=mvtec", "datasett: no such setting; did you mean dataset?"),
+        ("train.epohcs=3", "train.epohcs: no such setting; did you mean train.epochs?"),
         ("epochs=3", "did you mean train.epochs or detector.epochs?"),
-        ("step=2", "step: there is no such setting; did you mean mebin.step?"),
+        ("step=2", "step: no such setting; did you mean mebin.step?"),
         ("path=x", "did you mean dataset.path, base.path or detector.path?"),
         ("experimnt=x", "did you mean experiment?"),
-        ("nothing.like=it", "nothing: there is no such setting; anomalyncd/config.py explains all"),
-        ("+train.foo=1", "train.foo: there is no such setting; anomalyncd/config.py explains all"),
-        ("+train.epohcs=3", "train.epohcs: there is no such setting; did you mean train.epochs?"),
-        ("+foo=1", "foo: there is no such setting"),
-        ("+detector.backbone.foo=1", "detector.backbone.foo: there is no such setting"),
-        ("detector.path=x", "detector.path: is a setting of detector=files; choose that"),
+        ("nothing.like=it", "nothing: no such setting; see anomalyncd/config.py"),
+        ("+train.foo=1", "train.foo: no such setting; see anomalyncd/config.py"),
+        ("+train.epohcs=3", "train.epohcs: no such setting; did you mean train.epochs?"),
+        ("+foo=1", "foo: no such setting"),
+        ("+detector.backbone.foo=1", "detector.backbone.foo: no such setting"),
+        ("detector.path=x", "detector.path: is a setting of detector=files; select that"),
         (
             "dataset=mvtecc",
-            "no such option; did you mean mvtec? there are custom, demo, folder, mtd or",
+            "no such option; did you mean mvtec? options: custom, demo, folder, mtd or",
         ),
-        ("+experiment=mvtec_musc", "experiment: has a value already, so it needs no +"),
-        ("+train.epochs=3", "train.epochs: has a value already, so it needs no +"),
+        ("+experiment=mvtec_musc", "experiment: already has a value; write it without +"),
+        ("+train.epochs=3", "train.epochs: already has a value; write it without +"),
         ("train.epochs=abc", "train.epochs=abc: Value 'abc' of type 'str' could not be converted"),
         ("seed=1,2", "seed=1,2: several values; add -m to run one after the other"),
         ("seed", "seed: expected key=value"),
@@ -63,38 +63,38 @@ def told(*overrides: str, script: str = "train") -> str:
         ("~train.foo", "Could not delete from config. 'train.foo' does not exist."),
     ],
 )
-def test_a_mistake_is_told_in_one_line(override: str, message: str) -> None:
-    found = told(override)
+def test_a_mistake_is_reported_in_one_line(override: str, message: str) -> None:
+    found = reported(override)
     assert message in found
     assert "\n" not in found
 
 
 def test_a_number_instead_of_an_option_is_named() -> None:
-    assert told("seed=3", "dataset=3").startswith("dataset=3: expected the name of an option")
+    assert reported("seed=3", "dataset=3").startswith("dataset=3: expected the name of an option")
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.epochs=3", "train: there is no such setting; anomalyncd/config.py explains all"),
-        ("seed=1", "seed: there is no such setting"),
-        ("dataset=folder", "dataset: there is no such setting"),
+        ("train.epochs=3", "train: no such setting; see anomalyncd/config.py"),
+        ("seed=1", "seed: no such setting"),
+        ("dataset=folder", "dataset: no such setting"),
         ("detector.model=x", "detector.model: is a setting of detector=anomalib"),
         ("pathh=x", "did you mean path"),
         ("run=x", "not set: detector.path, path; add detector.path=… path=…"),
     ],
 )
 def test_predict_knows_its_own_settings(override: str, message: str) -> None:
-    assert message in told(override, script="predict")
+    assert message in reported(override, script="predict")
 
 
-def test_a_dictionary_of_ones_own_wants_a_plus() -> None:
-    needed = "detector.options.size: a name of your own needs a +: +detector.options.size=…"
-    assert told("detector=patchcore", "detector.options.size=3") == needed
+def test_a_new_key_of_a_dictionary_needs_a_plus() -> None:
+    needed = "detector.options.size: a new key needs a +: +detector.options.size=…"
+    assert reported("detector=patchcore", "detector.options.size=3") == needed
 
 
-def test_a_dictionary_takes_keys_of_its_own() -> None:
-    assert told("detector=patchcore", "+detector.options.num_neighbors=3") == ""
+def test_a_dictionary_accepts_new_keys() -> None:
+    assert reported("detector=patchcore", "+detector.options.num_neighbors=3") == ""
 
 
 def test_groups_without_a_schema_are_known() -> None:
@@ -108,12 +108,11 @@ def test_a_command_with_a_mistyped_key_ends_with_one_line(sweep: list[str]) -> N
     done = command(*sweep, "train.epohcs=3")
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: train.epohcs: there is no such setting; did you mean train.epochs? "
-        "anomalyncd/config.py explains all"
+        "error: train.epohcs: no such setting; did you mean train.epochs? see anomalyncd/config.py"
     ]
 
 
-# Sends Ctrl-C to itself at the moment that it is told: in an import, or where a function is called.
+# Sends Ctrl-C to itself at the given moment: at an import, or when a function is called.
 INTERRUPTED = """
 import os, runpy, signal, sys
 script, moment, *arguments = sys.argv[1:]
@@ -167,25 +166,27 @@ def test_an_interrupt_is_one_line_at_any_time(
     )
     assert done.stderr.split("\n") == [
         "",
-        "Interrupted; run the same command again: stages done and epochs kept are not lost.",
+        "Interrupted; run the same command again to resume: finished stages and epochs are kept.",
         "",
     ]
     assert done.returncode == 130
-    assert not list(tmp_path.rglob("seed-*")), "no run has begun"
+    assert not list(tmp_path.rglob("seed-*")), "no run has started"
 
 
 @pytest.mark.parametrize("sweep", [["hydra.run.dir={}"], ["-m", "seed=1,2", "hydra.sweep.dir={}"]])
-def test_a_folder_that_cannot_be_made_is_one_line(sweep: list[str], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_reported_in_one_line(
+    sweep: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "taken").touch()
     place = tmp_path / "taken" / "below"
     done = command(*(override.format(place) for override in sweep))
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: {place}: Not a directory; hydra.run.dir and hydra.sweep.dir need folders that "
-        "can be written, or leave them out"
+        f"error: {place}: Not a directory; set hydra.run.dir and hydra.sweep.dir to writable "
+        "folders, or do not set them"
     ]
 
 
-def test_hydra_tells_all_to_who_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hydra_full_error_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     assert "Traceback" in command("train.epohcs=3").stderr

@@ -1,4 +1,4 @@
-"""What jobs say of themselves while they wait, run, end and fail, and how status.py shows it."""
+"""The states of jobs while they wait, run, end and fail, and how status.py shows them."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def composed(overrides: list[str]) -> Config:
 
 
 def begin_sweep(overrides: list[str], job_name: str = "run") -> entry.SweepRecord:
-    """What Hydra does at the start of a sweep."""
+    """Do what Hydra does at the start of a sweep."""
     with initialize_config_dir(str(ROOT / "configs"), job_name, version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra
@@ -74,7 +74,7 @@ def shown(jobs: list[Job], width: int = 120, now: float = 0.0, room: int | None 
     return out.file.getvalue()  # type: ignore[attr-defined]
 
 
-def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
+def test_a_run_reports_its_progress_and_an_interrupted_one_where_it_stopped(
     overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -93,8 +93,8 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
         execute(composed(overrides))
     assert [job.state for job in seen] == ["running"] * 3
     assert seen[0].progress.stage == "train"
-    told = [(job.progress.unit, job.progress.done) for job in seen]
-    assert told[0][0] == "view" and told[1:] == [("epoch", 1), ("epoch", 2)]
+    progress = [(job.progress.unit, job.progress.done) for job in seen]
+    assert progress[0][0] == "view" and progress[1:] == [("epoch", 1), ("epoch", 2)]
     assert seen[0].progress.done == seen[0].progress.total
     assert seen[2].progress.total == 3
     assert seen[2].progress.seconds_left
@@ -110,15 +110,15 @@ def test_a_run_tells_its_progress_and_an_interrupted_one_where_it_was(
     assert f"{nmi:.3f}" in shown([job])
 
 
-def test_a_failed_run_tells_why(overrides: list[str], tmp_path: Path) -> None:
-    with pytest.raises(InputError) as told:
+def test_a_failed_run_reports_why(overrides: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InputError) as raised:
         execute(composed([*overrides, "novel_classes=500"]))
     job = the_job(tmp_path)
-    assert (job.state, job.reason) == ("failed", str(told.value))
+    assert (job.state, job.reason) == ("failed", str(raised.value))
     assert "novel_classes=500" in shown([job])
 
 
-def test_a_sweep_lists_its_jobs_and_an_ended_one_what_it_left(
+def test_a_sweep_lists_its_jobs_also_those_not_started_when_it_ends(
     overrides: list[str], tmp_path: Path
 ) -> None:
     sweep = begin_sweep([*overrides, "seed=1,2", "train.sup_weight=0.1,7"])
@@ -145,7 +145,7 @@ def test_a_sweep_lists_its_jobs_and_an_ended_one_what_it_left(
     assert sorted(job.state for job in find([tmp_path])) == states
 
 
-def test_a_sweep_on_slurm_may_go_on_without_its_command(
+def test_a_sweep_on_slurm_may_continue_without_its_command(
     overrides: list[str], tmp_path: Path
 ) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher.submitit_launcher")
@@ -155,14 +155,14 @@ def test_a_sweep_on_slurm_may_go_on_without_its_command(
     run.write_text("config.yaml", OmegaConf.to_yaml(composed([*overrides, "seed=1"])))
     run.note_progress(stage="train", unit="epoch", done=1, total=3)
     states = [job.state for job in find([tmp_path])]
-    assert states == ["queued", "queued"], "what Slurm has stopped it will requeue"
+    assert states == ["queued", "queued"], "Slurm will requeue a job that it stopped"
     del sweep  # as at the end of its process
     jobs = find([tmp_path])
     assert [job.state for job in jobs] == ["stopped", "not started"]
     assert "squeue" in shown(jobs)
 
 
-def test_a_lock_is_looked_at_and_never_written(tmp_path: Path) -> None:
+def test_a_lock_is_checked_but_never_written(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with FileLock(path):
         assert is_locked(path)
@@ -172,7 +172,9 @@ def test_a_lock_is_looked_at_and_never_written(tmp_path: Path) -> None:
     assert path.read_text() == "somebody's file of that name"
 
 
-def test_a_newer_sweep_speaks_for_the_same_jobs(overrides: list[str], tmp_path: Path) -> None:
+def test_the_newest_sweep_determines_the_state_of_a_job(
+    overrides: list[str], tmp_path: Path
+) -> None:
     begin_sweep([*overrides, "seed=1,2,3", "train.sup_weight=0.1,7"])
     (first,) = (tmp_path / "sweeps").iterdir()
     first.rename(first.with_name("2000-01-01_00-00-00"))
@@ -183,9 +185,7 @@ def test_a_newer_sweep_speaks_for_the_same_jobs(overrides: list[str], tmp_path: 
     del sweep
 
 
-def test_a_sweep_comes_back_to_what_had_failed_before_it(
-    overrides: list[str], tmp_path: Path
-) -> None:
+def test_a_new_sweep_queues_runs_that_failed_before(overrides: list[str], tmp_path: Path) -> None:
     folder = RunFolder.of(composed([*overrides, "seed=1"]))
     folder.root.mkdir(parents=True)
     folder.write_text("config.yaml", OmegaConf.to_yaml(composed([*overrides, "seed=1"])))
@@ -195,7 +195,7 @@ def test_a_sweep_comes_back_to_what_had_failed_before_it(
     assert the_job(tmp_path).state == "queued"
     with folder.held():
         folder.note_progress(stage="maps")
-        assert shown([the_job(tmp_path)]).count("running") == 2  # in its line and in the sums
+        assert shown([the_job(tmp_path)]).count("running") == 2  # in its line and in the totals
     folder.note_progress(failed="no maps again")
     assert the_job(tmp_path).reason == "no maps again"
     del sweep
@@ -227,18 +227,18 @@ def job(state: str, **known: object) -> Job:
     return Job("outputs/x", state, settings, "musc", **known)  # type: ignore[arg-type]
 
 
-def test_time_left_runs_down_between_words_and_silence_is_told() -> None:
+def test_time_left_decreases_between_updates_and_silence_is_reported() -> None:
     running = job(
         "running",
         progress=Progress(unit="epoch", done=12, total=50, seconds_left=3900.0, at=1000.0),
     )
-    assert status.word(running, 1000.0) == "epoch 12 of 50, 1:05:00 left"
-    assert status.word(running, 1060.0) == "epoch 12 of 50, 1:04:00 left"
-    assert status.word(running, 4600.0).endswith("0:05:00 left, last word 1:00:00 ago")
-    assert status.word(running, 900.0).endswith("1:05:00 left")  # another machine's clock
+    assert status.details(running, 1000.0) == "epoch 12 of 50, 1:05:00 left"
+    assert status.details(running, 1060.0) == "epoch 12 of 50, 1:04:00 left"
+    assert status.details(running, 4600.0).endswith("0:05:00 left, last update 1:00:00 ago")
+    assert status.details(running, 900.0).endswith("1:05:00 left")  # another machine's clock
 
 
-def test_what_is_urgent_comes_first_and_what_has_no_room_is_counted() -> None:
+def test_urgent_jobs_come_first_and_those_without_room_are_counted() -> None:
     jobs = [job("queued")] * 20 + [job("done", scores={"nmi": 0.5, "ari": 0.4, "f1": 0.3})]
     jobs += [job("failed", reason="no maps"), job("running")]
     text = shown(jobs, width=80, room=3)

@@ -125,7 +125,7 @@ def test_base_set(tmp_path: Path) -> None:
         datasets.load_base(FolderBaseConfig(path=str(tmp_path)), Cache(tmp_path))
 
 
-def test_what_is_missing_is_named_and_what_is_there_shown(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named_with_what_exists_instead(tmp_path: Path) -> None:
     touch(tmp_path, "screw/test/good/0.png", "bottle/test/good/0.png")
     with pytest.raises(InputError, match=r"nut: no such folder; .*bottle, screw; set category="):
         load(MvtecConfig(path=str(tmp_path)), "nut")
@@ -161,12 +161,12 @@ def test_near_misses_are_recognised(tmp_path: Path) -> None:
 
 def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     touch(tmp_path, "a.png", "a.jpg")
-    with pytest.raises(InputError, match=r"a\.jpg and a\.png have one name"):
+    with pytest.raises(InputError, match=r"a\.jpg and a\.png have the same name"):
         load(FolderConfig(path=str(tmp_path)))
 
 
 def unfetched(*paths: Path) -> None:
-    """Make links to content that is not there, as git-annex and DVC do."""
+    """Make links to content that is missing, as git-annex and DVC do."""
     for path in paths:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(path.parent / "store" / path.name)
@@ -220,10 +220,10 @@ def test_links_that_lead_somewhere_are_followed(tmp_path: Path) -> None:
     assert by_id(load(FolderConfig(path=str(tmp_path / "set")))) == {"1": None, "good/0": "good"}
 
 
-def test_an_unreadable_folder_is_to_be_made_readable(
+def test_for_an_unreadable_folder_the_message_advises_to_make_it_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system's own words would be taken for a folder that cannot be written."""
+    """The system's own message would be read as an unwritable folder."""
 
     def refuse(self: Path) -> None:
         raise PermissionError(13, "Permission denied", str(self))
@@ -243,7 +243,7 @@ def test_an_unreadable_folder_is_to_be_made_readable(
         datasets.load(FolderConfig(path=str(tmp_path)), "c", cache)
 
 
-def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
+def test_pictures_that_are_not_read_are_reported(tmp_path: Path) -> None:
     for i in range(12):
         (tmp_path / f"{i}.HEIC").touch()
     (tmp_path / "notes.txt").touch()
@@ -260,7 +260,7 @@ def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
     assert "1 .gif file not read" in load(MvtecConfig(path=str(tmp_path))).warnings[0]
 
 
-def test_pages_beyond_the_first_are_told_once_a_folder(tmp_path: Path) -> None:
+def test_pages_beyond_the_first_are_reported_once_per_folder(tmp_path: Path) -> None:
     page = Image.fromarray(np.zeros((2, 2), np.uint8))
     for name in ("good/0.tif", "good/1.tif", "dent/0.tif"):
         touch(tmp_path, name)
@@ -309,9 +309,7 @@ def wrong():
 '''
 
 
-def test_a_dataset_of_ones_own_is_one_function(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_custom_dataset_is_one_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(4):
         Image.fromarray(np.full((8, 8), 255, np.uint8)).save(tmp_path / f"{i}.png")
     (tmp_path / "own_sets.py").write_text(OWN_SETS)
@@ -323,8 +321,11 @@ def test_a_dataset_of_ones_own_is_one_function(
     assert [sample.id for sample in found.samples] == ["0", "2"]
     base = datasets.load_base(CustomBaseConfig(target="own_sets:labelled", options=options), cache)
     assert base is not None and len(base.samples) == 4
-    for target, told in (("own_sets:wrong", "returned list"), ("own_sets:no", "has no attribute")):
-        with pytest.raises(InputError, match=told):
+    for target, message in (
+        ("own_sets:wrong", "returned list"),
+        ("own_sets:no", "has no attribute"),
+    ):
+        with pytest.raises(InputError, match=message):
             datasets.load(CustomDatasetConfig(target=target), "", cache)
     unmasked = CustomBaseConfig(target="own_sets:labelled", options={**options, "masked": False})
     with pytest.raises(InputError, match="no mask"):

@@ -1,4 +1,4 @@
-"""Every pixel type that people have on disk, and every way in which a file is broken."""
+"""Every common pixel type, and every way in which a file can be broken."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_common_modes(tmp_path: Path, mode: str) -> None:
     np.testing.assert_array_equal(grey_of(read_image(path)), GREY)
 
 
-def test_16_bit_is_scaled_not_cut_off(tmp_path: Path) -> None:
+def test_16_bit_is_scaled_not_clipped(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.png", Image.fromarray(GREY.astype(np.uint16) * 257))
     np.testing.assert_array_equal(grey_of(read_image(path)), GREY)
 
 
-def test_fewer_bits_than_the_file_are_told_once(
+def test_fewer_bits_than_the_file_are_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = saved(tmp_path / "12.png", Image.fromarray(GREY.astype(np.uint16) * 16))
@@ -79,7 +79,7 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
         read_image(path)
 
 
-def test_what_is_no_image_is_named(tmp_path: Path) -> None:
+def test_a_file_that_is_not_an_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.png").touch()
     for name in ("text.png", "empty.png"):
@@ -130,7 +130,7 @@ def test_too_many_pixels_are_refused_before_anything_is_decoded(
         assert read_header(path, "image", 169) == (13_000, 13_000, 1)
 
 
-def test_no_reader_goes_beyond_what_can_be_set(
+def test_no_reader_exceeds_the_largest_allowed_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = bomb(tmp_path / "bomb.png", 40_000, 30_000)
@@ -217,7 +217,7 @@ def test_pages_of_a_tiff_are_counted_and_the_first_is_read(tmp_path: Path) -> No
     assert (read_image(tmp_path / "a.tiff") == 7).all()
 
 
-def test_an_unreadable_image_is_to_be_made_readable(
+def test_for_an_unreadable_image_the_message_advises_to_make_it_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, **__: object) -> None:

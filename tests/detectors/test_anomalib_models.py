@@ -135,7 +135,7 @@ def test_maps_depend_on_the_pictures_that_an_option_names(tmp_path: Path, datase
     assert detector(model="efficientad", steps=2, options=options).key(dataset) != before
 
 
-def test_a_wrong_name_or_option_says_what_there_is(dataset: Dataset) -> None:
+def test_a_wrong_name_or_option_is_reported_with_the_valid_ones(dataset: Dataset) -> None:
     assert "such as patchcore" in error_of(dataset, model="patchkore")
     message = error_of(dataset, model="efficient_ad", options={"size": "s"})
     assert "no such option" in message and "model_size" in message
@@ -149,7 +149,7 @@ def test_settings_are_positive(key: str) -> None:
         AnomalibDetectorConfig(model="padim", **{key: 0})
 
 
-def test_what_a_model_needs_to_learn_is_asked_for(product: Path, dataset: Dataset) -> None:
+def test_missing_training_images_or_durations_are_reported(product: Path, dataset: Dataset) -> None:
     assert "defect-free" in error_of(Dataset(dataset.samples, None), **PADIM)
     assert "detector.steps=" in error_of(dataset, model="efficientad")
     options = {"imagenet_dir": str(product / "train/good")}  # no sub-folders
@@ -165,7 +165,7 @@ def test_no_network_is_explained(dataset: Dataset, monkeypatch: pytest.MonkeyPat
     assert "detector.model=patchcore" in message and "pre_trained=false" in message
 
 
-def test_without_anomalib_it_is_said_what_to_install(
+def test_without_anomalib_the_message_says_what_to_install(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delitem(sys.modules, "anomalyncd.detectors.anomalib_models")
@@ -177,7 +177,7 @@ def test_without_anomalib_it_is_said_what_to_install(
 
 
 def drawn_scores(n: int = 9, side: int = 72) -> torch.Tensor:
-    """(n, side, side) float32 of any range: unrest, and blobs that stand out by varied amounts."""
+    """(n, side, side) float32 of any range: noise, and blobs of varied strength."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     scores = rng.normal(0, 0.03, (n, side, side))
@@ -191,7 +191,7 @@ def drawn_scores(n: int = 9, side: int = 72) -> torch.Tensor:
 
 
 def official_maps(scores: torch.Tensor) -> list[NDArray[np.uint8]]:
-    """Reference section 1, in NumPy."""
+    """The release's normalisation, in NumPy."""
     values = scores.numpy().astype(np.float64)
     levels = (values - values.min()) * (255 / np.ptp(values)) + 1e-9
     return list(levels.clip(0, 255).astype(np.uint8))

@@ -51,7 +51,7 @@ def own_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "median_difference:MedianDifference"
 
 
-def test_a_detector_of_ones_own_runs(
+def test_a_custom_detector_runs(
     own_detector: str,
     photographs: Path,
     overrides: list[str],
@@ -74,7 +74,7 @@ def test_a_detector_of_ones_own_runs(
 
 
 class Yielding:
-    """A detector of someone's own, which yields what a test gives it."""
+    """A custom detector that yields what a test passes to it."""
 
     def __init__(self, *made: Any, key: Any = "own") -> None:
         self.made = made
@@ -123,7 +123,7 @@ GOOD = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
         ([GOOD, GOOD.astype(np.float64)], "map of t/b is float64 and others are float32"),
     ],
 )
-def test_what_a_detector_must_not_yield_is_told(
+def test_invalid_maps_of_a_detector_are_reported(
     made: list[Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=message):
@@ -131,7 +131,7 @@ def test_what_a_detector_must_not_yield_is_told(
     assert not list((tmp_path / "cache").glob("maps-*"))
 
 
-def test_tensors_on_the_cpu_are_taken_as_arrays(tmp_path: Path) -> None:
+def test_tensors_on_the_cpu_are_accepted_as_arrays(tmp_path: Path) -> None:
     tensors = [torch.from_numpy(GOOD), torch.from_numpy(GOOD / 2).requires_grad_()]
     (tmp_path / "arrays").mkdir()
     arrays = collected(tmp_path / "arrays", Yielding(GOOD, GOOD / 2))
@@ -139,7 +139,7 @@ def test_tensors_on_the_cpu_are_taken_as_arrays(tmp_path: Path) -> None:
     np.testing.assert_array_equal(collected(tmp_path, Yielding(*tensors)), arrays)
 
 
-def test_a_detector_that_returns_nothing_is_told(tmp_path: Path) -> None:
+def test_a_detector_that_returns_nothing_is_reported(tmp_path: Path) -> None:
     class Forgot(Yielding):
         def maps(self, dataset: Dataset) -> Any:
             return None
@@ -151,8 +151,8 @@ def test_a_detector_that_returns_nothing_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", [GOOD, {1, 2}, {"a": Path("b")}, {"a": 1, 2: 3}])
-def test_a_key_that_is_no_json_is_told(key: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"Yielding: its key\(\) returns what JSON cannot hold"):
+def test_a_key_that_is_not_json_is_reported(key: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"Yielding: its key\(\) returns data that is not JSON"):
         collected(tmp_path, Yielding(GOOD, GOOD, key=key))
 
 
@@ -162,7 +162,7 @@ def test_a_range_too_small_to_divide_by_counts_as_none(span: float, tmp_path: Pa
     assert not np.any(collected(tmp_path, Yielding(flat, np.where(GOOD > 0.5, span, flat))))
 
 
-def test_a_class_that_is_no_detector_is_told(
+def test_a_class_without_the_methods_of_a_detector_is_reported(
     own_detector: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "half.py").write_text("class Half:\n    def key(self, dataset): return 1\n")
@@ -174,7 +174,7 @@ def test_a_class_that_is_no_detector_is_told(
 @pytest.mark.parametrize(
     "target", ["nowhere:X", "median_difference:X", "median_difference", ":", "os:getcwd"]
 )
-def test_a_wrong_target_is_told(own_detector: str, target: str, tmp_path: Path) -> None:
+def test_a_wrong_target_is_reported(own_detector: str, target: str, tmp_path: Path) -> None:
     config = CustomDetectorConfig(target=target, options={"speed": 1})
     with pytest.raises(InputError, match=rf"detector\.target={target}"):
         detectors.create(config, "c", torch.device("cpu"), tmp_path)

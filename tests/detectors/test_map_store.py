@@ -119,13 +119,13 @@ def test_axes_of_length_one_are_dropped_only_around_a_map(tmp_path: Path) -> Non
     assert read_map(tmp_path / "a.npy").shape == (1, 3)
 
 
-def test_a_grey_map_saved_as_rgb_is_taken(tmp_path: Path) -> None:
+def test_a_grey_map_saved_as_rgb_is_accepted(tmp_path: Path) -> None:
     grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
     write(tmp_path / "a.png", np.repeat(grey[..., None], 3, axis=2))
     np.testing.assert_array_equal(read_map(tmp_path / "a.png"), grey)
 
 
-def test_a_palette_is_no_scale(tmp_path: Path) -> None:
+def test_the_indices_of_a_palette_are_not_scores(tmp_path: Path) -> None:
     """A grey map whose palette is reordered reads as its greys, not as indices."""
     indexed = Image.fromarray(np.array([[0, 1], [2, 0]], np.uint8), "P")
     indexed.putpalette([200, 200, 200, 10, 10, 10, 90, 90, 90])
@@ -161,7 +161,7 @@ def test_maps_made_here_are_rescaled_to_a_models_range(tmp_path: Path) -> None:
 
 
 class Constant:
-    """A detector whose key forgets all it depends on."""
+    """A detector whose key does not depend on anything."""
 
     def __init__(self, value: float) -> None:
         self.value = value
@@ -338,14 +338,16 @@ def test_a_note_of_another_program_does_not_stop_plain_maps(
 
 @pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:28])
 @pytest.mark.parametrize("place", ["maps.json", "screw/maps.json"])
-def test_a_damaged_note_is_told_in_one_line(text: str, place: str, tmp_path: Path) -> None:
+def test_a_damaged_note_is_reported_in_one_line(text: str, place: str, tmp_path: Path) -> None:
     write(tmp_path / "maps" / "screw" / "t" / "a.png", np.zeros((2, 2), np.uint8))
     (tmp_path / "maps" / place).write_text(text)
-    with pytest.raises(InputError, match=rf"^.*{place}: expected what .*; make the maps again.*$"):
+    with pytest.raises(
+        InputError, match=rf"^.*{place}: expected the file .*; make the maps again.*$"
+    ):
         collect(tmp_path, dataset_of("t/a"))
 
 
-def test_a_note_that_is_no_text_or_too_large_is_told(
+def test_a_note_that_is_not_text_or_too_large_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "maps" / "t" / "a.png", np.zeros((2, 2), np.uint8))
@@ -363,12 +365,12 @@ def test_a_note_that_is_no_text_or_too_large_is_told(
 def test_a_note_is_for_8_bit_maps_only(tmp_path: Path) -> None:
     write(tmp_path / "maps" / "t" / "a.npy", np.zeros((2, 2), np.float32))
     (tmp_path / "maps" / "maps.json").write_text('{"raw_range": [0, 9], "files": []}')
-    with pytest.raises(InputError, match=r"a\.npy: an anomaly map of type float32 under a maps"):
+    with pytest.raises(InputError, match=r"a\.npy: an anomaly map of type float32, but maps"):
         collect(tmp_path, dataset_of("t/a"))
 
 
 @pytest.mark.parametrize("missing", ["maps", "maps/screw", "maps/screw/t/b.png", "maps/maps.json"])
-def test_links_among_maps_that_lead_nowhere_are_told(missing: str, tmp_path: Path) -> None:
+def test_broken_links_among_maps_are_reported(missing: str, tmp_path: Path) -> None:
     if missing in ("maps/maps.json", "maps/screw/t/b.png"):
         write(tmp_path / "maps" / "screw" / "t" / "a.png", np.zeros((2, 2), np.uint8))
     (tmp_path / missing).parent.mkdir(exist_ok=True)
@@ -377,7 +379,7 @@ def test_links_among_maps_that_lead_nowhere_are_told(missing: str, tmp_path: Pat
         collect(tmp_path, dataset_of("t/a", "t/b"))
 
 
-def test_an_unreadable_folder_of_maps_is_to_be_made_readable(
+def test_for_an_unreadable_folder_of_maps_the_message_advises_to_make_it_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Path) -> None:

@@ -1,4 +1,4 @@
-"""MuSc against a plain statement of its formulas, its properties, and the detector made of it."""
+"""MuSc against a plain implementation of its formulas, its properties, and the detector."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def unit_vectors(*shape: int, seed: int = 0) -> NDArray[np.float32]:
 
 
 def least_memory(n: int, p: int, d: int) -> int:
-    """The smallest budget, as the error for none names it."""
-    with pytest.raises(ValueError, match="at least") as told:
+    """The smallest budget, read from the error message."""
+    with pytest.raises(ValueError, match="at least") as raised:
         mutual_scoring.plan_blocks(n, p, d, torch.float32, memory=0)
-    return int(str(told.value).split("at least ")[1].split()[0])
+    return int(str(raised.value).split("at least ")[1].split()[0])
 
 
 @given(
@@ -44,7 +44,7 @@ def least_memory(n: int, p: int, d: int) -> int:
     degree=st.sampled_from([1, 3, 5]),
     seed=seeds,
 )
-def test_aggregation_equals_the_plain_statement(
+def test_aggregation_equals_the_plain_implementation(
     shape: tuple[int, int, int, int], degree: int, seed: int
 ) -> None:
     tokens = np.random.default_rng(seed).normal(size=shape)
@@ -57,20 +57,20 @@ def test_aggregation_equals_the_plain_statement(
     n=st.integers(2, 9),
     p=st.integers(1, 7),
     d=st.integers(1, 5),
-    lowest=st.sampled_from([0.01, 0.3, 0.5, 1.0]),
+    topmin_max=st.sampled_from([0.01, 0.3, 0.5, 1.0]),
     spare=st.integers(0, 4000),
     seed=seeds,
 )
-def test_scores_equal_the_plain_statement_with_any_memory(
-    n: int, p: int, d: int, lowest: float, spare: int, seed: int
+def test_scores_equal_the_plain_implementation_with_any_memory(
+    n: int, p: int, d: int, topmin_max: float, spare: int, seed: int
 ) -> None:
     features = unit_vectors(n, p, d, seed=seed)
     memory = least_memory(n, p, d) + spare
     shares: list[float] = []
     ours = mutual_scoring.mutual_scores(
-        features, lowest=lowest, device=CPU, memory=memory, on_share=shares.append
+        features, topmin_max=topmin_max, device=CPU, memory=memory, on_share=shares.append
     )
-    np.testing.assert_allclose(ours, oracle.mutual_scores(features, lowest), atol=1e-3)
+    np.testing.assert_allclose(ours, oracle.mutual_scores(features, topmin_max), atol=1e-3)
     assert shares == sorted(set(shares)) and shares[0] > 0 and shares[-1] == 1
 
 
@@ -113,7 +113,7 @@ def test_images_that_are_alike_score_nothing() -> None:
 
 
 def test_a_copy_hides_an_anomaly_only_among_few() -> None:
-    """Three of ten images are averaged, so that one accomplice does not suffice."""
+    """Three of ten images are averaged, so one copy does not lower the score."""
     features = np.repeat(unit_vectors(1, 6, 32), 11, axis=0)
     features[:2, 2] = unit_vectors(1, 32, seed=1)
     scores = mutual_scoring.mutual_scores(features)
@@ -137,7 +137,7 @@ def test_half_precision_keeps_small_distances() -> None:
     assert (plain / true - 1).abs().max() > 0.5
 
 
-def test_one_image_has_nothing_to_be_scored_by() -> None:
+def test_a_single_image_is_an_error() -> None:
     with pytest.raises(ValueError, match="1 image: expected at least 2"):
         mutual_scoring.mutual_scores(unit_vectors(1, 3, 4))
 
@@ -164,14 +164,14 @@ print(peak() - before)
 
 
 @given(n=st.integers(2, 8), windows=st.lists(st.integers(1, 9), min_size=1), seed=seeds)
-def test_reweighting_equals_the_plain_statement(n: int, windows: list[int], seed: int) -> None:
+def test_reweighting_equals_the_plain_implementation(n: int, windows: list[int], seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores, tokens = rng.uniform(size=n), rng.uniform(0.1, 1, size=(n, 16))
     ours = mutual_scoring.reweight(torch.from_numpy(scores), torch.from_numpy(tokens), windows)
     np.testing.assert_allclose(ours, oracle.reweight(scores, tokens, windows), atol=1e-5)
 
 
-def test_reweighting_calms_a_lone_peak_among_its_like() -> None:
+def test_reweighting_lowers_a_single_peak_among_similar_images() -> None:
     tokens = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1]])
     scores = torch.tensor([1.0, 0, 2, 2])
     found = mutual_scoring.reweight(scores, tokens, windows=[2])
@@ -232,7 +232,7 @@ def test_reweighted_maps_are_scaled_as_a_whole(tmp_path: Path) -> None:
     assert peaks.min() < wanted[2] < peaks[2]
 
 
-def test_descriptors_say_what_a_cell_shows_and_where_it_is() -> None:
+def test_descriptors_hold_content_and_position_of_a_cell() -> None:
     image = torch.zeros(1, 3, 32, 32)
     image[0, 0, :8, :8] = 0.6  # a red cell
     image[0, :, 20, 20] = 0.9  # a white pixel
@@ -247,8 +247,8 @@ def test_descriptors_say_what_a_cell_shows_and_where_it_is() -> None:
     torch.testing.assert_close(standard[2, 0, 3, 9:11], standard[2, 3, 0, 9:11].flip(0))
 
 
-def test_too_few_images_are_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="MuSc scores images by each other: 4 given"):
+def test_too_few_images_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="MuSc compares images with each other: found 4"):
         maps_of(CONFIG, draw_images(tmp_path, count=4), tmp_path)
 
 
@@ -259,7 +259,7 @@ def test_too_few_images_are_told(tmp_path: Path) -> None:
         ({"memory_gb": 1e-6}, "memory_gb=1e-06: .*expected at least"),
     ],
 )
-def test_impossible_settings_are_told(tmp_path: Path, change: dict, message: str) -> None:
+def test_impossible_settings_are_reported(tmp_path: Path, change: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         maps_of(replace(CONFIG, **change), draw_images(tmp_path), tmp_path)
 
@@ -268,7 +268,7 @@ def test_impossible_settings_are_told(tmp_path: Path, change: dict, message: str
     "change",
     [{"degrees": [2]}, {"degrees": []}, {"topmin_max": 0.0}, {"windows": []}, {"stages": 0}],
 )
-def test_impossible_configurations_are_told(change: dict) -> None:
+def test_impossible_configurations_are_reported(change: dict) -> None:
     with pytest.raises(InputError, match=f"detector.{next(iter(change))}"):
         MuscDetectorConfig(**change)
 

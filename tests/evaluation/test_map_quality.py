@@ -17,7 +17,7 @@ from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """A good image and a scratched one, whose maps say so."""
+    """A good image and a scratched one, with maps that show the scratch."""
     samples = []
     for number, name in enumerate(("good/0", "scratch/1")):
         defect = np.zeros((32, 32), np.uint8)
@@ -31,15 +31,15 @@ def dataset(tmp_path: Path) -> Dataset:
     return Dataset(tuple(samples), Labels(("good", "scratch"), np.array([0, 1]), normal=0))
 
 
-def judge(root: Path, dataset: Dataset) -> dict[str, float | None]:
+def quality_of(root: Path, dataset: Dataset) -> dict[str, float | None]:
     cache = Cache(root / "cache")
     detector = FilesDetector(str(root / "maps"), "c")
     stored = map_store.collect(detector, dataset, "c", cache, settings={})
     return map_quality.evaluate_maps(dataset, stored, cache)
 
 
-def test_perfect_maps_are_found_perfect(tmp_path: Path, dataset: Dataset) -> None:
-    assert judge(tmp_path, dataset) == pytest.approx(
+def test_perfect_maps_have_perfect_figures(tmp_path: Path, dataset: Dataset) -> None:
+    assert quality_of(tmp_path, dataset) == pytest.approx(
         {"image_auroc": 1, "pixel_auroc": 1, "aupro": 1}, abs=1e-3
     )
 
@@ -47,26 +47,26 @@ def test_perfect_maps_are_found_perfect(tmp_path: Path, dataset: Dataset) -> Non
 def test_maps_are_evaluated_once(
     tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = judge(tmp_path, dataset)
-    monkeypatch.delattr(map_quality, "_judge_maps")
-    assert judge(tmp_path, dataset) == first
+    first = quality_of(tmp_path, dataset)
+    monkeypatch.delattr(map_quality, "_compute_quality")
+    assert quality_of(tmp_path, dataset) == first
 
 
 @pytest.mark.parametrize("changed", ["map", "mask"])
 def test_another_map_or_mask_is_evaluated_again(
     tmp_path: Path, dataset: Dataset, changed: str
 ) -> None:
-    first = judge(tmp_path, dataset)
+    first = quality_of(tmp_path, dataset)
     elsewhere = np.zeros((32, 32), np.uint8)
     elsewhere[24:, :8] = 255
     cv2.imwrite(str(tmp_path / f"{changed}s" / "scratch" / "1.png"), elsewhere)
-    second = judge(tmp_path, dataset)
+    second = quality_of(tmp_path, dataset)
     assert first["pixel_auroc"] is not None and second["pixel_auroc"] is not None
     assert second["pixel_auroc"] < 0.9 < first["pixel_auroc"]
 
 
 @pytest.mark.parametrize(("covered", "defective"), [(1, False), (7, False), (8, True), (16, True)])
-def test_a_pixel_of_the_map_is_defective_that_the_mask_covers_by_half(
+def test_a_pixel_of_the_map_is_defective_if_the_mask_covers_half_of_it(
     tmp_path: Path, covered: int, defective: bool
 ) -> None:
     """The mask is four times as fine as the map: 16 of its pixels lie under one of the map's."""
@@ -81,12 +81,12 @@ def test_a_pixel_of_the_map_is_defective_that_the_mask_covers_by_half(
         cv2.imwrite(str(path), pixels)
     sample = Sample("hole/1", tmp_path / "images" / "1.png", tmp_path / "masks" / "1.png")
     labels = Labels(("good", "hole"), np.array([1]), normal=0)
-    found = judge(tmp_path, Dataset((sample,), labels))
+    found = quality_of(tmp_path, Dataset((sample,), labels))
     # if (2, 2) is defective both score above all others; else only (5, 5), which still does
     assert found["pixel_auroc"] == 1
     scores[2, 2] = 0  # a miss if the pixel counts as defective, else rightly low
     cv2.imwrite(str(tmp_path / "maps" / "hole" / "1.png"), scores)
-    found = judge(tmp_path, Dataset((sample,), labels))
+    found = quality_of(tmp_path, Dataset((sample,), labels))
     assert found["pixel_auroc"] == pytest.approx(0.75 if defective else 1)
 
 
@@ -102,7 +102,7 @@ def test_unscored_images_and_defects_without_a_mask_are_left_out(
     image = dataset.samples[0].image
     samples = (*dataset.samples, Sample("combined/2", image), Sample("scratch/3", image))
     targets = np.array([0, 1, UNLABELLED, 1])
-    found = judge(tmp_path, Dataset(samples, Labels(("good", "scratch"), targets, normal=0)))
+    found = quality_of(tmp_path, Dataset(samples, Labels(("good", "scratch"), targets, normal=0)))
     assert found["pixel_auroc"] == 1
     assert found["image_auroc"] == pytest.approx(0.75)  # its map ties with the good one's
 
@@ -114,7 +114,7 @@ def test_without_labels_or_a_normal_class_nothing_is_evaluated(
     labels = Labels(("dent", "scratch"), np.array([0, 1]), normal=None)
     for unknown in (None, labels):
         found = Dataset(dataset.samples, unknown)
-        assert judge(tmp_path, found) == nothing
+        assert quality_of(tmp_path, found) == nothing
         assert map_quality.evaluate_binarization(found, np.array([1, 0])) == {
             "fpr": None,
             "fnr": None,

@@ -45,7 +45,7 @@ def test_on_a_tie_names_and_recall_follow_one_matching(classes: list[int]) -> No
 
 
 @pytest.mark.parametrize(("labelled_by", "expected"), [("mask", [1, 0]), ("image", [1, 1])])
-def test_a_region_beside_the_defect_is_normal_or_as_the_release_has_it(
+def test_a_region_beside_the_defect_is_normal_unless_labelled_as_in_the_release(
     tmp_path: Path, labelled_by: str, expected: list[int]
 ) -> None:
     truth = np.zeros((10, 10), np.uint8)

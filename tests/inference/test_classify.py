@@ -12,7 +12,7 @@ from anomalyncd.training import augmentation
 from anomalyncd.types import Regions
 from tests.helpers.training import drawn_regions, small_model
 
-# Two regions of one image that say different things, and one region of another image.
+# Two regions of one image with different classes, and one region of another image.
 PROBABILITIES = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.1, 0.2, 0.7]])
 
 

@@ -37,11 +37,11 @@ TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=32)
 
 
 def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.ModelMetadata]:
-    stock = backbone.build(config)
-    network = model.build(stock, AttentionConfig(), TRAIN, n_base=1, n_novel=3)
+    pretrained = backbone.build(config)
+    network = model.build(pretrained, AttentionConfig(), TRAIN, n_base=1, n_novel=3)
     metadata = checkpoint.ModelMetadata(
         backbone=config,
-        backbone_source=stock.source,
+        backbone_source=pretrained.source,
         attention=AttentionConfig(),
         mebin=MebinConfig(search_range=[3.0, 200.0]),
         regions=RegionsConfig(resize_mode="stretch"),
@@ -51,7 +51,7 @@ def trained(config: BackboneConfig = TINY) -> tuple[model.Model, checkpoint.Mode
         head=1,
         base_classes=("dent",),
         class_names=("good", "scratch", "class 3"),
-        frozen_hash=checkpoint.frozen_hash(stock),
+        frozen_hash=checkpoint.frozen_hash(pretrained),
     )
     return network, metadata
 
@@ -61,7 +61,7 @@ def views() -> tuple[Tensor, Tensor]:
     return torch.randn(2, 3, 32, 32, generator=stream), torch.ones(2, 1, 32, 32)
 
 
-def test_a_model_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_a_saved_model_is_restored_exactly(tmp_path: Path) -> None:
     network, metadata = trained()
     with torch.no_grad():
         for _, p in network.trainable():
@@ -96,8 +96,8 @@ def test_the_hash_is_that_of_the_stored_weights_and_the_image_size(tmp_path: Pat
     path = saved_weights(tmp_path / "w.safetensors", 1)
 
     def hashes(side: int = 64) -> tuple[str, str]:
-        stock = backbone.build(replace(TINY, checkpoint=str(path), image_size=side))
-        return stock.weights_hash, checkpoint.frozen_hash(stock)
+        pretrained = backbone.build(replace(TINY, checkpoint=str(path), image_size=side))
+        return pretrained.weights_hash, checkpoint.frozen_hash(pretrained)
 
     first = hashes()
     assert hashes() == first
@@ -133,7 +133,7 @@ def test_the_hash_of_hub_weights_is_not_of_resampled_embeddings(
 
 
 def test_a_random_backbone_of_another_cpu_comes_from_the_model_file(tmp_path: Path) -> None:
-    """Its last bits depend on the CPU, so that no hash of it would hold elsewhere."""
+    """Its last bits depend on the CPU, so its hash differs on another machine."""
     network, metadata = trained()
     with torch.no_grad():
         next(p for _, p in network.frozen()).add_(1e-7)
@@ -179,7 +179,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Ten
 
 
 def fault(path: Path, tensors: dict[str, Tensor], header: Any) -> str:
-    """Why a model of these is not loaded; empty if it is."""
+    """Why a model of these is not loaded; empty if it is loaded."""
     odd = path.with_name("odd.safetensors")
     text = header if isinstance(header, str) else json.dumps(header)
     save_file(tensors, odd, metadata={"anomalyncd": text})
@@ -232,8 +232,8 @@ ODD_HEADERS: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("key", "value"), ODD_HEADERS)
 def test_a_tampered_header_is_one_line(saved: Any, key: str, value: Any) -> None:
     path, tensors, header = saved
-    told = fault(path, tensors, tampered(header, key, value))
-    assert told and "\n" not in told
+    message = fault(path, tensors, tampered(header, key, value))
+    assert message and "\n" not in message
 
 
 @pytest.mark.parametrize("text", ["", "5", "[]", "null", '"text"', "{", "[" * 100_000, "{}"])
@@ -243,8 +243,8 @@ def test_a_header_of_another_shape_is_one_line(saved: Any, text: str) -> None:
 
 def test_a_setting_that_this_version_does_not_know_is_named(saved: Any) -> None:
     path, tensors, header = saved
-    told = fault(path, tensors, tampered(header, "metadata.train.warmup", 3))
-    assert "train: warmup: this version does not know it; written by a newer version?" in told
+    message = fault(path, tensors, tampered(header, "metadata.train.warmup", 3))
+    assert "train: warmup: this version does not know it; written by a newer version?" in message
 
 
 def test_a_header_cannot_ask_for_more_than_its_weights(
@@ -254,8 +254,8 @@ def test_a_header_cannot_ask_for_more_than_its_weights(
     path, tensors, header = saved
     monkeypatch.setattr(backbone, "build", lambda *_: pytest.fail("made"))
     header = tampered(header, "metadata.train.hidden", 65_536)
-    told = fault(path, tensors, header)
-    assert "heads.projector.0.weight is 8 × 192, and its header says 65536 × any" in told
+    message = fault(path, tensors, header)
+    assert "heads.projector.0.weight is 8 × 192, and its header says 65536 × any" in message
 
 
 JUNK = st.recursive(
@@ -267,7 +267,7 @@ JUNK = st.recursive(
 
 @settings(max_examples=60)
 @given(st.data())
-def test_any_header_loads_or_is_told(saved: Any, data: st.DataObject) -> None:
+def test_any_header_loads_or_is_reported(saved: Any, data: st.DataObject) -> None:
     path, tensors, header = saved
     metadata = header["metadata"]
     groups = [key for key, value in metadata.items() if isinstance(value, dict)]
@@ -283,25 +283,25 @@ def test_any_header_loads_or_is_told(saved: Any, data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.to(torch.int32), "is of torch.int32; expected torch.float32"),
-        (lambda t: t.half(), "is of torch.float16; expected torch.float32"),
-        (lambda t: t.bfloat16(), "is of torch.bfloat16"),
-        (lambda t: t.double(), "is of torch.float64"),
-        (lambda t: t.to(torch.float8_e4m3fn), "is of torch.float8_e4m3fn"),
-        (lambda t: t.to(torch.complex64), "is of torch.complex64"),
-        (lambda t: t > 0, "is of torch.bool"),
+        (lambda t: t.to(torch.int32), "has type torch.int32; expected torch.float32"),
+        (lambda t: t.half(), "has type torch.float16; expected torch.float32"),
+        (lambda t: t.bfloat16(), "has type torch.bfloat16"),
+        (lambda t: t.double(), "has type torch.float64"),
+        (lambda t: t.to(torch.float8_e4m3fn), "has type torch.float8_e4m3fn"),
+        (lambda t: t.to(torch.complex64), "has type torch.complex64"),
+        (lambda t: t > 0, "has type torch.bool"),
         (lambda t: torch.full_like(t, torch.nan), "values that are not finite"),
         (lambda t: torch.full_like(t, -torch.inf), "values that are not finite"),
     ],
 )
-def test_weights_that_cannot_be_are_told(saved: Any, change: Any, message: str) -> None:
+def test_impossible_weights_are_reported(saved: Any, change: Any, message: str) -> None:
     path, tensors, header = saved
     odd = {name: change(t) if name == "heads.prototypes" else t for name, t in tensors.items()}
     assert message in fault(path, odd, header)
     assert message in fault(path, {name: change(t) for name, t in tensors.items()}, header)
 
 
-def test_an_unwritable_place_is_one_message_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_unwritable_path_is_reported_and_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"m\.safetensors: cannot be written"):
         checkpoint.save_model(tmp_path / "absent" / "m.safetensors", *trained())
 
@@ -331,12 +331,12 @@ def test_position_embeddings_are_resampled_to_the_side(tmp_path: Path) -> None:
         (replace(TINY, checkpoint="absent.pth"), "absent.pth: no such weights file"),
     ],
 )
-def test_unusable_backbones_are_told(config: BackboneConfig, message: str) -> None:
+def test_unusable_backbones_are_reported(config: BackboneConfig, message: str) -> None:
     with pytest.raises(InputError, match=message):
         model.build(backbone.build(config), AttentionConfig(), TRAIN, n_base=0, n_novel=2)
 
 
-def test_weights_of_another_network_are_told(tmp_path: Path) -> None:
+def test_weights_of_another_network_are_reported(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "w.safetensors")
     config = replace(TINY, checkpoint=str(tmp_path / "w.safetensors"))
     with pytest.raises(InputError, match=r"w\.safetensors: these weights do not fit"):
@@ -354,7 +354,7 @@ class MakesAFolder:
 
 
 @pytest.mark.parametrize("saved", ["as a zip", "as old versions do", "as a pickle"])
-def test_a_weights_file_that_would_run_code_is_called_so(saved: str, tmp_path: Path) -> None:
+def test_a_weights_file_that_would_run_code_is_named_as_such(saved: str, tmp_path: Path) -> None:
     path, made = tmp_path / "w.pth", tmp_path / "made by the pickle"
     content = {"cls_token": torch.zeros(1), "other": MakesAFolder(made)}
     if saved == "as a pickle":
@@ -372,7 +372,7 @@ def test_a_weights_file_that_would_run_code_is_called_so(saved: str, tmp_path: P
 
 @pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04 cut", b"\xff" * 64])
-def test_a_damaged_weights_file_is_not_said_to_be_of_another_network(
+def test_a_damaged_weights_file_is_reported_as_damaged(
     name: str, content: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -380,7 +380,7 @@ def test_a_damaged_weights_file_is_not_said_to_be_of_another_network(
         backbone.build(replace(TINY, checkpoint=str(tmp_path / name)))
 
 
-def test_plain_weights_in_a_pickle_are_taken(tmp_path: Path) -> None:
+def test_plain_weights_in_a_pickle_are_accepted(tmp_path: Path) -> None:
     other = saved_weights(tmp_path / "w.safetensors", 1)
     torch.save({"state_dict": load_file(other)}, tmp_path / "w.pth")
     vit = backbone.build(replace(TINY, checkpoint=str(tmp_path / "w.pth"))).vit

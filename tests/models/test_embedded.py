@@ -1,4 +1,4 @@
-"""The package's own backbone: what is shipped is what was trained, whole and small."""
+"""The package's own backbone: the shipped weights are the trained ones, complete and small."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def test_the_file_is_the_one_named_and_small_enough() -> None:
 
 @pytest.mark.parametrize("side", [32, 112, 224])
 def test_it_describes_views_of_any_side(side: int) -> None:
-    stock = backbone.build(BackboneConfig("embedded", image_size=side))
-    assert stock.source == "package" and stock.mean == embedded.MEAN
+    built = backbone.build(BackboneConfig("embedded", image_size=side))
+    assert built.source == "package" and built.mean == embedded.MEAN
     images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     masks = torch.zeros(2, 1, side, side)
     masks[0, :, :16, :16] = 1
-    features = MaskGuidedViT(stock.vit)(images, masks)
+    features = MaskGuidedViT(built.vit)(images, masks)
     assert features.shape == (2, 192) and features.isfinite().all()
 
 
-def test_it_tells_textures_apart_whatever_their_turn() -> None:
+def test_it_distinguishes_textures_whatever_their_orientation() -> None:
     """Stripes and dots, turned and brightened, are nearest to their own kind."""
     line = torch.arange(112)
     stripes = ((line // 4) % 2).float().expand(112, 112)
@@ -48,13 +48,13 @@ def test_it_tells_textures_apart_whatever_their_turn() -> None:
     assert likeness[0, 1] > likeness[0, 2:].max() and likeness[2, 3] > likeness[2, :2].max()
 
 
-def test_a_damaged_file_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_file_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "_SHA256", "0" * 64)
     with pytest.raises(InputError, match="install anomalyncd again"):
         backbone.build(BackboneConfig("embedded", image_size=32))
 
 
-def test_its_file_can_be_given_by_path_too(tmp_path: Path) -> None:
+def test_its_file_can_also_be_set_by_path(tmp_path: Path) -> None:
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(SHIPPED.read_bytes())
     ours = backbone.build(BackboneConfig("embedded"))
@@ -64,7 +64,7 @@ def test_its_file_can_be_given_by_path_too(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_what_is_shipped_computes_what_was_trained() -> None:
+def test_the_shipped_network_computes_the_same_as_the_trained_one() -> None:
     torch.manual_seed(0)
     trained = embedded.create(64, norm=True)
     with torch.no_grad():

@@ -88,7 +88,7 @@ def test_matches_explicit_attention(mode: str, blocks: int, options: dict) -> No
 
 
 class OnGpu(Tensor):
-    """Says that it lies on a GPU, whose way through the network is another one."""
+    """A tensor that claims to be on a GPU, for which the network has another code path."""
 
     is_cuda = True
 
@@ -96,13 +96,13 @@ class OnGpu(Tensor):
 @pytest.mark.parametrize("mode", ["class_token", "patch_tokens", "all_tokens", "none"])
 @pytest.mark.parametrize("blocks", [0, 1, 3, 4])
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True}], ids=["plain", "normed"])
-def test_the_way_on_a_gpu_gives_the_same(
+def test_the_code_path_for_gpus_gives_the_same(
     mode: MaskedQueries, blocks: int, options: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vit = small_vit(**options)
     x, masks = torch.randn(2, 3, 32, 32), half_mask()
     model = MaskGuidedViT(vit, blocks, mode)
-    monkeypatch.delattr(MaskGuidedViT, "visible_tokens")  # it would have the host wait
+    monkeypatch.delattr(MaskGuidedViT, "visible_tokens")  # it would make the host wait
     found = model(x.as_subclass(OnGpu), masks).as_subclass(Tensor)
     torch.testing.assert_close(found, plain_forward(vit, x, masks, blocks, mode))
 
@@ -118,7 +118,7 @@ def test_class_token_ignores_what_masked_blocks_hide(kept: int, seed: int) -> No
     torch.testing.assert_close(vit(x, masks), vit(torch.where(masks > 0, x, other), masks))
 
 
-def test_without_mask_it_is_the_stock_network() -> None:
+def test_without_mask_it_equals_the_plain_network() -> None:
     vit, x = small_vit(), torch.randn(2, 3, 32, 32)
     found = MaskGuidedViT(vit, 4, "none")(x, torch.zeros(2, 1, 32, 32))
     torch.testing.assert_close(found, vit.forward_features(x)[:, 0])
@@ -126,7 +126,7 @@ def test_without_mask_it_is_the_stock_network() -> None:
     torch.testing.assert_close(full, vit.forward_features(x)[:, 0])
 
 
-def test_thin_defect_keeps_no_patch_but_by_the_cures() -> None:
+def test_a_thin_defect_keeps_a_patch_only_with_the_settings_for_it() -> None:
     scratch = torch.zeros(1, 1, 32, 32)
     scratch[..., 12:15, :] = 1
     vit = small_vit()
@@ -141,7 +141,7 @@ def test_thin_defect_keeps_no_patch_but_by_the_cures() -> None:
 
 
 @pytest.mark.parametrize(("rows", "kept"), [(3, 0), (4, 4), (8, 4), (12, 8)])
-def test_a_patch_is_kept_that_the_mask_covers_by_half(rows: int, kept: int) -> None:
+def test_a_patch_is_kept_if_the_mask_covers_half_of_it(rows: int, kept: int) -> None:
     """Patches are 8 pixels high."""
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., :rows, :] = 1
@@ -167,7 +167,7 @@ def test_takes_timm_models_at_any_side(name: str) -> None:
     assert features.shape == (1, vit.embed_dim) and features.isfinite().all()
 
 
-def test_refuses_what_it_cannot_mask() -> None:
+def test_networks_that_cannot_be_masked_are_refused() -> None:
     with pytest.raises(ValueError, match="class token"):
         MaskGuidedViT(small_vit(class_token=False, global_pool="avg"))
     with pytest.raises(ValueError, match="masked_blocks=5: expected 0 to 4"):

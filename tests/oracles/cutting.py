@@ -1,4 +1,4 @@
-"""From image files and maps to regions, one image after the other (reference sections 2 to 4)."""
+"""From image files and maps to regions, one image after the other (as in the release)."""
 
 from __future__ import annotations
 

@@ -25,10 +25,10 @@ def aggregate(tokens: Array, degree: int) -> Array:
     return out.reshape(b, h * w, d)
 
 
-def mutual_scores(features: Array, lowest: float) -> Array:
+def mutual_scores(features: Array, topmin_max: float) -> Array:
     """(n, p, d) → (n, p): mean over the most favourable images of the distance to the nearest."""
     n, p, _ = features.shape
-    kept = max(1, int(lowest * (n - 1)))
+    kept = max(1, int(topmin_max * (n - 1)))
     scores = np.empty((n, p))
     for i in range(n):
         for patch in range(p):

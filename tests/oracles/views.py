@@ -1,4 +1,4 @@
-"""The release's training view by Pillow and torchvision, one region at a time (reference 5)."""
+"""The release's training view by Pillow and torchvision, one region at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The release's mask-guided forward pass, written plainly (reference section 6).
+"""The release's mask-guided forward pass, written plainly.
 
 Every token goes through every block, attention is a softmax over an (n, n) matrix that is held
 whole, and the mask is added to it as minus infinity.

@@ -1,4 +1,4 @@
-"""Datasets into place: from what a user has, from a server of the test's own, and refused."""
+"""Preparing datasets: from the user's files, from a local server, and bad input refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CONTENT = np.random.default_rng(0).bytes(300_000)
 
 @dataclass
 class Site:
-    """A server whose every flaw can be chosen."""
+    """A server with chosen faults."""
 
     address: str = ""
     files: dict[str, bytes] = field(default_factory=dict)  # by path
@@ -96,7 +96,7 @@ def remote(*addresses: str, content: bytes | None = CONTENT) -> RemoteFile:
     return RemoteFile("set.bin", addresses, known)
 
 
-def test_a_download_goes_on_where_an_earlier_one_ended(site: Site, tmp_path: Path) -> None:
+def test_a_download_resumes_where_an_earlier_one_stopped(site: Site, tmp_path: Path) -> None:
     site.files["/set"] = CONTENT
     (tmp_path / "set.bin.part").write_bytes(CONTENT[:100_000])
     fetch(remote(f"{site.address}/set"), tmp_path / "set.bin", quiet=True)
@@ -106,7 +106,7 @@ def test_a_download_goes_on_where_an_earlier_one_ended(site: Site, tmp_path: Pat
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_connection_is_taken_up_again(site: Site, tmp_path: Path, ranges: bool) -> None:
+def test_a_broken_connection_is_resumed(site: Site, tmp_path: Path, ranges: bool) -> None:
     site.files["/set"], site.breaks_after, site.ranges = CONTENT, 70_000, ranges
     fetch(remote(f"{site.address}/set"), tmp_path / "set.bin", quiet=True)
     assert [path for path, _ in site.asked] == ["/set"] * 2
@@ -121,7 +121,7 @@ def test_a_complete_part_needs_no_more_bytes(site: Site, tmp_path: Path) -> None
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
 
 
-def test_a_wrong_part_is_thrown_away_and_fetched_again(site: Site, tmp_path: Path) -> None:
+def test_a_wrong_part_is_discarded_and_downloaded_again(site: Site, tmp_path: Path) -> None:
     site.files["/set"] = CONTENT
     (tmp_path / "set.bin.part").write_bytes(b"x" * 100_000)
     fetch(remote(f"{site.address}/set"), tmp_path / "set.bin", quiet=True)
@@ -130,7 +130,7 @@ def test_a_wrong_part_is_thrown_away_and_fetched_again(site: Site, tmp_path: Pat
 
 
 @pytest.mark.parametrize("first", ["/gone", "/wrong"])
-def test_the_next_address_serves_where_the_first_fails(
+def test_the_next_address_is_used_if_the_first_fails(
     site: Site, tmp_path: Path, first: str
 ) -> None:
     site.files |= {"/set": CONTENT, "/wrong": b"something else"}
@@ -148,24 +148,24 @@ def test_without_a_checksum_nothing_is_mixed_from_two_addresses(site: Site, tmp_
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
 
 
-def test_all_dead_names_each_address_and_why(site: Site, tmp_path: Path) -> None:
+def test_if_no_address_works_each_is_named_with_its_reason(site: Site, tmp_path: Path) -> None:
     site.files["/wrong"] = b"something else"
     dead = "http://127.0.0.1:9/set"  # nobody listens at the discard port
     file = remote(f"{site.address}/gone", f"{site.address}/wrong", dead)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         fetch(file, tmp_path / "set.bin", quiet=True)
-    lines = str(told.value).splitlines()[1:]
+    lines = str(raised.value).splitlines()[1:]
     assert "/gone: 404" in lines[0] and "SHA-256" in lines[1] and dead in lines[2]
     assert not (tmp_path / "set.bin").exists()
 
 
-def test_a_web_page_is_not_taken_for_the_file(site: Site, tmp_path: Path) -> None:
+def test_a_web_page_is_not_accepted_as_the_file(site: Site, tmp_path: Path) -> None:
     site.files["/set"], site.media_type = b"<p>moved</p>", "text/html; charset=utf-8"
     with pytest.raises(InputError, match="web page"):
         fetch(remote(f"{site.address}/set", content=None), tmp_path / "set.bin", quiet=True)
 
 
-def test_a_file_of_that_name_is_used_if_right_and_never_overwritten(
+def test_an_existing_file_is_used_if_correct_and_never_overwritten(
     site: Site, tmp_path: Path
 ) -> None:
     path = tmp_path / "set.bin"
@@ -241,7 +241,7 @@ def test_an_archive_that_fills_the_disk_is_refused(
     assert (tmp_path / "out" / "zeros").stat().st_size < 4_000_000
 
 
-def test_a_damaged_archive_says_so(tmp_path: Path) -> None:
+def test_a_damaged_archive_is_reported(tmp_path: Path) -> None:
     packed = tar_of(tmp_path / "set.tar.gz", *(tar_member(f"f{i}") for i in range(2000)))
     packed.write_bytes(packed.read_bytes()[:1500])
     with pytest.raises(InputError, match="damaged or incomplete"):
@@ -266,7 +266,7 @@ COMPRESSORS = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "t
 
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
-def test_a_whole_tar_of_any_compression_is_unpacked(compressor: str, tmp_path: Path) -> None:
+def test_a_complete_tar_of_any_compression_is_unpacked(compressor: str, tmp_path: Path) -> None:
     (tmp_path / "set").write_bytes(COMPRESSORS[compressor](tar_bytes()))
     extract(tmp_path / "set", tmp_path / "out", quiet=True)
     for i in range(3):
@@ -275,8 +275,8 @@ def test_a_whole_tar_of_any_compression_is_unpacked(compressor: str, tmp_path: P
 
 @pytest.mark.parametrize("compressor", COMPRESSORS)
 @pytest.mark.parametrize("blocks", [2, 3, 4, 5, 6])
-def test_a_tar_cut_anywhere_is_damaged(compressor: str, blocks: int, tmp_path: Path) -> None:
-    """Also at a member's end, which tarfile takes for the end of the archive."""
+def test_a_tar_truncated_anywhere_is_damaged(compressor: str, blocks: int, tmp_path: Path) -> None:
+    """Also at a member's end, where tarfile assumes the end of the archive."""
     cut = tar_bytes()[: blocks * tarfile.BLOCKSIZE]
     (tmp_path / "set").write_bytes(COMPRESSORS[compressor](cut))
     with pytest.raises(InputError, match="set: damaged or incomplete"):
@@ -293,7 +293,7 @@ def test_a_tar_with_a_damaged_header_is_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compressor", ["gz", "bz2", "xz"])
 def test_a_wrong_checksum_at_the_end_is_damage(compressor: str, tmp_path: Path) -> None:
-    """The last bytes hold it: CRC and length in gzip, where tarfile never gets to."""
+    """It is in the last bytes (CRC and length in gzip), which tarfile never reads."""
     packed = COMPRESSORS[compressor](tar_bytes() + bytes(100_000))
     flipped = bytearray(packed)
     flipped[-6 if compressor == "gz" else -5] ^= 0xFF
@@ -321,15 +321,15 @@ def test_a_wrong_byte_in_a_zip_is_damage(tmp_path: Path) -> None:
         (
             errno.EACCES,
             "{to}",
-            "{to}: cannot be filled (Permission denied); make its place writable",
+            "{to}: cannot be filled (Permission denied); make its parent folder writable",
         ),
         (errno.EACCES, "{given}", "{given}: cannot be read (Permission denied); make it readable"),
     ],
 )
-def test_what_the_disk_refuses_is_told_of_what_the_user_knows(
+def test_a_disk_error_names_a_path_that_the_user_knows(
     code: int, name: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not of the temporary folder, which is gone when the message is read."""
+    """Not the temporary folder, which is removed before the message is read."""
     names = {"given": tmp_path / "set.tar", "to": tmp_path / "data" / "mvtec"}
     names["given"].write_bytes(tar_bytes())
 
@@ -337,10 +337,10 @@ def test_what_the_disk_refuses_is_told_of_what_the_user_knows(
         raise OSError(code, os.strerror(code), name and name.format(**names))
 
     monkeypatch.setattr(archive, "_write", refuse)
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError) as raised:
         prepare("mvtec", names["given"], names["to"])
-    assert str(told.value).startswith(message.format(**names))
-    assert "unpacked" not in str(told.value)
+    assert str(raised.value).startswith(message.format(**names))
+    assert "unpacked" not in str(raised.value)
 
 
 def test_a_given_folder_with_links_that_lead_nowhere_is_refused(tmp_path: Path) -> None:
@@ -354,11 +354,11 @@ def test_a_given_folder_with_links_that_lead_nowhere_is_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["mvtec", "mtd", "aebad"])
-def test_an_archive_of_something_else_is_named_itself(name: str, tmp_path: Path) -> None:
+def test_an_error_about_an_archive_names_the_archive(name: str, tmp_path: Path) -> None:
     (tmp_path / "set.tar").write_bytes(tar_bytes())
-    with pytest.raises(InputError, match=rf"^{tmp_path}/set\.tar: .*; expected") as told:
+    with pytest.raises(InputError, match=rf"^{tmp_path}/set\.tar: .*; expected") as raised:
         prepare(name, tmp_path / "set.tar", tmp_path / "data" / name)
-    assert "unpacked" not in str(told.value)
+    assert "unpacked" not in str(raised.value)
 
 
 def draw(path: Path, *, mask: bool = False) -> None:
@@ -389,7 +389,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def publish(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Have a dataset published otherwise."""
+    """Change what is published of a dataset."""
 
     def change(name: str, **fields: Any) -> None:
         source, layout = preparation.DATASETS[name]
@@ -410,7 +410,7 @@ def prepare(name: str, given: Path | None, target: Path) -> Report:
 
 @pytest.mark.usefixtures("two_categories")
 @pytest.mark.parametrize("form", ["folder", "category", "archive", "archive in a folder"])
-def test_mvtec_from_whatever_the_user_has(
+def test_mvtec_is_prepared_from_any_form_of_it(
     form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     theirs = tmp_path / "theirs" / "mvtec_anomaly_detection"
@@ -432,7 +432,7 @@ def test_mvtec_from_whatever_the_user_has(
     assert {path.name for path in target.parent.iterdir()} == {"mvtec", ".mvtec.lock"}
 
     def never(*_: object, **__: object) -> None:
-        raise AssertionError("a second call has nothing to do")
+        raise AssertionError("a second call must do nothing")
 
     monkeypatch.setattr(verification, "read_image", never)
     monkeypatch.setattr(preparation, "extract", never)
@@ -440,7 +440,7 @@ def test_mvtec_from_whatever_the_user_has(
     assert prepare("mvtec", None, target) == report
 
 
-def test_mvtec_is_counted_as_published() -> None:
+def test_the_expected_counts_of_mvtec_are_the_published_ones() -> None:
     totals = dict.fromkeys(("train/good", "test/good", "test/defects"), 0)
     source, _ = preparation.DATASETS["mvtec"]
     for name, count in source.images.items():
@@ -458,7 +458,7 @@ def test_a_category_may_be_the_working_folder(
 
 
 @pytest.mark.usefixtures("two_categories")
-def test_an_archive_is_unpacked_once_also_where_all_was_there(
+def test_an_archive_is_unpacked_once_even_if_nothing_was_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     category = draw_category(tmp_path / "theirs" / "a")
@@ -470,7 +470,7 @@ def test_an_archive_is_unpacked_once_also_where_all_was_there(
 
 
 @pytest.mark.usefixtures("two_categories")
-def test_a_second_category_joins_the_first_which_stays(tmp_path: Path) -> None:
+def test_a_second_category_is_added_to_the_first(tmp_path: Path) -> None:
     target = tmp_path / "mvtec"
     for name in "ab":
         category = draw_category(tmp_path / "theirs" / name)
@@ -486,7 +486,7 @@ def test_a_second_category_joins_the_first_which_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("two_categories")
-def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+def test_each_problem_is_named(tmp_path: Path) -> None:
     target = tmp_path / "mvtec"
     category = draw_category(target / "a")
     (category / "train/good/000.png").unlink()
@@ -496,7 +496,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     Image.new("L", (9, 9)).save(category / "ground_truth/dent/002_mask.png")
 
     counted, *others = prepare("mvtec", None, target).problems
-    assert counted == "a/train/good: 2 images; published are 3"
+    assert counted == "a/train/good: 2 images; published: 3"
     assert len(others) == 3
     for name, reason in (
         ("test/dent/001.png", "no mask"),
@@ -506,10 +506,10 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
         assert any(name in problem and reason in problem for problem in others), name
 
     draw(image)
-    assert len(prepare("mvtec", None, target).problems) == 3  # looked at again, not remembered
+    assert len(prepare("mvtec", None, target).problems) == 3  # checked again, not remembered
 
 
-def test_an_interrupted_filling_leaves_no_half_dataset(
+def test_an_interrupt_leaves_no_partial_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     category = draw_category(tmp_path / "theirs" / "a")
@@ -561,8 +561,8 @@ def test_mtd_is_fetched_with_its_list_of_training_images(
     (target / "MT_Fray").rename(tmp_path / "away")
     problems = prepare("mtd", None, target).problems
     assert problems == [
-        f"{target / 'MT_Fray'}: not there",
-        f"{target / 'mtd_train_filenames.txt'}: not there; get it from {site.address}/list",
+        f"{target / 'MT_Fray'}: not found",
+        f"{target / 'mtd_train_filenames.txt'}: not found; get it from {site.address}/list",
     ]
 
 
@@ -594,7 +594,7 @@ def test_aebad_becomes_a_base_set_that_a_run_crops(
 ) -> None:
     given, target = aebad_archive(tmp_path), tmp_path / "base"
     (problem,) = prepare("aebad", given, target).problems
-    assert problem == "12 regions; published are 1,278"
+    assert problem == "12 regions; published: 1,278"
 
     publish("aebad", regions=12)
     assert prepare("aebad", given, target) == Report(images=8, groups=4, problems=[], absent=[])
@@ -608,11 +608,11 @@ def test_aebad_becomes_a_base_set_that_a_run_crops(
     mask = target / "masks/groove/same_IMG_1.png"
     Image.new("L", (64, 48)).save(mask)
     problems = prepare("aebad", None, target).problems
-    assert problems[0] == f"{mask}: no defect is marked; take its image out"
+    assert problems[0] == f"{mask}: no defect is marked; remove its image"
     assert problems[1].startswith("11 regions")
 
 
-def test_what_cannot_be_used_is_told(tmp_path: Path, site: Site, publish: Callable) -> None:
+def test_unusable_input_is_reported(tmp_path: Path, site: Site, publish: Callable) -> None:
     (tmp_path / "empty").mkdir()
     for name in preparation.DATASETS:
         with pytest.raises(InputError, match="empty"):
@@ -632,11 +632,11 @@ def script(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-def test_the_command_tells_and_fails_where_something_is_wrong(tmp_path: Path) -> None:
+def test_the_command_reports_problems_and_fails(tmp_path: Path) -> None:
     given = draw_category(tmp_path / "theirs" / "screw")
     done = script(tmp_path, "mvtec", "--from", str(given))
     assert done.returncode == 1
-    assert "problem: screw/train/good: 3 images; published are 320" in done.stdout
+    assert "problem: screw/train/good: 3 images; published: 320" in done.stdout
     assert "data/mvtec: 7 images in 3 groups, 3 problems" in done.stdout
     assert "CC BY-NC-SA" in done.stderr
     assert (tmp_path / "data/mvtec/screw/test/dent/000.png").is_file()

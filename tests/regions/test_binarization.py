@@ -1,4 +1,4 @@
-"""MEBin's rivals in the ablation: what they take for foreground, and that the choice is obeyed."""
+"""The other binarizations of the ablation: their foreground, and that the setting is used."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def variance_between(values: NDArray, threshold: int) -> Fraction:
 
 
 @given(maps)
-def test_otsu_parts_the_values_best_and_as_opencv(anomaly_map: NDArray[np.uint8]) -> None:
+def test_otsu_separates_the_values_best_and_as_opencv(anomaly_map: NDArray[np.uint8]) -> None:
     found = binarize_one(anomaly_map, 0, 255, MebinConfig(method="otsu", erosion=0))
     best = max(variance_between(anomaly_map, threshold) for threshold in np.unique(anomaly_map))
     assert float(variance_between(anomaly_map, int(found.threshold))) == pytest.approx(float(best))
@@ -77,7 +77,7 @@ def test_mebin_is_mebin(anomaly_map: NDArray[np.uint8], erosion: int, step: int)
     assert (found.count, found.threshold) == (expected.count, expected.threshold)
 
 
-def test_what_each_method_makes_of_a_faint_and_a_strong_defect() -> None:
+def test_each_method_on_a_faint_and_a_strong_defect() -> None:
     """Otsu sees a defect wherever there are two levels, a fixed threshold only strong ones."""
     faint, strong = np.full((2, 60, 60), 20, np.uint8)
     faint[10:30, 10:30] = 90

@@ -116,7 +116,7 @@ def test_every_component_is_covered_by_a_square(mask: np.ndarray) -> None:
 
 
 @given(st.integers(10, 300), st.integers(10, 300), st.data())
-def test_a_single_box_sticks_out_of_a_short_image_only(
+def test_a_single_box_extends_only_beyond_a_short_image(
     height: int, width: int, data: st.DataObject
 ) -> None:
     mask = np.zeros((height, width), bool)
@@ -214,7 +214,7 @@ def test_outside_the_image_is_black() -> None:
 
 
 @pytest.mark.parametrize("transpose", [False, True])
-def test_what_each_mode_sees_of_a_long_image(transpose: bool) -> None:
+def test_the_part_of_a_long_image_that_each_mode_keeps(transpose: bool) -> None:
     """Left half black, right half white, twice as wide as high."""
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 40:] = 255

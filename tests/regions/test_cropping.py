@@ -42,7 +42,7 @@ def test_regions_hold_the_defect_and_its_mask(tmp_path: Path) -> None:
     assert regions.scores[3] < 0.01
 
 
-def test_what_was_found_of_each_image_comes_back(tmp_path: Path) -> None:
+def test_counts_and_thresholds_of_each_image_are_returned(tmp_path: Path) -> None:
     dataset = product(tmp_path)
     found = cut(tmp_path, dataset)
     expected = [binarize_one(m, 20, 202, MebinConfig()) for m in stored_maps(tmp_path, dataset)]
@@ -63,7 +63,7 @@ def test_a_mask_has_the_corners_of_its_map(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "side"), [({"padding": 0.5}, 20), ({"min_size": 0.2}, 64), ({"min_size": 0.5}, 160)]
 )
-def test_the_settings_of_regions_are_obeyed(
+def test_the_settings_of_regions_are_used(
     setting: dict[str, float], side: int, tmp_path: Path
 ) -> None:
     """Of 12 pixels of the map the erosion leaves 7, which are 14 of the image."""
@@ -81,7 +81,7 @@ def test_near_boxes_are_merged_as_the_settings_say(tmp_path: Path) -> None:
     assert merged.image_index.tolist() == [0, 1]
 
 
-def test_a_given_search_range_takes_the_place_of_the_maps_own(tmp_path: Path) -> None:
+def test_a_given_search_range_replaces_that_of_the_maps(tmp_path: Path) -> None:
     dataset = product(tmp_path)
     stored = stored_maps(tmp_path, dataset)
     cache = Cache(tmp_path / "cache")
@@ -148,7 +148,7 @@ def test_one_constant_map_is_an_image_without_defect(tmp_path: Path) -> None:
     assert cut(tmp_path, dataset).counts.tolist() == [0, 1, 1, 0]
 
 
-def test_a_mask_all_over_is_kept_or_lost_as_by_the_release(tmp_path: Path) -> None:
+def test_a_mask_of_the_whole_image_is_kept_or_emptied_as_in_the_release(tmp_path: Path) -> None:
     dataset = product(tmp_path)
     save(tmp_path / "maps" / "t" / "0.png", np.full((60, 80), 220, np.uint8))
     for full_mask, level, area in (("keep", 255, 120 * 160), ("empty", 0, 0)):

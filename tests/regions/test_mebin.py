@@ -105,7 +105,9 @@ def test_equals_the_plain_loop(anomaly_map: np.ndarray, data: st.DataObject) -> 
     st.integers(1, 1000),
     st.sampled_from([0, 3, 6]),
 )
-def test_counts_know_no_unit(levels: np.ndarray, shift: int, scale: int, erosion: int) -> None:
+def test_counts_do_not_depend_on_the_unit(
+    levels: np.ndarray, shift: int, scale: int, erosion: int
+) -> None:
     lo, hi = int(levels.min()), int(levels.max())
     counts = mebin.component_counts(levels, lo, hi, erosion=erosion)
     other = levels.astype(np.int32) * scale + shift
@@ -114,7 +116,7 @@ def test_counts_know_no_unit(levels: np.ndarray, shift: int, scale: int, erosion
 
 
 @given(maps(), st.sampled_from([0, 1, 3]))
-def test_counts_know_no_direction(anomaly_map: np.ndarray, erosion: int) -> None:
+def test_counts_do_not_depend_on_the_orientation(anomaly_map: np.ndarray, erosion: int) -> None:
     """Of the erosions, only the odd ones are symmetric."""
     lo, hi = anomaly_map.min().item(), anomaly_map.max().item()
     counts = mebin.component_counts(anomaly_map, lo, hi, erosion=erosion)
@@ -151,7 +153,7 @@ def test_float_maps_are_compared_in_double_precision() -> None:
     assert result.mask.sum() == 100
 
 
-def test_search_range_by_hand_finds_what_the_lowest_peak_hides(
+def test_a_search_range_set_by_hand_finds_defects_that_the_lowest_peak_hides(
     golden_maps: list[np.ndarray],
 ) -> None:
     peaks = [int(m.max()) for m in golden_maps]
@@ -182,7 +184,7 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
     ("arguments", "message"),
     [({"lo": 2, "hi": 1}, "search range"), ({"lo": 0, "hi": 1, "step": 0}, "step")],
 )
-def test_settings_without_meaning_are_refused(arguments: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mebin.binarize_one(np.ones((3, 3)), **arguments)
 

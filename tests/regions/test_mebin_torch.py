@@ -143,14 +143,14 @@ def test_a_map_does_not_depend_on_the_batch(
         assert torch.equal(whole, chunks)
 
 
-def test_input_stays_as_it_was() -> None:
+def test_the_input_is_not_changed() -> None:
     maps = torch.rand(2, 9, 9, dtype=torch.float64)
     before = maps.clone()
     mebin_torch.binarize(maps, 0.2, 0.9)
     assert torch.equal(maps, before)
 
 
-def test_parts_of_larger_tensors_are_taken() -> None:
+def test_parts_of_larger_tensors_are_accepted() -> None:
     """Maps as a model's output gives them: one channel of many, not contiguous."""
     rng = np.random.default_rng(2)
     output = torch.from_numpy(rng.integers(0, 256, (3, 2, 40, 31), dtype=np.uint8))
@@ -196,7 +196,7 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
         ((1, 1, 3, 3), {"lo": 0, "hi": 1}, r"\(1, 1, 3, 3\); expected \(n, h, w\)"),
     ],
 )
-def test_settings_without_meaning_are_refused(
+def test_invalid_settings_are_refused(
     shape: tuple[int, ...], arguments: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

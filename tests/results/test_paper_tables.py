@@ -1,4 +1,4 @@
-"""Run folders → tables: the published form, what is marked, what is named as missing."""
+"""Run folders → tables: as published, with marked differences and missing runs named."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def fabricate(
     done: bool = True,
     **changed: Any,
 ) -> RunFolder:
-    """A run folder as a run leaves it; keys of `changed` have __ for a dot."""
+    """A run folder as a run writes it; in keys of `changed`, __ stands for a dot."""
     named = {key.replace("__", "."): value for key, value in changed.items()}
     variant = "-".join(f"{key}_{value}" for key, value in named.items()) or "plain"
     folder = RunFolder(root / "mvtec" / category / detector / variant / f"seed-{seed}")
@@ -110,8 +110,8 @@ def test_the_published_figures_give_the_published_means(tmp_path: Path, publishe
         assert f"{last.figures[key].mean:.3f}" == f"{published.mean[key]:.3f}"
     assert not any(figure.outside for row in block.rows for figure in row.figures.values())
     (line,) = [line for line in markdown(grids([block], [])).splitlines() if "| mean |" in line]
-    told = [f"{published.mean[key]:.3f}" for key in ("nmi", "ari", "f1")]
-    assert re.findall(r"(?<![+−])\b0\.\d{3}", line) == [t for t in told for _ in range(2)]
+    expected = [f"{published.mean[key]:.3f}" for key in ("nmi", "ari", "f1")]
+    assert re.findall(r"(?<![+−])\b0\.\d{3}", line) == [t for t in expected for _ in range(2)]
 
 
 def test_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path: Path) -> None:
     assert mean.figures["nmi"].std == pytest.approx((0.065 / 2) ** 0.5)
 
 
-def test_one_seed_has_no_deviation_and_a_partial_seed_adds_none(tmp_path: Path) -> None:
+def test_neither_one_seed_nor_an_incomplete_one_gives_a_deviation(tmp_path: Path) -> None:
     for category in ("tile", "wood"):
         fabricate(tmp_path, category, scores(0.4), seed=0)
     fabricate(tmp_path, "tile", scores(0.6), seed=1)
@@ -140,7 +140,7 @@ def test_one_seed_has_no_deviation_and_a_partial_seed_adds_none(tmp_path: Path) 
     assert "wood (seed 1)" in only(tmp_path).notes[-1]
 
 
-def test_marks_what_is_outside(tmp_path: Path) -> None:
+def test_figures_outside_the_tolerance_are_marked(tmp_path: Path) -> None:
     shift = dict.fromkeys(MUSC.categories, 0.0) | {"bottle": 0.081, "cable": 0.079, "wood": -0.081}
     for category, figures in MUSC.categories.items():
         moved = {key: value + shift[category] for key, value in figures.items()}
@@ -161,7 +161,7 @@ def test_the_mean_has_its_own_tolerance(tmp_path: Path, moved: float, outside: b
     assert only(tmp_path).rows[-1].figures["nmi"].outside == outside
 
 
-def test_some_categories_are_held_against_the_same_ones(tmp_path: Path) -> None:
+def test_some_categories_are_compared_with_the_same_published_ones(tmp_path: Path) -> None:
     for category in ("tile", "wood"):
         fabricate(tmp_path, category, MUSC.categories[category])
     mean = only(tmp_path).rows[-1].figures["nmi"]
@@ -169,7 +169,7 @@ def test_some_categories_are_held_against_the_same_ones(tmp_path: Path) -> None:
     assert mean.difference == pytest.approx(0)
 
 
-def test_where_only_the_whole_mean_is_known_a_part_is_not_held_against_it(tmp_path: Path) -> None:
+def test_a_part_is_not_compared_with_a_mean_over_all_categories(tmp_path: Path) -> None:
     fabricate(tmp_path, "tile", scores(0.5), detector="patchcore")
     block = only(tmp_path)
     assert not block.compared
@@ -179,14 +179,14 @@ def test_where_only_the_whole_mean_is_known_a_part_is_not_held_against_it(tmp_pa
     assert only(tmp_path).rows[-1].figures["nmi"].published == 0.67
 
 
-def test_own_products_in_that_layout_are_held_against_nothing(tmp_path: Path) -> None:
+def test_own_products_in_the_mvtec_layout_are_not_compared(tmp_path: Path) -> None:
     fabricate(tmp_path, "my_product", scores(0.5))
     block = only(tmp_path)
     assert block.published is None
     assert block.notes == []
 
 
-def test_nothing_is_skipped_in_silence(tmp_path: Path) -> None:
+def test_no_run_is_skipped_silently(tmp_path: Path) -> None:
     fabricate(tmp_path, "tile", scores(0.5))
     fabricate(tmp_path, "wood", None)
     broken = fabricate(tmp_path, "grid", done=False)
@@ -208,14 +208,14 @@ def test_nothing_is_skipped_in_silence(tmp_path: Path) -> None:
         "no labels, so no scores: wood",
     ]
     assert block.notes[4] == "not run: 10 of 15 products"
-    (told,) = ungrouped(jobs)
-    assert str(damaged.root) in told
+    (note_of_damaged,) = ungrouped(jobs)
+    assert str(damaged.root) in note_of_damaged
     for text in (
-        markdown(grids([block], [told])),
-        latex(grids([block], [told])),
-        as_csv([block], [told]),
+        markdown(grids([block], [note_of_damaged])),
+        latex(grids([block], [note_of_damaged])),
+        as_csv([block], [note_of_damaged]),
     ):
-        for note in (*block.notes, told):
+        for note in (*block.notes, note_of_damaged):
             assert note in text.replace('"', "")
 
 
@@ -226,7 +226,7 @@ def test_a_sweep_of_failures_still_has_a_table(tmp_path: Path) -> None:
     assert "failed: tile: no maps" in text
 
 
-def test_variants_are_told_apart(tmp_path: Path) -> None:
+def test_variants_are_separate_blocks(tmp_path: Path) -> None:
     for masked in ("none", "class_token"):
         for seed in (0, 1):
             fabricate(tmp_path, "tile", scores(0.5), seed=seed, attention__masked_queries=masked)
@@ -248,7 +248,7 @@ def test_variants_are_told_apart(tmp_path: Path) -> None:
     assert len({row[0] for row in overview.rows}) == 5
 
 
-def test_an_ablation_is_held_against_its_own_figures(tmp_path: Path) -> None:
+def test_an_ablation_is_compared_with_its_own_figures(tmp_path: Path) -> None:
     for category in all_categories("mvtec"):
         fabricate(tmp_path, category, scores(0.598), attention__masked_queries="none")
     assert only(tmp_path).rows[-1].figures["nmi"].published == 0.598
@@ -261,12 +261,12 @@ def test_an_ablation_names_what_each_variant_changes(tmp_path: Path) -> None:
         fabricate(tmp_path, "tile", scores(0.5), **change)
     overview = grids(blocks(tmp_path), [])[-1]
     names = {row[0].partition(" (")[0] for row in overview.rows}
-    assert names == {"as most", "weighting: score", "step: 8", "masked_queries: none"}
+    assert names == {"default settings", "weighting: score", "step: 8", "masked_queries: none"}
     usual = "masked_queries: class_token · weighting: area · step: 4"
-    assert overview.captions[0] == f"where nothing else is named: {usual}"
+    assert overview.captions[0] == f"unless stated otherwise: {usual}"
 
 
-def test_what_nobody_published_is_held_against_nothing(tmp_path: Path) -> None:
+def test_unpublished_variants_are_not_compared(tmp_path: Path) -> None:
     fabricate(
         tmp_path, "tile", scores(0.5), train__features="cached", regions__resize_mode="compat"
     )
@@ -280,7 +280,7 @@ def test_what_nobody_published_is_held_against_nothing(tmp_path: Path) -> None:
     assert look_up("mvtec", "musc-embedded", {}) is None
 
 
-def test_binarizations_are_held_against_their_own_f1(tmp_path: Path) -> None:
+def test_binarizations_are_compared_with_their_own_f1(tmp_path: Path) -> None:
     for category in all_categories("mvtec"):
         fabricate(tmp_path, category, scores(0.5, f1=0.499), mebin__method="otsu")
     figures = only(tmp_path).rows[-1].figures
@@ -288,7 +288,7 @@ def test_binarizations_are_held_against_their_own_f1(tmp_path: Path) -> None:
     assert figures["nmi"].published is None
 
 
-def test_products_in_folders_of_their_own_are_one_block(tmp_path: Path) -> None:
+def test_products_in_separate_folders_are_one_block(tmp_path: Path) -> None:
     for product in ("nuts", "bolts"):
         own = {"kind": "folder", "path": f"photos/{product}", "leave_out": [], "unscored": []}
         fabricate(tmp_path, product, scores(0.5), dataset=own)
@@ -296,12 +296,12 @@ def test_products_in_folders_of_their_own_are_one_block(tmp_path: Path) -> None:
     assert [row.name for row in block.rows] == ["bolts", "nuts", "mean"] and not block.notes
 
 
-def test_a_table_says_whose_computing_it_holds(tmp_path: Path) -> None:
+def test_a_table_names_the_implementation(tmp_path: Path) -> None:
     folder = fabricate(tmp_path, "tile", scores(0.5))
-    assert only(tmp_path).computing == "sound"
+    assert only(tmp_path).implementation == "corrected"
     with (folder.root / "config.yaml").open("a") as file:
         file.write("compat: release\n")
-    assert "the release's computing (compat)" in markdown(grids(blocks(tmp_path), []))
+    assert "release implementation" in markdown(grids(blocks(tmp_path), []))
 
 
 def test_the_same_run_in_two_places_counts_once(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def printed(root: Path, width: int) -> list[str]:
     return out.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
-def test_the_terminal_has_room(tmp_path: Path) -> None:
+def test_tables_fit_the_terminal(tmp_path: Path) -> None:
     for seed in (0, 1):
         for category, figures in MUSC.categories.items():
             fabricate(tmp_path, category, figures, seed=seed)
@@ -340,7 +340,7 @@ def test_the_terminal_has_room(tmp_path: Path) -> None:
         assert not any("…" in line for line in lines)  # nothing is cut off
 
 
-def test_what_is_missing_of_a_whole_table_is_named(tmp_path: Path) -> None:
+def test_the_missing_runs_of_a_full_table_are_named(tmp_path: Path) -> None:
     for category in all_categories("mvtec")[2:]:
         for seed in (1, 2):
             if (category, seed) != ("zipper", 2):
@@ -360,14 +360,14 @@ def test_csv_holds_unrounded_figures(tmp_path: Path) -> None:
     assert missing["nmi_mean"] == ""
 
 
-def test_what_is_known_of_detection_stands_beside_the_scores(tmp_path: Path) -> None:
+def test_figures_on_detection_are_shown_with_the_scores(tmp_path: Path) -> None:
     rates = {"fpr": 0.25, "fnr": 0.125}
     fabricate(tmp_path, "tile", scores(0.5), **rates, recall=0.75)
     fabricate(tmp_path, "tile", scores(0.4), mebin__method="otsu", **rates)
     plain, otsu, overview = grids(blocks(tmp_path), [])
-    told = "FPR 0.250 · FNR 0.125"
-    assert f"{told} · normal recall 0.750" in plain.captions
-    assert told in otsu.captions
+    rates_text = "FPR 0.250 · FNR 0.125"
+    assert f"{rates_text} · normal recall 0.750" in plain.captions
+    assert rates_text in otsu.captions
     assert overview.header[-3:] == ["FPR", "FNR", "normal recall"]
     assert [row[-3:] for row in overview.rows] == [
         ["0.250", "0.125", "0.750"],
@@ -375,7 +375,7 @@ def test_what_is_known_of_detection_stands_beside_the_scores(tmp_path: Path) -> 
     ]
 
 
-def test_latex_has_no_sign_of_its_own_left(tmp_path: Path) -> None:
+def test_latex_escapes_every_special_character(tmp_path: Path) -> None:
     fabricate(tmp_path, "metal_nut", scores(0.1), attention__masked_queries="none")
     text = latex(grids(blocks(tmp_path), []))
     assert r"metal\_nut & 0.100" in text
@@ -398,7 +398,7 @@ def test_the_command_prints_and_writes_the_tables(tmp_path: Path) -> None:
     failed = subprocess.run([*command, "nowhere"], cwd=tmp_path, capture_output=True, text=True)
     assert failed.returncode == 1
     assert failed.stderr.splitlines() == [
-        "error: nowhere: no such folder; give the output_root of runs, or one below"
+        "error: nowhere: no such folder; pass the output_root of runs or a subfolder"
     ]
 
 

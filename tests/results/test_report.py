@@ -23,7 +23,7 @@ VOID = {"meta", "img", "wbr", "br"}
 
 
 class Page(HTMLParser):
-    """Parses the page, refusing unbalanced tags; keeps what the tests ask for."""
+    """Parses the page, rejects unbalanced tags and keeps what the tests need."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -68,8 +68,8 @@ class Page(HTMLParser):
             self.table[-1][-1] += data.strip()
 
 
-def make_findings(n: int = 12, noise: bool = False) -> ReportData:
-    """As many images as regions; image i is truly i % 3, found are classes 2, 0, 1 for these."""
+def make_report_data(n: int = 12, noise: bool = False) -> ReportData:
+    """One region per image; image i has true class i % 3, discovered as classes 2, 0, 1."""
     rng = np.random.default_rng(0)
     side = 256 if noise else SIDE
     if noise:
@@ -126,14 +126,14 @@ def make_findings(n: int = 12, noise: bool = False) -> ReportData:
 UNKNOWN: dict[str, None] = {"labels": None, "region_targets": None}
 
 
-def written(tmp_path: Path, data_of_report: ReportData) -> Page:
+def written(tmp_path: Path, data: ReportData) -> Page:
     path = tmp_path / "report.html"
-    write_report(path, data_of_report)
+    write_report(path, data)
     return Page(path)
 
 
-def test_the_page_stands_alone(tmp_path: Path) -> None:
-    page = written(tmp_path, make_findings())
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
+    page = written(tmp_path, make_report_data())
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
     assert not re.search(r"https?://|@import|url\(", page.source)
     for target in page.targets:
@@ -144,21 +144,21 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
             assert image.width == 2 * image.height
 
 
-def test_the_page_says_what_was_found(tmp_path: Path) -> None:
-    page = written(tmp_path, replace(make_findings(), warnings=("Untrained backbone!",)))
+def test_the_page_shows_the_results(tmp_path: Path) -> None:
+    page = written(tmp_path, replace(make_report_data(), warnings=("Untrained backbone!",)))
     assert len(page.pictures) == 12
     for fact in ("Untrained backbone!", "0.531", "-0.027", "0.713", "0.444", "1 h 01 min"):
         assert fact in page.text
     for fact in ("Fleck ü/002", "Maps are simulated.", "epochs: 50", "torch", "9.9", "3407"):
         assert fact in page.text
-    assert "✗" not in page.text.split("beside the defect.")[1], "all regions are right"
+    assert "✗" not in page.text.split("beside the defect.")[1], "all regions are correct"
     for shown in ("AUPRO", "0.921", "false alarms", "0.268", "defective images missed", "0.042"):
         assert shown in page.text
-    assert "image AUROC" not in page.text  # is not known
+    assert "image AUROC" not in page.text  # it is None
 
 
 def test_noise_stays_within_the_budget_and_shows_every_region(tmp_path: Path) -> None:
-    page = written(tmp_path, make_findings(MAX_TILES, noise=True))
+    page = written(tmp_path, make_report_data(MAX_TILES, noise=True))
     assert len(page.pictures) == MAX_TILES
     assert len(page.source.encode()) < 10e6
 
@@ -166,16 +166,16 @@ def test_noise_stays_within_the_budget_and_shows_every_region(tmp_path: Path) ->
 def test_too_many_regions_are_shown_from_both_ends(tmp_path: Path) -> None:
     """Classes of 700, 300 and 3 regions: all 3 are shown, the others share the rest."""
     n = 1003
-    data_of_report = make_findings(n)
+    data = make_report_data(n)
     sizes = np.repeat([0, 1, 2], [700, 300, 3])
     confidence = np.linspace(0, 1, n)
     page = written(
         tmp_path,
-        replace(data_of_report, region_class=sizes, region_confidence=confidence, **UNKNOWN),
+        replace(data, region_class=sizes, region_confidence=confidence, **UNKNOWN),
     )
     assert len(page.pictures) == 3 + 248 + 248
-    assert "452 regions of middling confidence" in page.text
-    assert "52 regions of middling confidence" in page.text
+    assert "452 regions of medium confidence" in page.text
+    assert "52 regions of medium confidence" in page.text
     for shown in (0, 123, 576, 699, 700, 999, 1000, 1001, 1002):
         assert f"#{shown}<" in page.source
     for hidden in (124, 575, 850):
@@ -183,12 +183,12 @@ def test_too_many_regions_are_shown_from_both_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scores", [None, {"image": None, "region": None}])
-def test_without_labels_the_page_is_useful(tmp_path: Path, scores: dict[str, None] | None) -> None:
-    data_of_report = make_findings()
+def test_the_page_works_without_labels(tmp_path: Path, scores: dict[str, None] | None) -> None:
+    data = make_report_data()
     page = written(
         tmp_path,
         replace(
-            data_of_report,
+            data,
             **UNKNOWN,
             matching=np.full(3, -1),
             metrics={"mebin": {"search_range": [10, 200]}, "scores": scores},
@@ -201,17 +201,17 @@ def test_without_labels_the_page_is_useful(tmp_path: Path, scores: dict[str, Non
 
 
 def test_confusion_matrix(tmp_path: Path) -> None:
-    """4 images per class; one scratch is taken for good, one Fleck has no label."""
-    data_of_report = make_findings()
-    assert data_of_report.labels
-    image_class, targets = data_of_report.image_class.copy(), data_of_report.labels.targets.copy()
+    """4 images per class; one scratch is predicted as good, one Fleck has no label."""
+    data = make_report_data()
+    assert data.labels
+    image_class, targets = data.image_class.copy(), data.labels.targets.copy()
     image_class[1], targets[2] = 2, UNLABELLED
     page = written(
         tmp_path,
         replace(
-            data_of_report,
+            data,
             image_class=image_class,
-            labels=replace(data_of_report.labels, targets=targets),
+            labels=replace(data.labels, targets=targets),
             region_targets=targets,
         ),
     )
@@ -227,14 +227,14 @@ def test_confusion_matrix(tmp_path: Path) -> None:
     assert "3 of 3 labelled regions are truly Fleck ü" in page.text
 
 
-def test_unmatched_classes_come_last_and_are_never_right(tmp_path: Path) -> None:
-    """Unlabelled images carry the same -1 as a class that is matched to nothing."""
-    data_of_report = make_findings()
+def test_unmatched_classes_come_last_and_are_never_correct(tmp_path: Path) -> None:
+    """Unlabelled images have the same -1 as an unmatched class."""
+    data = make_report_data()
     targets = np.where(np.arange(12) % 3 == 1, UNLABELLED, np.arange(12) % 3)
     page = written(
         tmp_path,
         replace(
-            data_of_report,
+            data,
             matching=np.array([-1, 2, 0]),
             class_names=("class 0", "Fleck ü", "good"),
             labels=Labels(CLASSES, targets, 0),
@@ -249,36 +249,36 @@ def test_unmatched_classes_come_last_and_are_never_right(tmp_path: Path) -> None
 
 
 def test_a_class_without_regions_and_images(tmp_path: Path) -> None:
-    data_of_report = make_findings()
+    data = make_report_data()
     zeros = np.zeros(12, np.int64)
-    page = written(tmp_path, replace(data_of_report, region_class=zeros, image_class=zeros))
-    assert page.text.count("No region fell into this class.") == 2
+    page = written(tmp_path, replace(data, region_class=zeros, image_class=zeros))
+    assert page.text.count("No region is in this class.") == 2
     assert len(page.pictures) == 12
 
 
 def test_one_region(tmp_path: Path) -> None:
-    data_of_report = make_findings(1)
-    whole = replace(data_of_report.regions, areas=np.zeros(1, np.int64))
-    page = written(tmp_path, replace(data_of_report, regions=whole))
+    data = make_report_data(1)
+    whole = replace(data.regions, areas=np.zeros(1, np.int64))
+    page = written(tmp_path, replace(data, regions=whole))
     assert len(page.pictures) == 1
     assert "whole image" in page.text
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:
     evil = '<script>alert("1")</script>'
-    data_of_report = make_findings()
+    data = make_report_data()
     page = written(
         tmp_path,
         replace(
-            data_of_report,
+            data,
             title=evil,
             subtitle=evil,
             warnings=(evil,),
             notes=(evil,),
             config_yaml=evil,
             class_names=(evil, evil, evil),
-            samples=tuple(replace(s, id=evil) for s in data_of_report.samples),
-            labels=Labels((evil, evil, evil), data_of_report.image_class, 0),
+            samples=tuple(replace(s, id=evil) for s in data.samples),
+            labels=Labels((evil, evil, evil), data.image_class, 0),
         ),
     )
     assert "script" not in page.tags
@@ -287,22 +287,22 @@ def test_names_are_escaped(tmp_path: Path) -> None:
 
 def test_images_with_several_kinds_of_defect(tmp_path: Path) -> None:
     """Image 0 has a scratch and two Flecken, image 1 a scratch and a normal region."""
-    data_of_report = make_findings(6)
-    regions = replace(data_of_report.regions, image_index=np.array([0, 0, 0, 1, 1, 2]))
+    data = make_report_data(6)
+    regions = replace(data.regions, image_index=np.array([0, 0, 0, 1, 1, 2]))
     found = np.array([1, 0, 1, 0, 2, 2])
-    page = written(tmp_path, replace(data_of_report, regions=regions, region_class=found))
+    page = written(tmp_path, replace(data, regions=regions, region_class=found))
     section = " ".join(page.text.split("Images with several kinds of defect")[1].split())
     assert section.startswith("1 image with regions in different classes")
     assert "good/000 Fleck ü \N{MULTIPLICATION SIGN} 2, scratch good good Run" in section
 
 
-def test_a_failed_page_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_page(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(TypeError):
-        write_report(path, replace(make_findings(), image_confidence=None))  # type: ignore[arg-type]
-    broken = make_findings()
-    broken.metrics["seconds"]["train"] = "long"  # met while the page is being written
+        write_report(path, replace(make_report_data(), image_confidence=None))  # type: ignore[arg-type]
+    broken = make_report_data()
+    broken.metrics["seconds"]["train"] = "long"  # fails while the page is being written
     with pytest.raises(TypeError):
         write_report(path, broken)
     assert path.read_text() == "old"
@@ -310,13 +310,13 @@ def test_a_failed_page_leaves_the_old_one(tmp_path: Path) -> None:
 
 
 def test_a_file_name_that_is_no_unicode(tmp_path: Path) -> None:
-    data_of_report = make_findings(1)
-    page = written(tmp_path, replace(data_of_report, samples=(Sample("bad\udcff", Path("x")),)))
+    data = make_report_data(1)
+    page = written(tmp_path, replace(data, samples=(Sample("bad\udcff", Path("x")),)))
     assert "bad?" in page.text
 
 
 def spot(x: float, y: float, box: Box, mode: ResizeMode) -> tuple[float, ...]:
-    """Where the one hot cell of a map, at x, y of a 90 x 60 image, shows in a tile of 64."""
+    """Position in a tile of 64 of the one hot cell of a map, at x, y of a 90 x 60 image."""
     heat = np.zeros((40, 30), np.float32)  # 1.5 image rows, 3 image columns per cell
     heat[int(y / 1.5), int(x / 3)] = 1
     tile = region_heat(heat, box, (HEIGHT, WIDTH), 64, mode)
@@ -334,11 +334,11 @@ def spot(x: float, y: float, box: Box, mode: ResizeMode) -> tuple[float, ...]:
         (Box(0, 0, 90, 60), "stretch", (33.07, 32.8)),
         (Box(0, 0, 90, 60), "compat", (49.6, 32.8)),  # right third cut off
         (Box(30, 0, 60, 60), "letterbox", (33.6, 32.8)),  # bars of 16 left and right
-        (Box(-20, -20, 60, 60), "letterbox", (53.2, 40.6)),  # sticks out left and top
-        (Box(30, 15, 110, 95), "letterbox", (13.2, 12.6)),  # sticks out right and bottom
+        (Box(-20, -20, 60, 60), "letterbox", (53.2, 40.6)),  # extends beyond the left and top
+        (Box(30, 15, 110, 95), "letterbox", (13.2, 12.6)),  # extends beyond the right and bottom
     ],
 )
-def test_heat_shows_where_the_region_does(
+def test_heat_is_aligned_with_the_region(
     box: Box, mode: ResizeMode, where: tuple[float, float]
 ) -> None:
     assert spot(46.5, 30.75, box, mode) == pytest.approx(where, abs=0.1)
@@ -351,7 +351,7 @@ def test_heat_shows_where_the_region_does(
     height=st.integers(1, 120),
     mode=st.sampled_from(("letterbox", "stretch", "compat")),
 )
-def test_heat_covers_the_image_part_of_a_tile_and_nothing_else(
+def test_heat_covers_exactly_the_image_part_of_a_tile(
     left: int, top: int, width: int, height: int, mode: ResizeMode
 ) -> None:
     box = Box(left, top, left + width, top + height)
@@ -376,7 +376,7 @@ def test_heat_covers_the_image_part_of_a_tile_and_nothing_else(
     assert (tile[depth < -0.01] == 0).all()
 
 
-def test_outline_surrounds_the_mask_and_spares_it() -> None:
+def test_the_outline_surrounds_the_mask_without_covering_it() -> None:
     image = np.full((20, 20, 3), 200, np.uint8)
     mask = np.zeros((20, 20), np.uint8)
     mask[8:12, 8:12] = 255

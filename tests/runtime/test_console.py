@@ -1,4 +1,4 @@
-"""What a run tells while it lasts."""
+"""Messages of a run."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 from anomalyncd.runtime import console
 
 
-def test_a_run_leaves_logging_as_it_was(tmp_path: Path) -> None:
-    """Whoever calls a run from Python still hears what the package says afterwards."""
+def test_a_run_restores_the_logging_settings(tmp_path: Path) -> None:
+    """A caller in Python still receives the package's log messages afterwards."""
     log, raising = logging.getLogger("anomalyncd"), logging.raiseExceptions
     before = (log.level, log.propagate, log.handlers.copy())
     with console.logging_to(tmp_path / "log.txt", quiet=True):

@@ -1,4 +1,4 @@
-"""Several processes learn what one learns."""
+"""Several processes train to the same result as one."""
 
 from __future__ import annotations
 

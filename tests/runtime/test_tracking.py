@@ -1,4 +1,4 @@
-"""Trackers: the same calls for all, nothing asked, nothing left where nothing was logged."""
+"""Trackers: one interface, no login prompt, no files if nothing was logged."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def test_tensorboard_holds_figures_and_scores(tmp_path: Path) -> None:
 def test_wandb_is_offline_and_silent(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     track(WandbConfig(), tmp_path)
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
-    told = capfd.readouterr()
-    assert "login" not in (told.out + told.err).lower()
+    printed = capfd.readouterr()
+    assert "login" not in (printed.out + printed.err).lower()
 
 
 def test_wandb_stays_one_run_when_resumed(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_wandb_online_resumes_by_id(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert started[0]["id"] == started[1]["id"]
 
 
-def test_wandb_leaves_nothing_where_nothing_was_logged(tmp_path: Path) -> None:
+def test_wandb_writes_no_files_if_nothing_was_logged(tmp_path: Path) -> None:
     tracking.create(WandbConfig(), tmp_path, "a run", {}).finish()
     assert not list(tmp_path.iterdir())
 

@@ -1,4 +1,4 @@
-"""The reliability campaign itself: a miniature of it runs and tells sound from faulty."""
+"""The reliability campaign itself: a miniature of it runs and finds only the faulty case."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ at = {"workers": 2, "until": time.monotonic() + 100}
 """
 
 
-def in_a_process_of_its_own(code: str, folder: Path) -> str:
-    """This process has threads, so that it cannot be forked."""
+def in_a_separate_process(code: str, folder: Path) -> str:
+    """A new process, because this one has threads and cannot be forked."""
     done = subprocess.run(
         [sys.executable, "-c", CODE + code, str(folder)],
         cwd=ROOT,
@@ -47,9 +47,9 @@ def in_a_process_of_its_own(code: str, folder: Path) -> str:
     return done.stdout
 
 
-def test_a_miniature_of_the_campaign_tells_sound_from_faulty(tmp_path: Path) -> None:
+def test_a_miniature_of_the_campaign_finds_only_the_faulty_case(tmp_path: Path) -> None:
     """One kill, two trials, and one whose expectation is wrong; only that one is a fault."""
-    told = in_a_process_of_its_own(
+    printed = in_a_separate_process(
         """
 undisturbed = kills.whole(elsewhere, there, scratch / "undisturbed")
 plan = kills.Plan(0, undisturbed, False, "no", False, False, False, kills=1, seed=5)
@@ -60,10 +60,10 @@ print(*(f"{row.name}={row.status}/{row.named}/{row.fault}" for row in rows), sep
 """,
         tmp_path,
     )
-    kill, cut, gone, wrong = told.splitlines()[-4:]
+    kill, cut, gone, wrong = printed.splitlines()[-4:]
     assert kill.endswith("=0/None/")
     assert cut == "PNG cut in half=1/True/"
     assert gone == "gone=1/True/"
     assert wrong.startswith("expected to be fine=1/None/status 1: error: product/photos/dent/1.png")
-    assert "killed in: " in told
+    assert "killed in: " in printed
     assert not list((tmp_path / "cases").iterdir()), "scratch is removed"

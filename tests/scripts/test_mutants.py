@@ -1,4 +1,4 @@
-"""The list of `make mutants` fits the code: what it changes is there, and so are the tests.
+"""The list of `make mutants` fits the code: the lines and the tests that it names exist.
 
 That the tests kill what is on it takes minutes, and is shown by `make mutants`.
 """
@@ -21,7 +21,7 @@ def test_the_list_is_long_and_names_no_fault_twice() -> None:
 
 
 @pytest.mark.parametrize("mutant", ALL, ids=lambda m: f"{m.file}-{m.why}")
-def test_a_mutant_changes_one_line_that_is_there_and_names_its_test(mutant: Mutant) -> None:
+def test_a_mutant_changes_one_existing_line_and_names_its_test(mutant: Mutant) -> None:
     source = (ROOT / mutant.path).read_text(encoding="utf-8")
     assert source.count(mutant.was) == 1
     assert mutant.was != mutant.becomes

@@ -48,10 +48,10 @@ def test_targets_are_the_standardised_features_turned() -> None:
     teacher, (images, _) = random_teacher(), drawn()
     targets = Targets(96, 192)
     targets.fit(teacher, [images])
-    told = targets(teacher, images)
+    result = targets(teacher, images)
     features = teacher.stride16(images)[0].permute(0, 2, 3, 1)
     standardised = (features - features.mean((0, 1, 2))) / features.flatten(0, 2).std(0)
-    a, b = (x.flatten(0, 2) for x in (told, standardised / 96**0.5))
+    a, b = (x.flatten(0, 2) for x in (result, standardised / 96**0.5))
     torch.testing.assert_close(torch.cdist(a, a), torch.cdist(b, b), atol=5e-3, rtol=5e-3)
 
 

@@ -1,4 +1,4 @@
-"""The backbone probe: what separates classes reads 1, what knows nothing of them about 0."""
+"""The backbone probe: features that separate classes score 1, others about 0."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def drawn(tmp_path: Path) -> Dataset:
     return Dataset(tuple(samples), Labels(("good", "bright", "dark"), targets, 0))
 
 
-def test_one_region_holds_the_whole_defect(drawn: Dataset) -> None:
+def test_one_region_contains_the_whole_defect(drawn: Dataset) -> None:
     defects = probing.cut_defects("drawn", drawn)
     assert defects.images.shape == (N, probing.SIDE, probing.SIDE, 3)
     np.testing.assert_array_equal(defects.targets, [1 + i % 2 for i in range(N)])
@@ -43,7 +43,7 @@ def test_one_region_holds_the_whole_defect(drawn: Dataset) -> None:
     assert all(half.max(axis=(1, 2)).min() == 255 for half in halves)
 
 
-def test_separating_features_read_one_and_blind_ones_low(drawn: Dataset) -> None:
+def test_separating_features_score_one_and_others_low(drawn: Dataset) -> None:
     sets = [probing.cut_defects("drawn", drawn)]
     generator = torch.Generator().manual_seed(0)
     grey = probing.probe(probing.masked_mean, sets, batch=7)["drawn"]

@@ -27,7 +27,7 @@ def test_an_oblong_field() -> None:
     assert receptive_field(nn.Conv2d(3, 1, (3, 9)), side=32) == (3, 9)
 
 
-def test_a_model_that_sees_nothing_is_told() -> None:
+def test_a_model_that_sees_nothing_is_reported() -> None:
     with pytest.raises(ValueError, match="depends on no pixel"):
         receptive_field(lambda x: x * 0, side=8)
 

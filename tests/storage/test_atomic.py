@@ -1,4 +1,4 @@
-"""A file is whole or absent, whatever happens while it is written."""
+"""A file is complete or absent, whatever happens while it is written."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_file_is_replaced_in_one_step_once_it_is_on_the_disk(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
-def test_what_breaks_off_leaves_the_old_file_and_no_draft(
+def test_an_interrupted_write_keeps_the_old_file_and_leaves_no_draft(
     error: type[BaseException], tmp_path: Path
 ) -> None:
     path = tmp_path / "a.txt"

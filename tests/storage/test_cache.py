@@ -1,4 +1,4 @@
-"""The cache: an entry proves that it is what was written, or it is made again."""
+"""The cache: an entry that does not match what was written is made again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def empty(path: Path) -> None:
 
 
 def garble(path: Path) -> None:
-    """Other content of the same size, and time stamps as before: only a digest can tell."""
+    """Other content of the same size, and time stamps as before: only a digest reveals it."""
     times = path.stat()
     path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -113,7 +113,7 @@ def test_an_entry_in_the_place_of_another_is_made_again(tmp_path: Path) -> None:
     assert json.loads((first / SEAL).read_text())["entry"] == first.name
 
 
-def test_what_is_no_folder_makes_room(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_an_entry_is_moved_away(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     place = cache.entry("kind", 1, build)
     sound = content(place)
@@ -124,7 +124,7 @@ def test_what_is_no_folder_makes_room(tmp_path: Path) -> None:
     assert kept.read_text() == "a file of that name"
 
 
-def test_foreign_files_do_no_harm_and_outlive_a_damage(
+def test_foreign_files_are_ignored_and_kept_when_an_entry_is_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cache = Cache(tmp_path)
@@ -147,7 +147,7 @@ def test_a_process_that_reads_a_damaged_entry_keeps_its_files(tmp_path: Path) ->
     assert bytes(mapped) == FILES["images.u8"]
 
 
-def test_a_failed_building_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_failed_build_keeps_the_old_entry(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     place = cache.entry("kind", 1, build)
     remove(place / "index.json")
@@ -162,7 +162,7 @@ def test_a_failed_building_leaves_what_was_there(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*.building"))
 
 
-def test_many_that_find_a_damage_make_it_again_once(tmp_path: Path) -> None:
+def test_a_damaged_entry_is_made_again_only_once_by_many_threads(tmp_path: Path) -> None:
     cache = Cache(tmp_path)
     garble(cache.entry("kind", 1, build) / "images.u8")
     made: list[int] = []
@@ -240,7 +240,7 @@ def test_any_damage_to_any_kind_of_entry_changes_no_result(
     cache = Cache(tmp_path)
     fresh = stages(cache)
     entries = {path.name.rpartition("-")[0]: path for path in tmp_path.glob("[a-z]*-*")}
-    assert set(entries) == {"demo", "demo-base", "maps", "regions", "base-regions", "judged"}
+    assert set(entries) == {"demo", "demo-base", "maps", "regions", "base-regions", "map-quality"}
     for number, damage in enumerate(DAMAGES):
         for place in entries.values():
             files = sorted(p for p in place.rglob("*") if p.is_file() and p.stat().st_size)

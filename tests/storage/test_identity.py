@@ -1,4 +1,4 @@
-"""What identifies a run: inputs by content, settings by what follows from them."""
+"""What identifies a run: the content of its inputs, and the settings that affect results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_changes_are_counted_and_the_first_are_named() -> None:
     assert identity.difference(now, now) == ""
 
 
-def test_options_of_a_detector_are_left_as_they_are() -> None:
+def test_options_of_a_detector_are_not_changed() -> None:
     settings = {"path": "x/../y", "options": {"path": "x/../y", "memory_gb": 3}, "memory_gb": 3}
     found = identity.result_settings(settings)
     assert found == {"path": str(Path("y").resolve()), "options": settings["options"]}

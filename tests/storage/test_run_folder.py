@@ -1,4 +1,4 @@
-"""Where a run keeps its results follows from what it computes, and from nothing else."""
+"""A run's folder is determined by what the run computes, and by nothing else."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ def place(*overrides: str) -> Path:
         *("category=other", "base=none"),
     ],
 )
-def test_what_changes_the_result_changes_the_folder(override: str) -> None:
+def test_settings_that_change_the_result_change_the_folder(override: str) -> None:
     assert place(override) != place()
 
 
 @pytest.mark.parametrize("override", ["tracker=none", "device=cpu", "quiet=true", "rerun=true"])
-def test_what_does_not_change_the_result_does_not_change_the_folder(override: str) -> None:
+def test_settings_that_do_not_change_the_result_do_not_change_the_folder(override: str) -> None:
     assert place(override) == place()
 
 
-def test_a_folder_is_named_by_what_a_person_looks_for() -> None:
+def test_the_path_of_a_folder_names_dataset_category_and_detector() -> None:
     parts = place("seed=5", "category='a b+.'").parts
     assert parts[:4] == ("out", "demo", "a_b+", "musc-embedded")
     assert parts[4].startswith("embedded-demo-")
     assert parts[5] == "seed-5"
 
 
-def test_a_folder_is_set_aside_under_the_next_free_name(tmp_path: Path) -> None:
+def test_a_folder_is_archived_under_the_next_free_name(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "seed-1")
-    folder.archive()  # nothing is there: no error
+    folder.archive()  # no folder: no error
     for number in (1, 2):
         folder.create()
         folder.write_text("note.txt", str(number))

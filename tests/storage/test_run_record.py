@@ -1,4 +1,4 @@
-"""Run folders that others wrote, damaged or made up: one line each, and all others are shown."""
+"""Run folders from others, damaged or forged: one line each, and all other runs are shown."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ ODD_JOBS = [
 
 
 def special(kind: str, folder: Path) -> Path:
-    """A folder with a config.yaml that no text could be."""
+    """A folder whose config.yaml is not a regular file."""
     config = write(folder, SETTINGS, METRICS) / "config.yaml"
     config.unlink()
     match kind:
@@ -164,7 +164,7 @@ SPECIAL = ["a folder", "a pipe", "a device", "a loop", "dangling", "not UTF-8", 
 
 
 def shown(root: Path) -> str:
-    """All that status.py, table.py and its files would tell of these folders."""
+    """Everything that status.py, table.py and its files show of these folders."""
     jobs = find([root])
     blocks, others = gather(jobs), ungrouped(jobs)
     made = grids(blocks, others)
@@ -175,8 +175,8 @@ def shown(root: Path) -> str:
     return out.file.getvalue()  # type: ignore[attr-defined]
 
 
-def told_in_one_line(tmp_path: Path, odd: Path) -> str:
-    """The line on the odd folder; the good run beside it is shown all the same."""
+def reported_line(tmp_path: Path, odd: Path) -> str:
+    """The line on the odd folder; the good run beside it is still shown."""
     write(tmp_path / "out" / "good" / "seed-1", changed(SETTINGS, "category", "wood"), METRICS)
     text = shown(tmp_path / "out")
     assert re.search(r"mvtec/wood +files-musc +1 +done +0\.500 0\.400 0\.300", text)
@@ -190,25 +190,25 @@ def told_in_one_line(tmp_path: Path, odd: Path) -> str:
 @pytest.mark.parametrize(("key", "value"), ODD_SETTINGS)
 def test_odd_settings_are_one_line(tmp_path: Path, key: str, value: Any) -> None:
     odd = write(tmp_path / "out" / "odd" / "seed-2", changed(SETTINGS, key, value), METRICS)
-    assert "config.yaml" in told_in_one_line(tmp_path, odd)
+    assert "config.yaml" in reported_line(tmp_path, odd)
 
 
 @pytest.mark.parametrize(("key", "value"), ODD_METRICS)
 def test_odd_figures_are_one_line(tmp_path: Path, key: str, value: Any) -> None:
     odd = write(tmp_path / "out" / "odd" / "seed-2", SETTINGS, changed(METRICS, key, value))
-    assert "metrics.json" in told_in_one_line(tmp_path, odd)
+    assert "metrics.json" in reported_line(tmp_path, odd)
 
 
 @pytest.mark.parametrize("text", ODD_CONFIGS, ids=lambda text: text[:20].encode().hex())
 def test_odd_configurations_are_one_line(tmp_path: Path, text: str) -> None:
     odd = write(tmp_path / "out" / "odd" / "seed-2", text, METRICS)
-    told_in_one_line(tmp_path, odd)
+    reported_line(tmp_path, odd)
 
 
 @pytest.mark.parametrize("text", ODD_PROGRESS, ids=lambda text: text[:20])
 def test_odd_progress_is_one_line(tmp_path: Path, text: str) -> None:
     odd = write(tmp_path / "out" / "odd" / "seed-2", SETTINGS, progress=text)
-    assert "progress.json" in told_in_one_line(tmp_path, odd)
+    assert "progress.json" in reported_line(tmp_path, odd)
 
 
 @pytest.mark.parametrize("text", ODD_JOBS, ids=lambda text: text[:20])
@@ -216,12 +216,12 @@ def test_odd_sweeps_are_one_line(tmp_path: Path, text: str) -> None:
     sweep = tmp_path / "out" / "sweeps" / "2026-01-01"
     sweep.mkdir(parents=True)
     (sweep / "jobs.json").write_text(text)
-    assert "jobs.json" in told_in_one_line(tmp_path, sweep)
+    assert "jobs.json" in reported_line(tmp_path, sweep)
 
 
 @pytest.mark.parametrize("kind", SPECIAL)
-def test_other_things_than_files_are_one_line(tmp_path: Path, kind: str) -> None:
-    told_in_one_line(tmp_path, special(kind, tmp_path / "out" / "odd" / "seed-2"))
+def test_anything_but_a_file_is_one_line(tmp_path: Path, kind: str) -> None:
+    reported_line(tmp_path, special(kind, tmp_path / "out" / "odd" / "seed-2"))
 
 
 def test_a_folder_that_may_not_be_listed_is_one_line(
@@ -230,13 +230,13 @@ def test_a_folder_that_may_not_be_listed_is_one_line(
     odd = write(tmp_path / "out" / "odd" / "seed-2", SETTINGS, METRICS)
     listing = os.scandir
 
-    def denied(path: Any) -> Any:  # as root, who runs tests in places, no folder is closed
+    def denied(path: Any) -> Any:  # root can read every folder
         if Path(path) == odd:
             raise PermissionError(13, "Permission denied", str(odd))
         return listing(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    assert "Permission denied" in told_in_one_line(tmp_path, odd)
+    assert "Permission denied" in reported_line(tmp_path, odd)
 
 
 def test_a_run_that_was_read_by_others_is_not_written(tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_a_run_that_was_read_by_others_is_not_written(tmp_path: Path) -> None:
     lock = folder.with_name(".seed-2.lock")
     lock.write_text("a file of somebody")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    told = shown(tmp_path / "out")
-    assert "0.500" in told
+    shown_text = shown(tmp_path / "out")
+    assert "0.500" in shown_text
     assert lock.read_text() == "a file of somebody"
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
@@ -298,7 +298,7 @@ def test_messages_are_one_line_on_the_terminal_and_in_the_log(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(entry, "failures", [])
-    hostile = HOSTILE + "\udce9"  # of a file name that is no Unicode
+    hostile = HOSTILE + "\udce9"  # a file name that is not Unicode
     with console.logging_to(tmp_path / "log.txt", quiet=False):
         console.log.info("%s: read", hostile)
     console.say(hostile)
@@ -316,12 +316,12 @@ def test_messages_are_one_line_on_the_terminal_and_in_the_log(
 
 
 @given(st.text(st.characters(codec=None)))
-def test_what_is_printable_stays_and_the_rest_is_visible(text: str) -> None:
-    told = printable(text)
-    assert all(sign.isprintable() or sign.isspace() for sign in told)
-    assert not set(told) & set("\n\r\t\x0b\x0c\x85\u2028\u2029")
-    assert printable(told) == told
-    told.encode("utf-8")
+def test_printable_characters_stay_and_others_are_escaped(text: str) -> None:
+    shown_text = printable(text)
+    assert all(sign.isprintable() or sign.isspace() for sign in shown_text)
+    assert not set(shown_text) & set("\n\r\t\x0b\x0c\x85\u2028\u2029")
+    assert printable(shown_text) == shown_text
+    shown_text.encode("utf-8")
     plain = "".join(sign for sign in text if sign.isprintable())
     assert printable(plain) == plain
 
@@ -356,7 +356,7 @@ def tampered(draw: st.DrawFn) -> Any:
 
 
 def fault(read: Callable[[Path], Any], folder: Path) -> str:
-    """Why a reader cannot use a file; empty if it can."""
+    """Why a reader rejects a file; empty if it accepts it."""
     try:
         read(folder)
     except InputError as error:
@@ -380,8 +380,8 @@ def test_a_reader_gives_a_record_or_an_input_error(
     for name, read in READERS:
         text = yaml.safe_dump(data) if name.endswith("yaml") else json.dumps(data)
         (folder / name).write_text(text)
-        told = fault(read, folder)
-        assert not told or name in told
+        shown_text = fault(read, folder)
+        assert not shown_text or name in shown_text
 
 
 @given(st.binary(max_size=200) | st.text("{}[]&*:-!?|>%@,'\"# \nab1", max_size=60).map(str.encode))
@@ -391,11 +391,11 @@ def test_any_bytes_give_a_record_or_an_input_error(
     folder = tmp_path_factory.mktemp("odd")
     for name, read in READERS:
         (folder / name).write_bytes(content)
-        told = fault(read, folder)
-        assert not told or name in told
+        shown_text = fault(read, folder)
+        assert not shown_text or name in shown_text
 
 
-def test_what_a_run_writes_is_read_back(tmp_path: Path) -> None:
+def test_the_records_of_a_run_are_read_back(tmp_path: Path) -> None:
     folder = write(tmp_path / "seed-1", SETTINGS, METRICS, PROGRESS)
     (folder / "jobs.json").write_text(json.dumps([LISTED, {"overrides": "a=1", "failed": "no"}]))
     found = run_record.read_settings(folder)

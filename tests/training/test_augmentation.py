@@ -111,7 +111,7 @@ def test_training_views_are_the_release_s(stored: int, side: int, n: int) -> Non
     assert torch.equal(masks, kept[1])
 
 
-def test_a_seed_is_all_that_decides() -> None:
+def test_views_depend_only_on_the_seed() -> None:
     images, masks = regions(3, 73)
     state = torch.get_rng_state()
     generator = seeded(5)
@@ -123,7 +123,7 @@ def test_a_seed_is_all_that_decides() -> None:
     assert not any(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_every_region_gets_a_view_of_its_own() -> None:
+def test_every_region_gets_its_own_view() -> None:
     images, masks = (tensor.expand(8, *tensor.shape[1:]) for tensor in regions(1, 73))
     drawn = draw_parameters(8, 9, seeded(0))
     x, mask = training_views(images, masks, 64, MEAN, STD, drawn)

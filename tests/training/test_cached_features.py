@@ -1,4 +1,4 @@
-"""Cached features: what they keep is what new views would give."""
+"""Cached features: they hold the same tokens as new views."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_only_what_the_class_token_sees_is_kept(tmp_path: Path) -> None:
     assert size == int(kept.counts.sum()) * model.vit.width * 2
 
 
-def test_broken_weights_are_told(tmp_path: Path) -> None:
+def test_broken_weights_are_reported(tmp_path: Path) -> None:
     model = small_model()
     with torch.no_grad():
         model.vit.vit.patch_embed.proj.bias.fill_(torch.nan)
@@ -89,7 +89,7 @@ def test_broken_weights_are_told(tmp_path: Path) -> None:
         fill(tmp_path / "features", model)
 
 
-def test_tokens_beyond_half_precision_are_told(tmp_path: Path) -> None:
+def test_tokens_beyond_half_precision_are_reported(tmp_path: Path) -> None:
     model = small_model()
     with torch.no_grad():
         model.vit.vit.patch_embed.proj.bias.fill_(1e6)
@@ -123,38 +123,38 @@ def test_filling_resumes_where_it_was_killed(half_filled: Path, torn: str) -> No
         with (half_filled / name).open("rb+") as file:
             if name.startswith(torn):
                 file.truncate((half_filled / name).stat().st_size - 3)
-    told = []
-    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures))
+    calls = []
+    resumed = fill(half_filled, on_views=lambda *figures: calls.append(figures))
     assert torch.equal(resumed.tokens, whole.tokens)
     assert torch.equal(resumed.counts, whole.counts)
-    kept = 30 if torn == "nothing" else 24  # of a torn group nothing is kept
-    assert told == [(done, 48, kept) for done in range(kept + 6, 49, 6)]
+    kept = 30 if torn == "nothing" else 24  # nothing of an incomplete group is kept
+    assert calls == [(done, 48, kept) for done in range(kept + 6, 49, 6)]
 
 
 @pytest.mark.parametrize("name", ["counts.i64", "tokens.f16", "digests"])
 @pytest.mark.parametrize("lost", [b"\0", b"\xff"])
-def test_what_a_power_cut_has_left_is_not_taken_for_tokens(
+def test_files_damaged_by_a_power_cut_are_not_used_as_tokens(
     half_filled: Path, name: str, lost: bytes
 ) -> None:
-    """A file may have its length and not its content."""
+    """Such a file may have its full length, but not its content."""
     whole = fill(half_filled.with_name("whole"))
     path = half_filled / name
     kept = path.stat().st_size // 2
     path.write_bytes(path.read_bytes()[:kept] + lost * (path.stat().st_size - kept))
-    told = []
-    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures))
+    calls = []
+    resumed = fill(half_filled, on_views=lambda *figures: calls.append(figures))
     assert torch.equal(resumed.tokens, whole.tokens)
     assert torch.equal(resumed.counts, whole.counts)
-    assert told[0][2] == 12, "two of five groups lie before the loss"
+    assert calls[0][2] == 12, "two of five groups lie before the loss"
 
 
 def test_any_number_of_views_at_once_gives_the_same_features(half_filled: Path) -> None:
     whole = fill(half_filled.with_name("whole"))
     fewer = small_model()
     fewer.forward_batch = 4
-    told = []
-    resumed = fill(half_filled, fewer, on_views=lambda *figures: told.append(figures))
-    assert told[0] == (36, 48, 30), "what was kept is not made again"
+    calls = []
+    resumed = fill(half_filled, fewer, on_views=lambda *figures: calls.append(figures))
+    assert calls[0] == (36, 48, 30), "kept views are not computed again"
     assert torch.equal(resumed.counts, whole.counts)
     torch.testing.assert_close(resumed.tokens, whole.tokens, rtol=0.01, atol=0.01)
 
@@ -180,7 +180,7 @@ def test_no_more_views_at_once_than_asked(tmp_path: Path, monkeypatch: pytest.Mo
     assert sizes == [*([5] * 9), 3, 5, 5, 2, 5, 4]
 
 
-def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Path) -> None:
+def test_data_after_the_last_complete_group_is_removed(half_filled: Path) -> None:
     whole = fill(half_filled.with_name("whole"))
     with (half_filled / "tokens.f16").open("ab") as file:
         file.write(b"killed in mid-write")
@@ -193,9 +193,9 @@ def test_what_was_written_after_the_last_whole_group_is_cut_off(half_filled: Pat
 def test_features_of_something_else_are_not_resumed(
     half_filled: Path, other: dict[str, Any]
 ) -> None:
-    told = []
-    resumed = fill(half_filled, on_views=lambda *figures: told.append(figures), **other)
-    assert told[0][2] == 0
+    calls = []
+    resumed = fill(half_filled, on_views=lambda *figures: calls.append(figures), **other)
+    assert calls[0][2] == 0
     assert torch.equal(resumed.tokens, fill(half_filled.with_name("whole"), **other).tokens)
 
 
@@ -207,13 +207,15 @@ def test_features_of_other_frozen_blocks_are_not_resumed(
 ) -> None:
     model = small_model()
     setattr(model.vit, setting, value)
-    told = []
-    fill(half_filled, model, on_views=lambda *figures: told.append(figures))
-    assert told[0] == (6, 48, 0)
+    calls = []
+    fill(half_filled, model, on_views=lambda *figures: calls.append(figures))
+    assert calls[0] == (6, 48, 0)
 
 
 @pytest.mark.parametrize("left", ["file", "no counts", "no label"])
-def test_what_is_no_cache_of_features_is_replaced(half_filled: Path, left: str) -> None:
+def test_other_files_in_the_place_of_cached_features_are_replaced(
+    half_filled: Path, left: str
+) -> None:
     if left == "file":
         CachedFeatures.remove(half_filled)
         half_filled.write_bytes(b"of an earlier version")
@@ -234,7 +236,7 @@ def test_cached_features_may_be_larger_than_memory(tmp_path: Path) -> None:
     assert files.mapped()[0].shape == (tokens, files.width)
 
 
-def train_small(state: Path, told: list, forward_batch: int = 64) -> None:
+def train_small(state: Path, calls: list, forward_batch: int = 64) -> None:
     model = small_model()
     model.forward_batch = forward_batch
     train.train(
@@ -244,12 +246,12 @@ def train_small(state: Path, told: list, forward_batch: int = 64) -> None:
         seed=5,
         state=TrainingState(state, "data"),
         on_epoch=lambda *_: None,
-        on_views=lambda *figures: told.append(figures),
+        on_views=lambda *figures: calls.append(figures),
     )
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "expected"),
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), (InputError, "No space left on device")),
         (torch.OutOfMemoryError("CUDA out of memory"), (torch.OutOfMemoryError, "CUDA")),
@@ -257,9 +259,9 @@ def train_small(state: Path, told: list, forward_batch: int = 64) -> None:
         (RuntimeError("a broken GPU"), (RuntimeError, "broken")),
     ],
 )
-def test_whatever_stops_the_filling_what_is_done_is_kept(
+def test_any_interruption_keeps_the_features_made_so_far(
     error: BaseException,
-    told: tuple[type[BaseException], str],
+    expected: tuple[type[BaseException], str],
     small_groups: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -272,7 +274,7 @@ def test_whatever_stops_the_filling_what_is_done_is_kept(
         append(files, tokens, counts)
 
     monkeypatch.setattr(_Files, "append", stops)
-    with pytest.raises(told[0], match=told[1]):
+    with pytest.raises(expected[0], match=expected[1]):
         train_small(tmp_path / "state", [])
     monkeypatch.undo()
     monkeypatch.setattr(cached_features, "GROUP", 2 * VIEWS)
@@ -294,4 +296,4 @@ def test_running_out_of_memory_in_training_keeps_the_cached_features(
     monkeypatch.undo()
     figures: list = []
     train_small(tmp_path / "state", figures)
-    assert not figures, "no view is made again"
+    assert not figures, "no view is computed again"

@@ -1,8 +1,8 @@
 """A training step on a GPU, as far as it can be shown without one.
 
-Tensors on the GPU are fake: they have a place, a shape and a type, but no values. What makes the
+Tensors on the GPU are fake: they have a device, a shape and a type, but no values. What makes the
 host wait for the GPU fails: asking for a value, copying back, copying there from memory that is not
-pinned; and so does mixing tensors of two places. Gradients need a real device and are made up.
+pinned; and so does mixing tensors of two devices. Gradients need a real device and are made up.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Waiting(Exception):
 
 
 def leaves(value: Any) -> Iterator[Any]:
-    """What a call's arguments hold, whatever lists and dictionaries it is in."""
+    """All values in a call's arguments, also inside lists and dictionaries."""
     if isinstance(value, dict | list | tuple):
         for part in value.values() if isinstance(value, dict) else value:
             yield from leaves(part)
@@ -126,7 +126,7 @@ def test_a_step_never_waits_for_the_gpu(
         lambda x: x + torch.ones(3).to(GPU, non_blocking=True),  # not pinned
     ],
 )
-def test_waiting_for_the_gpu_would_be_seen(wait: Any, gpu: FakeGpu) -> None:
+def test_waiting_for_the_gpu_is_detected(wait: Any, gpu: FakeGpu) -> None:
     with gpu:
         x = torch.ones((), device=GPU)
         gpu.setting_up = False
@@ -134,6 +134,6 @@ def test_waiting_for_the_gpu_would_be_seen(wait: Any, gpu: FakeGpu) -> None:
             wait(x)
 
 
-def test_mixed_places_would_be_seen(gpu: FakeGpu) -> None:
+def test_mixed_devices_are_detected(gpu: FakeGpu) -> None:
     with gpu, pytest.raises(RuntimeError, match="two devices"):
         torch.ones(3, device=GPU) + torch.ones(3)

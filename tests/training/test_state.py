@@ -1,4 +1,4 @@
-"""Kept epochs: they come back whole, cost little, and damaged ones are told."""
+"""Saved epochs: they are restored completely, cost little, and damaged ones are reported."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: 
 
 
 class Clock:
-    """Time that passes only when it is told to."""
+    """A clock that only the test advances."""
 
     now = 100.0
 
@@ -84,7 +84,7 @@ def test_keeping_epochs_costs_a_twentieth_of_training_at_most(
         assert kept.is_due == due
 
 
-def test_a_training_state_comes_back_with_its_momenta(tmp_path: Path) -> None:
+def test_a_training_state_is_restored_with_its_momenta(tmp_path: Path) -> None:
     network = small_model()
     optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
     for name, p in network.trainable():
@@ -104,7 +104,7 @@ def test_a_training_state_comes_back_with_its_momenta(tmp_path: Path) -> None:
         assert torch.equal(momentum, torch.full_like(b, float(len(name)))), name
 
 
-def test_a_training_state_of_other_data_is_left_alone(tmp_path: Path) -> None:
+def test_a_training_state_of_other_data_is_not_used(tmp_path: Path) -> None:
     network = small_model()
     optimizer = torch.optim.SGD([p for _, p in network.trainable()], lr=0.1, momentum=0.9)
     path = tmp_path / "state.safetensors"

@@ -303,7 +303,7 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
         )
 
 
-def test_regions_that_give_no_batch_of_both_kinds_are_told(
+def test_regions_without_a_batch_of_both_kinds_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train, "draw_batches", lambda *_: iter(()))
@@ -346,7 +346,9 @@ def test_an_epoch_without_a_batch_of_both_kinds_has_no_figures(
 
 
 @pytest.mark.parametrize("learning_rate", [1e20, 1e30, 1e38])
-def test_a_last_step_that_breaks_the_weights_is_told(tmp_path: Path, learning_rate: float) -> None:
+def test_a_last_step_that_breaks_the_weights_is_reported(
+    tmp_path: Path, learning_rate: float
+) -> None:
     """The loss of every step is finite: it was computed before the weights broke."""
     model, data = small_model(), training_set()
     config = TrainConfig(epochs=1, batch_size=64, heads=2)
@@ -383,7 +385,7 @@ def test_weights_that_are_not_finite_are_never_kept(
 
 
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
-def test_probabilities_that_are_not_finite_are_told(broken: float) -> None:
+def test_probabilities_that_are_not_finite_are_reported(broken: float) -> None:
     model, regions = small_model(), drawn_regions(3, 0)
     assert np.isfinite(classify(model, regions)).all()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What is learned from: one numbering of base and novel regions, wherever their pixels lie."""
+"""The training set: base regions first, wherever their pixels are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers.training import training_set as both_kinds
 
 
 @pytest.mark.parametrize("resident", [True, False])
-def test_pixels_are_the_same_wherever_they_lie(
+def test_pixels_are_the_same_wherever_they_are_stored(
     resident: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -41,7 +41,7 @@ def test_pixels_are_the_same_wherever_they_lie(
     )
 
 
-def test_a_state_of_other_data_is_told_by_the_fingerprint() -> None:
+def test_the_fingerprint_changes_with_the_data() -> None:
     novel, base = replace(drawn_regions(3, 0), name="a"), replace(drawn_regions(2, 1), name="b")
     targets = np.array([0, 1])
     kinds = [

@@ -64,7 +64,7 @@ def draw(
 def draw_base(root: Path, *, seed: int = 0, per_class: int = 24, side: int = 256) -> None:
     """Draw a labelled base set: another product, with kinds of defect that the first one lacks.
 
-    The layout is `images/<class>/<stem>.png` with `masks/<class>/<stem>.png` (reference section 4).
+    The layout is `images/<class>/<stem>.png` with `masks/<class>/<stem>.png`, as in the release.
 
     Args:
         root: the base set's folder.
