@@ -30,6 +30,7 @@ def state_of(path: Path) -> tuple[Model, torch.optim.SGD, TrainingState]:
     [
         *(("history", value) for value in (..., 5, [[]] * 9, [["a"]], [[1.0], [1.0, 2.0]], {})),
         *(("history", value) for value in ([[float("nan")] * 7], [1.0])),
+        *(("history", [[1.0] * length]) for length in (1, 5, 6, 8)),  # 5 terms and 2 heads
         *(("epochs_done", value) for value in (..., "1", -1, 0, 1.5, True)),
         *(("fingerprint", value) for value in (..., 5)),
         ("from_the_future", 1),
@@ -90,14 +91,14 @@ def test_a_training_state_comes_back_with_its_momenta(tmp_path: Path) -> None:
     for name, p in network.trainable():
         p.grad = torch.full_like(p, float(len(name)))
     optimizer.step()
-    path, history = tmp_path / "state.safetensors", [[1.0, 2.0], [0.5, 0.25]]
-    TrainingState(path, "data").save(network, optimizer, 2, history)
+    path, history = tmp_path / "state.safetensors", [[1.0] * 7, [], [0.5] * 7]
+    TrainingState(path, "data").save(network, optimizer, 3, history)
 
     fresh = small_model()
     resumed = torch.optim.SGD([p for _, p in fresh.trainable()], lr=0.1, momentum=0.9)
     kept = TrainingState(path, "data")
     assert kept.load(fresh, resumed) == history
-    assert (kept.epochs_done, kept.resumed_after) == (2, 2)
+    assert (kept.epochs_done, kept.resumed_after) == (3, 3)
     for (name, a), (_, b) in zip(network.trainable(), fresh.trainable(), strict=True):
         assert torch.equal(a, b), name
         momentum = resumed.state[b]["momentum_buffer"]

@@ -303,17 +303,21 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
         )
 
 
-def test_regions_that_give_no_batch_of_both_kinds_are_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("features", ["online", "cached"])
+def test_regions_that_give_no_batch_of_both_kinds_are_told_each_time(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also by the second call, which finds all epochs done."""
     monkeypatch.setattr(train, "draw_batches", lambda *_: iter(()))
-    with pytest.raises(InputError, match="7 base and 9 novel regions gave no batch of both kinds"):
-        train.train(
-            *(small_model(), training_set(), TrainConfig(epochs=2)),
-            seed=0,
-            state=TrainingState(tmp_path / "state", "data"),
-            on_epoch=lambda *_: None,
-        )
+    config = TrainConfig(epochs=2, features=features, cached_views=2)
+    for _ in range(2):
+        with pytest.raises(InputError, match="7 base and 9 novel regions gave no batch of both"):
+            train.train(
+                *(small_model(), training_set(), config),
+                seed=0,
+                state=TrainingState(tmp_path / "state", "data"),
+                on_epoch=lambda *_: None,
+            )
 
 
 def test_the_head_with_the_lowest_last_novel_loss_is_used() -> None:
