@@ -141,6 +141,16 @@ def test_an_empty_mask_is_the_whole_image_and_a_full_one_is_not_black() -> None:
     assert mask.min() == 255
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_boxes_do_not_depend_on_the_type_of_the_mask(dtype: type, order: str) -> None:
+    mask = np.zeros((100, 120), bool)
+    mask[10:30, 50:70] = mask[80:90, 5:25] = True
+    odd = np.asarray(mask * dtype(255), order=order)  # type: ignore[call-overload]
+    assert find_boxes(odd, 2) == find_boxes(mask, 2)
+    assert len(find_boxes(odd, 2)) == 2
+
+
 @pytest.mark.parametrize(
     ("gap", "expected"),
     [
