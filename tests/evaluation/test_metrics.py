@@ -55,6 +55,14 @@ def test_nothing_to_compare_is_an_error() -> None:
         metrics.score([0, 1], [0])
 
 
+@pytest.mark.parametrize(("targets", "predicted"), [([0, -1], [0, 0]), ([0, 1], [0, -1])])
+def test_what_has_no_class_is_not_compared(targets: list[int], predicted: list[int]) -> None:
+    """UNLABELLED is -1, which would count from the end."""
+    for compare in (metrics.score, metrics.match, metrics.confusion):
+        with pytest.raises(ValueError, match="a class below 0"):
+            compare(targets, predicted)
+
+
 def test_detection_scores_equal_the_plain_ones() -> None:
     rng = np.random.default_rng(0)
     pairs = [
