@@ -69,5 +69,5 @@ def test_an_image_without_a_region_is_an_error(image: list[int]) -> None:
         lambda: fusion.fuse_by_average(p, image),
         lambda: fusion.fuse_by_score(p, [1, 1], image),
     ):
-        with pytest.raises(ValueError, match="without a region|negative"):
+        with pytest.raises(ValueError, match=r"without a region|negative"):
             fuse()
