@@ -52,6 +52,17 @@ def test_maps_are_evaluated_once(
     assert judge(tmp_path, dataset) == first
 
 
+@pytest.mark.parametrize(
+    ("targets", "expected"), [([1, 0], 0.0), ([UNLABELLED, 1], None), ([0, UNLABELLED], None)]
+)
+def test_other_labels_of_the_same_maps_are_evaluated_again(
+    tmp_path: Path, dataset: Dataset, targets: list[int], expected: float | None
+) -> None:
+    assert judge(tmp_path, dataset)["image_auroc"] == 1
+    labels = Labels(("good", "scratch"), np.array(targets), normal=0)
+    assert judge(tmp_path, Dataset(dataset.samples, labels))["image_auroc"] == expected
+
+
 @pytest.mark.parametrize("changed", ["map", "mask"])
 def test_another_map_or_mask_is_evaluated_again(
     tmp_path: Path, dataset: Dataset, changed: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,25 @@ def test_a_square_map_covers_an_oblong_image_but_another_ratio_is_refused(tmp_pa
     with pytest.raises(InputError, match=r"2\.png\) is 90 × 50 for an image of 160 × 120"):
         cut(tmp_path, dataset)
     assert folders_of_regions(tmp_path) == before, "nothing half-written is left"
+
+
+@pytest.mark.parametrize(
+    ("of_map", "of_image", "fits"),
+    [
+        *(((50, 52), (100, 100), True), ((50, 53), (100, 100), False)),
+        *(((52, 50), (100, 100), True), ((53, 50), (100, 100), False)),
+        *(((60, 82), (120, 160), True), ((60, 83), (120, 160), False)),
+        *(((60, 78), (120, 160), True), ((60, 77), (120, 160), False)),
+        *(((64, 64), (10, 1000), True), ((64, 65), (10, 1000), False)),
+    ],
+)
+def test_a_map_may_be_off_by_two_of_its_pixels(
+    of_map: tuple[int, int], of_image: tuple[int, int], fits: bool
+) -> None:
+    """Detectors round the side that follows from the other; a square covers any image."""
+    sample = Sample("a", Path("a.png"))
+    with nullcontext() if fits else pytest.raises(InputError, match="expected the same aspect"):
+        cropping._require_same_aspect(sample, of_map, of_image)
 
 
 @pytest.mark.parametrize("level", [0, 77])

@@ -200,7 +200,11 @@ def test_features_of_something_else_are_not_resumed(
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("keep_threshold", 0.1), ("precision", torch.bfloat16)]
+    ("setting", "value"),
+    [
+        *(("keep_threshold", 0.1), ("keep_pool", "max"), ("mask_on", "all_tokens")),
+        *(("first_masked", 0), ("precision", torch.bfloat16)),
+    ],
 )
 def test_features_of_other_frozen_blocks_are_not_resumed(
     half_filled: Path, setting: str, value: Any

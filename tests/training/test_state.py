@@ -35,6 +35,7 @@ def state_of(path: Path) -> tuple[Model, torch.optim.SGD, TrainingState]:
         *(("fingerprint", value) for value in (..., 5)),
         ("from_the_future", 1),
         *(("weights", v) for v in (torch.int32, torch.float16, torch.float64, "nan", "momentum")),
+        *(("weights", v) for v in ("missing", "momentum missing", "left over")),
     ],
 )
 def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: Any) -> None:
@@ -43,7 +44,11 @@ def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: 
     kept.save(network, optimizer, 1, [[1.0] * 7])
     with safe_open(path, "pt") as file:
         header, tensors = json.loads(file.metadata()["anomalyncd"]), load_file(path)
-    if key == "weights":
+    if value == "left over":
+        tensors["heads.of_another_network"] = torch.zeros(1)
+    elif key == "weights" and "missing" in str(value):
+        del tensors["momentum:" * ("momentum" in value) + "heads.prototypes"]
+    elif key == "weights":
         name = "momentum:heads.prototypes" if value == "momentum" else "heads.prototypes"
         odd = tensors[name] * torch.nan if isinstance(value, str) else tensors[name].to(value)
         tensors[name] = odd
