@@ -12,11 +12,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from anomalyncd import anomaly_maps, prediction, run
+from anomalyncd import anomaly_maps, inputs, prediction, run
 from anomalyncd.cli import entry
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.models import checkpoint
+from anomalyncd.storage import identity
+from anomalyncd.storage.run_folder import STATE, RunFolder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 entry.register_schemas()
@@ -95,3 +97,39 @@ def test_nothing_is_predicted_with_a_file_too_large(
     with pytest.raises(InputError, match=rf"{large}: .* 2 megapixels; expected at most 1;"):
         prediction.predict(config)
     assert not (tmp_path / "predictions").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("images/good/1.png", "1 image changed (good/1)"),
+        ("maps/dent/0.png", "1 anomaly map changed (dent/0)"),
+        ("base/images/cut/0.png", "1 base image changed (cut/0)"),
+        ("base/masks/cut/0.png", "1 base truth mask changed (cut/0)"),
+        ("w.safetensors", "1 weights file changed (w.safetensors)"),
+    ],
+)
+def test_whatever_a_run_is_computed_from_is_known_by_its_content(
+    changed: str, told: str, overrides: list[str], tmp_path: Path
+) -> None:
+    """A finished run is computed again if any of it has changed."""
+    (tmp_path / "w.safetensors").write_bytes(b"weights")
+    config = composed(*overrides, f"backbone.checkpoint={tmp_path}/w.safetensors")
+    before = inputs.find_inputs(config).digests
+    assert inputs.find_inputs(config).digests == before
+    with (tmp_path / changed).open("ab") as file:
+        file.write(b"more")
+    assert identity.difference(before, inputs.find_inputs(config).digests) == told
+
+
+def test_a_training_state_beside_a_finished_run_is_removed(overrides: list[str]) -> None:
+    """The process was killed between writing the figures and removing it."""
+    config = composed(*overrides)
+    folder = RunFolder.of(config)
+    folder.root.mkdir(parents=True)
+    folder.note_inputs(inputs.find_inputs(config).digests)
+    figures = {"dataset": "folder", "category": "c", "scores": {}, "detection": {}}
+    folder.finish({**figures, "normal_recall": {}, "seed": 1})
+    folder.path(STATE).write_bytes(b"large")
+    assert run.execute(config).was_finished
+    assert not folder.path(STATE).exists()

@@ -253,6 +253,7 @@ def test_training_is_given_the_base_regions_with_their_classes(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [*overrides, "base.per_class=3", "train.heads=2", "novel_classes=5"]
+    settings += ["forward_batch=7"]
     network, data, config = given_to_training(settings, monkeypatch)
     base = datasets.load_base(composed(settings).base, Cache(Path(composed(settings).cache_root)))
     assert base and base.labels
@@ -262,6 +263,7 @@ def test_training_is_given_the_base_regions_with_their_classes(
     assert set(expected) == set(range(n_base))
     assert network.n_base == n_base
     assert network.heads.prototypes.shape[:2] == (2, n_base + 5)
+    assert network.forward_batch == 7
     assert config.heads == 2
     assert data.novel.image_index.max() == 4 + 6 * 3 + 2 - 1
 
