@@ -63,6 +63,21 @@ def test_teacher_temperature_matches_the_release() -> None:
     np.testing.assert_allclose(found, GOLDEN["teacher_temperature"], rtol=1e-9)
 
 
+@pytest.mark.parametrize("epoch", [0, 7, 49])
+def test_a_temperature_of_one_step_stays_what_it_is(epoch: int) -> None:
+    config = TrainConfig(temperature_steps=1)
+    assert teacher_temperature(config, epoch) == config.teacher_temperature
+
+
+def test_rows_without_a_label_have_a_finite_gradient() -> None:
+    """Nothing attracts them: a division by their number of positives would be 0 / 0."""
+    projections = random(0, 6, 5).requires_grad_()
+    loss = losses.supervised_contrastive(projections, torch.tensor([0, 1, -1]))
+    (gradient,) = torch.autograd.grad(loss, projections)
+    assert gradient.isfinite().all()
+    assert (gradient[[2, 5]] == 0).all(), "and it is none"
+
+
 @given(seeds, st.integers(2, 9), st.floats(0.1, 10))
 def test_contrastive_terms_ignore_length_order_and_leave_out_novel(
     seed: int, b: int, scale: float
