@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from anomalyncd.evaluation import metrics
 from anomalyncd.models.model import Model
 from anomalyncd.regions import cropping
 from anomalyncd.run import execute
+from anomalyncd.runtime import tracking
 from anomalyncd.storage.cache import Cache
 from anomalyncd.storage.jobs import find
 from anomalyncd.training import train
@@ -39,7 +41,11 @@ from tests.helpers.runs import ROOT, command, composed, folder_overrides, run, t
 from tests.helpers.settings import MAP_NAMES
 
 
-def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
+def test_a_run_leaves_its_whole_folder(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = MagicMock()
+    monkeypatch.setattr(tracking, "create", lambda *_: tracker)
     outcome = run(overrides)
     names = {path.name for path in outcome.folder.iterdir() if path.name[0] != "."}
     assert names == {
@@ -56,6 +62,16 @@ def test_a_run_leaves_its_whole_folder(overrides: list[str]) -> None:
         assert 0 <= figures["scores"][level]["nmi"] <= 1
         assert 1 / 7 <= figures["scores"][level]["f1"] <= 1
     assert {"maps", "regions", "train", "classify", "report", "total"} <= figures["seconds"].keys()
+    seconds = dict(figures["seconds"])
+    assert seconds.pop("total") == pytest.approx(sum(seconds.values()), abs=0.01)
+    assert all(0 <= s < 600 for s in seconds.values())
+    assert tracker.log.call_count == 2
+    assert tracker.log.call_args.args == (figures["losses"], 1), "those of the last epoch"
+    level_scores = {
+        f"{level}/{k}": v for level, s in figures["scores"].items() for k, v in s.items()
+    }
+    tracker.summarise.assert_called_once_with(level_scores)
+    tracker.finish.assert_called_once_with()
     assert figures["versions"]["torch"]
     assert figures["threads"] == torch.get_num_threads()
     assert figures["seed"] == 3407
