@@ -217,6 +217,15 @@ def test_features_of_other_frozen_blocks_are_not_resumed(
     assert told[0] == (6, 48, 0)
 
 
+def test_features_made_with_other_versions_are_not_resumed(
+    half_filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached_features, "versions", lambda: {"torch": "another"})
+    told = []
+    fill(half_filled, on_views=lambda *figures: told.append(figures))
+    assert told[0] == (6, 48, 0)
+
+
 @pytest.mark.parametrize("left", ["file", "no counts", "no label"])
 def test_what_is_no_cache_of_features_is_replaced(half_filled: Path, left: str) -> None:
     if left == "file":
