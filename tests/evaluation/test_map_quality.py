@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -116,6 +119,33 @@ def test_unscored_images_and_defects_without_a_mask_are_left_out(
     found = judge(tmp_path, Dataset(samples, Labels(("good", "scratch"), targets, normal=0)))
     assert found["pixel_auroc"] == 1
     assert found["image_auroc"] == pytest.approx(0.75)  # its map ties with the good one's
+
+
+def test_an_image_is_as_anomalous_as_its_highest_score(tmp_path: Path, dataset: Dataset) -> None:
+    """Not as the mean of its map: the good image is brighter all over."""
+    scores = np.full((32, 32), 60, np.uint8)
+    cv2.imwrite(str(tmp_path / "maps" / "good" / "0.png"), scores)
+    scores[:] = 0
+    scores[10, 10] = 70
+    cv2.imwrite(str(tmp_path / "maps" / "scratch" / "1.png"), scores)
+    assert judge(tmp_path, dataset)["image_auroc"] == 1
+
+
+@pytest.mark.parametrize(("pixels", "size"), [(20_000_000, 256), (200, 10), (241, 10), (242, 11)])
+def test_overlaps_are_compared_at_a_size_that_memory_allows(
+    pixels: int, size: int, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two images."""
+    given = []
+
+    def aupro(maps: Iterable, masks: Iterable, *, size: int) -> float:
+        given.append((len(list(maps)), [mask is None for mask in masks], size))
+        return 0.5
+
+    monkeypatch.setitem(sys.modules, "anomalyncd.anomalib.aupro", SimpleNamespace(aupro=aupro))
+    monkeypatch.setattr(map_quality, "_AUPRO_PIXELS", pixels)
+    assert judge(tmp_path, dataset)["aupro"] == 0.5
+    assert given == [(2, [True, False], size)]
 
 
 def test_without_labels_or_a_normal_class_nothing_is_evaluated(

@@ -249,6 +249,12 @@ def test_a_tampered_header_is_one_line(saved: Any, key: str, value: Any) -> None
     assert told and "\n" not in told
 
 
+@pytest.mark.parametrize(("key", "value"), [("raw_range", None), ("raw_range", [2.0, 2.0])])
+def test_a_header_may_be_of_constant_or_of_8_bit_maps(saved: Any, key: str, value: Any) -> None:
+    path, tensors, header = saved
+    assert fault(path, tensors, tampered(header, f"metadata.{key}", value)) == ""
+
+
 @pytest.mark.parametrize("text", ["", "5", "[]", "null", '"text"', "{", "[" * 100_000, "{}"])
 def test_a_header_of_another_shape_is_one_line(saved: Any, text: str) -> None:
     assert "odd.safetensors" in fault(saved[0], saved[1], text)

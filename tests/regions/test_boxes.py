@@ -188,6 +188,20 @@ def test_scores_do_not_depend_on_the_part_that_is_enlarged() -> None:
     np.testing.assert_allclose(scores.max(), whole[0], rtol=1e-6)
 
 
+def test_what_lies_below_the_range_scores_nothing_and_what_lies_above_more_than_one() -> None:
+    levels = np.full((4, 8), 10, np.uint8)
+    levels[:, 4:] = 150
+    boxes = [Box(0, 0, 4, 8), Box(12, 0, 16, 8)]
+    assert score_boxes(levels, boxes, 50, 100, (8, 16)).tolist() == pytest.approx([0, 2])
+
+
+@pytest.mark.parametrize(("gap", "merge_distance", "n"), [(0, 0.0, 2), (-1, 0.0, 1), (0, 0.01, 1)])
+def test_boxes_that_only_touch_are_no_overlap(gap: int, merge_distance: float, n: int) -> None:
+    mask = np.zeros((200, 200), bool)
+    mask[100, 65] = mask[100, 65 + 40 + gap] = True
+    assert len(find_boxes(mask, 5, merge_distance=merge_distance)) == n
+
+
 def test_a_range_without_width_scores_nothing() -> None:
     box = Box(0, 0, 8, 8)
     assert score_boxes(np.full((4, 4), 7, np.uint8), [box], 7, 7, (8, 8)).tolist() == [0]
