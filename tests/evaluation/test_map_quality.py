@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,6 +65,24 @@ def test_other_labels_of_the_same_maps_are_evaluated_again(
     assert judge(tmp_path, dataset)["image_auroc"] == 1
     labels = Labels(("good", "scratch"), np.array(targets), normal=0)
     assert judge(tmp_path, Dataset(dataset.samples, labels))["image_auroc"] == expected
+
+
+@pytest.mark.parametrize("changed", ["nothing", "versions", "which image the mask is of"])
+def test_what_figures_follow_from_is_known(
+    changed: str, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(map_quality, "_judge_maps", lambda *_: calls.append(1) or {})
+    good, scratch = dataset.samples
+    other = replace(good, id="good/0", truth_mask=scratch.truth_mask)
+    labels = Labels(("good", "scratch"), np.array([1, 1]), normal=0)
+    judge(tmp_path, Dataset((good, scratch), labels))
+    if changed == "versions":
+        monkeypatch.setattr(map_quality, "versions", lambda: {"numpy": "another"})
+    elif changed != "nothing":
+        good, scratch = other, replace(scratch, truth_mask=None)
+    judge(tmp_path, Dataset((good, scratch), labels))
+    assert len(calls) == (1 if changed == "nothing" else 2)
 
 
 @pytest.mark.parametrize("changed", ["map", "mask"])

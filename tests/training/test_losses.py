@@ -70,7 +70,7 @@ def test_a_temperature_of_one_step_stays_what_it_is(epoch: int) -> None:
 
 
 def test_rows_without_a_label_have_a_finite_gradient() -> None:
-    """Nothing attracts them: a division by their number of positives would be 0 / 0."""
+    """Nothing attracts them, and nothing is repelled by them."""
     projections = random(0, 6, 5).requires_grad_()
     loss = losses.supervised_contrastive(projections, torch.tensor([0, 1, -1]))
     (gradient,) = torch.autograd.grad(loss, projections)
