@@ -51,6 +51,13 @@ LABELS = {
     *("types", "data/datasets", "evaluation/metrics", "evaluation/scoring"),
     *("results/report", "results/csv_files"),
 }
+# Where they may be reached through the dataset that carries them, besides: to count classes, to
+# require truth masks, to say whether there are any, and to hand them on to what is above.
+HANDING_LABELS_ON = {
+    *("inputs", "experiment", "prediction", "evaluation/map_quality", "results/run_results"),
+}
+# `base.labels`, `batch.labels` and a training set's own `self.labels` are of the base set.
+REACHING_LABELS = re.compile(r"(?<!\bbase)(?<!\bbatch)(?<!\bself)\.(?:labels|targets)\b")
 MAX_FILES, MAX_LINES = 12, 400
 
 
@@ -142,6 +149,20 @@ def test_labels_of_novel_images_reach_only_scoring_and_what_shows_it() -> None:
         if re.search(r"\bLabels\b", path.read_text(encoding="utf-8"))
     }
     assert naming <= LABELS
+
+
+def test_labels_of_novel_images_are_reached_by_nothing_that_learns_or_predicts() -> None:
+    """A dataset carries them, so that a module could take them without naming their type."""
+    for line in ("y = dataset.labels", "x = data.labels.targets", "labels.targets[i]"):
+        assert REACHING_LABELS.search(line), line
+    for line in ("base.labels.classes", "batch.labels[:n]", "self.labels = y", "labels[rows]"):
+        assert not REACHING_LABELS.search(line), line
+    reaching = {
+        module_of(path)
+        for path in SOURCES
+        if REACHING_LABELS.search(path.read_text(encoding="utf-8"))
+    }
+    assert reaching == HANDING_LABELS_ON | LABELS - {"types"}
 
 
 def test_rooms_and_files_are_small() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from anomalyncd.evaluation import metrics
 from anomalyncd.models.model import Model
 from anomalyncd.regions import cropping
 from anomalyncd.run import execute
+from anomalyncd.runtime import tracking
 from anomalyncd.storage.cache import Cache
 from anomalyncd.storage.jobs import find
 from anomalyncd.training import train
@@ -39,7 +41,9 @@ from tests.helpers.runs import ROOT, command, composed, folder_overrides, run, t
 from tests.helpers.settings import MAP_NAMES
 
 
-def test_a_run_writes_all_its_files(overrides: list[str]) -> None:
+def test_a_run_writes_all_its_files(overrides: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    tracker = MagicMock()
+    monkeypatch.setattr(tracking, "create", lambda *_: tracker)
     outcome = run(overrides)
     names = {path.name for path in outcome.folder.iterdir() if path.name[0] != "."}
     assert names == {
@@ -56,6 +60,16 @@ def test_a_run_writes_all_its_files(overrides: list[str]) -> None:
         assert 0 <= figures["scores"][level]["nmi"] <= 1
         assert 1 / 7 <= figures["scores"][level]["f1"] <= 1
     assert {"maps", "regions", "train", "classify", "report", "total"} <= figures["seconds"].keys()
+    seconds = dict(figures["seconds"])
+    assert seconds.pop("total") == pytest.approx(sum(seconds.values()), abs=0.01)
+    assert all(0 <= s < 600 for s in seconds.values())
+    assert tracker.log.call_count == 2
+    assert tracker.log.call_args.args == (figures["losses"], 1), "those of the last epoch"
+    level_scores = {
+        f"{level}/{k}": v for level, s in figures["scores"].items() for k, v in s.items()
+    }
+    tracker.summarise.assert_called_once_with(level_scores)
+    tracker.finish.assert_called_once_with()
     assert figures["versions"]["torch"]
     assert figures["threads"] == torch.get_num_threads()
     assert figures["seed"] == 3407
@@ -255,6 +269,7 @@ def test_training_is_given_the_base_regions_with_their_classes(
     overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [*overrides, "base.per_class=3", "train.heads=2", "novel_classes=5"]
+    settings += ["forward_batch=7"]
     network, data, config = given_to_training(settings, monkeypatch)
     base = datasets.load_base(composed(settings).base, Cache(Path(composed(settings).cache_root)))
     assert base and base.labels
@@ -264,6 +279,7 @@ def test_training_is_given_the_base_regions_with_their_classes(
     assert set(expected) == set(range(n_base))
     assert network.n_base == n_base
     assert network.heads.prototypes.shape[:2] == (2, n_base + 5)
+    assert network.forward_batch == 7
     assert config.heads == 2
     assert data.novel.image_index.max() == 4 + 6 * 3 + 2 - 1
 

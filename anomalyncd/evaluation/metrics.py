@@ -19,6 +19,8 @@ def confusion(targets: ArrayLike, predicted: ArrayLike, size: int = 0) -> NDArra
         raise ValueError(
             f"{targets.shape} targets and {predicted.shape} predictions: expected equal numbers ≥ 1"
         )
+    if targets.min() < 0 or predicted.min() < 0:
+        raise ValueError("a class below 0; expected to be given only what has a class")
     k = max(size, int(targets.max()) + 1, int(predicted.max()) + 1)
     table = np.zeros((k, k), np.int64)
     np.add.at(table, (targets, predicted), 1)
@@ -43,7 +45,7 @@ def score(targets: ArrayLike, predicted: ArrayLike) -> Scores:
         predicted: (n,) predicted classes, in any numbering.
 
     Raises:
-        ValueError: the lengths differ or are 0.
+        ValueError: the lengths differ or are 0, or a class is below 0.
 
     Example:
         >>> score([0, 0, 1, 1], [1, 1, 0, 0])

@@ -24,6 +24,9 @@ def fuse(
     Returns:
         (n_images, k), rows sum to 1.
 
+    Raises:
+        ValueError: an image has no region.
+
     Example:
         >>> fuse([[0.9, 0.1], [0.2, 0.8]], [400, 400], [0, 0], 100).round(2)
         array([[0.55, 0.45]])
@@ -53,6 +56,8 @@ def _weighted_mean(
     p = np.asarray(probabilities, float)
     image = np.asarray(image_of_region)
     n_images = int(image.max()) + 1
+    if not np.bincount(image).all():
+        raise ValueError("an image without a region; expected at least one region of each image")
     highest = np.full(n_images, -np.inf)
     np.maximum.at(highest, image, log_weights)
     weights = np.exp(log_weights - highest[image])

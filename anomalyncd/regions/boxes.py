@@ -30,7 +30,7 @@ def find_boxes(
     where merging grew it; `crop` fills that part with black.
 
     Args:
-        mask: (H, W) bool or uint8 at the image's resolution, non-zero = anomalous.
+        mask: (H, W) at the image's resolution, of any numeric type, non-zero = anomalous.
         count: number of components that the mask is estimated to have.
         padding: how much larger than its component a box is, as a fraction of it.
         min_size: least half side of a box, as a fraction of the image's longer side.
@@ -43,7 +43,7 @@ def find_boxes(
         [Box(left=29, top=39, right=51, bottom=61)]
     """
     height, width = mask.shape
-    foreground = np.ascontiguousarray(mask).view(np.uint8)
+    foreground = np.ascontiguousarray(mask != 0).view(np.uint8)
     contours, _ = cv2.findContours(foreground, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     if not contours:
         return [Box(0, 0, width, height)]

@@ -14,6 +14,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.models.model import Model
 from anomalyncd.storage import foreign
 from anomalyncd.storage.tensors import copy_tensors, load_tensors, require_like, save_tensors
+from anomalyncd.training.objective import TERMS
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,7 @@ class _Kept:
     history: list[list[float]]
 
     def __post_init__(self) -> None:
-        lengths = {len(figures) for figures in self.history if figures}
-        if not 1 <= self.epochs_done == len(self.history) or len(lengths) > 1:
+        if not 1 <= self.epochs_done == len(self.history):
             raise InputError(f"a history of {len(self.history)} for {self.epochs_done} epochs")
 
 
@@ -67,6 +67,9 @@ class TrainingState:
                     kept.epochs_done,
                 )
                 return []
+            figures = len(TERMS) + len(model.heads.prototypes)  # of an epoch that had a batch
+            if any(len(row) not in (0, figures) for row in kept.history):
+                raise InputError(f"{self.path}: a row of history without {figures} figures")
             parameters = dict(model.trainable())
             momenta = {f"momentum:{name}": p for name, p in parameters.items()}
             if tensors.keys() != parameters.keys() | momenta.keys():

@@ -65,8 +65,9 @@ def train(
     folder = features_beside(state.path)
     device = next(model.parameters()).device
     model.vit.precision = devices.precision(config.precision, device)
-    if history and state.epochs_done == config.epochs:  # it was killed after its last epoch
+    if history and state.epochs_done == config.epochs:  # it ended after its last epoch
         CachedFeatures.remove(folder)
+        _require_a_batch(history, data)
         return history
     targets = Targets(data, device)
     source: AbstractContextManager[OnlineFeatures | CachedFeatures]
@@ -91,11 +92,7 @@ def train(
             if world.is_first and (state.is_due or epoch + 1 == config.epochs):
                 state.save(model, optimizer, epoch + 1, history)
             on_epoch(epoch, dict(zip(TERMS, history[-1], strict=False)))
-    if not any(history):
-        raise InputError(
-            f"{data.n_base} base and {len(data.novel)} novel regions gave no batch of both kinds; "
-            "give more images, a larger base set, or base=none"
-        )
+    _require_a_batch(history, data)
     return history
 
 
@@ -166,6 +163,14 @@ def last_means(history: list[list[float]]) -> list[float]:
 def best_head(history: list[list[float]]) -> int:
     """The head with the lowest mean novel-class loss over the last epoch that had a batch."""
     return int(np.argmin(last_means(history)[len(TERMS) :]))
+
+
+def _require_a_batch(history: list[list[float]], data: TrainingSet) -> None:
+    if not any(history):
+        raise InputError(
+            f"{data.n_base} base and {len(data.novel)} novel regions gave no batch of both kinds; "
+            "give more images, a larger base set, or base=none"
+        )
 
 
 def _require_finite_weights(model: Model, optimizer: torch.optim.SGD, epoch: int) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -50,6 +54,35 @@ def test_maps_are_evaluated_once(
     first = quality_of(tmp_path, dataset)
     monkeypatch.delattr(map_quality, "_compute_quality")
     assert quality_of(tmp_path, dataset) == first
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"), [([1, 0], 0.0), ([UNLABELLED, 1], None), ([0, UNLABELLED], None)]
+)
+def test_other_labels_of_the_same_maps_are_evaluated_again(
+    tmp_path: Path, dataset: Dataset, targets: list[int], expected: float | None
+) -> None:
+    assert judge(tmp_path, dataset)["image_auroc"] == 1
+    labels = Labels(("good", "scratch"), np.array(targets), normal=0)
+    assert judge(tmp_path, Dataset(dataset.samples, labels))["image_auroc"] == expected
+
+
+@pytest.mark.parametrize("changed", ["nothing", "versions", "which image the mask is of"])
+def test_what_figures_follow_from_is_known(
+    changed: str, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+    monkeypatch.setattr(map_quality, "_judge_maps", lambda *_: calls.append(1) or {})
+    good, scratch = dataset.samples
+    other = replace(good, id="good/0", truth_mask=scratch.truth_mask)
+    labels = Labels(("good", "scratch"), np.array([1, 1]), normal=0)
+    judge(tmp_path, Dataset((good, scratch), labels))
+    if changed == "versions":
+        monkeypatch.setattr(map_quality, "versions", lambda: {"numpy": "another"})
+    elif changed != "nothing":
+        good, scratch = other, replace(scratch, truth_mask=None)
+    judge(tmp_path, Dataset((good, scratch), labels))
+    assert len(calls) == (1 if changed == "nothing" else 2)
 
 
 @pytest.mark.parametrize("changed", ["map", "mask"])
@@ -105,6 +138,33 @@ def test_unscored_images_and_defects_without_a_mask_are_left_out(
     found = quality_of(tmp_path, Dataset(samples, Labels(("good", "scratch"), targets, normal=0)))
     assert found["pixel_auroc"] == 1
     assert found["image_auroc"] == pytest.approx(0.75)  # its map ties with the good one's
+
+
+def test_an_image_is_as_anomalous_as_its_highest_score(tmp_path: Path, dataset: Dataset) -> None:
+    """Not as the mean of its map: the good image is brighter all over."""
+    scores = np.full((32, 32), 60, np.uint8)
+    cv2.imwrite(str(tmp_path / "maps" / "good" / "0.png"), scores)
+    scores[:] = 0
+    scores[10, 10] = 70
+    cv2.imwrite(str(tmp_path / "maps" / "scratch" / "1.png"), scores)
+    assert judge(tmp_path, dataset)["image_auroc"] == 1
+
+
+@pytest.mark.parametrize(("pixels", "size"), [(20_000_000, 256), (200, 10), (241, 10), (242, 11)])
+def test_overlaps_are_compared_at_a_size_that_memory_allows(
+    pixels: int, size: int, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two images."""
+    given = []
+
+    def aupro(maps: Iterable, masks: Iterable, *, size: int) -> float:
+        given.append((len(list(maps)), [mask is None for mask in masks], size))
+        return 0.5
+
+    monkeypatch.setitem(sys.modules, "anomalyncd.anomalib.aupro", SimpleNamespace(aupro=aupro))
+    monkeypatch.setattr(map_quality, "_AUPRO_PIXELS", pixels)
+    assert judge(tmp_path, dataset)["aupro"] == 0.5
+    assert given == [(2, [True, False], size)]
 
 
 def test_without_labels_or_a_normal_class_nothing_is_evaluated(

@@ -36,6 +36,20 @@ def test_perfect_and_useless() -> None:
     assert useless.nmi == pytest.approx(0, abs=1e-9) and useless.f1 == 0.5
 
 
+def test_the_information_that_two_clusterings_share_is_normalised_by_the_mean_of_theirs() -> None:
+    targets, predicted = [0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 2]
+    table = np.array([[3, 1, 0], [0, 1, 1]]) / 6
+    rows, columns = table.sum(1), table.sum(0)
+    entropies = [-(p * np.log(p)).sum() for p in (rows, columns, table[table > 0])]
+    shared = entropies[0] + entropies[1] - entropies[2]
+    found = metrics.score(targets, predicted)
+    assert found.nmi == pytest.approx(shared / np.mean(entropies[:2]))
+    # of 15 pairs 7 are together in the first, 4 in the second, and 3 in both
+    expected = 7 * 4 / 15
+    assert found.ari == pytest.approx((3 - expected) / ((7 + 4) / 2 - expected))
+    assert found.f1 == pytest.approx(4 / 6)
+
+
 def test_more_found_than_true_classes() -> None:
     assert metrics.match([0, 0, 0, 1], [2, 2, 1, 0]).tolist() == [1, 2, 0]
     assert metrics.match([0, 1], [0, 0], size=3).tolist()[0] in (0, 1)
@@ -53,6 +67,14 @@ def test_nothing_to_compare_is_an_error() -> None:
         metrics.score([], [])
     with pytest.raises(ValueError, match="equal numbers"):
         metrics.score([0, 1], [0])
+
+
+@pytest.mark.parametrize(("targets", "predicted"), [([0, -1], [0, 0]), ([0, 1], [0, -1])])
+def test_what_has_no_class_is_not_compared(targets: list[int], predicted: list[int]) -> None:
+    """UNLABELLED is -1, which would count from the end."""
+    for compare in (metrics.score, metrics.match, metrics.confusion):
+        with pytest.raises(ValueError, match="a class below 0"):
+            compare(targets, predicted)
 
 
 def test_detection_scores_equal_the_plain_ones() -> None:

@@ -20,7 +20,8 @@ SOURCES = ("online", "cached")
 
 
 def loss_curve(features: str, folder: Path) -> list[list[float]]:
-    """(epochs, terms): a high learning rate and short holds, so that every schedule shows."""
+    """(epochs, terms): no setting at its default, a high learning rate, and short holds, so that
+    every weight, temperature and schedule shows."""
     config = TrainConfig(
         features=features,
         cached_views=3,
@@ -34,6 +35,10 @@ def loss_curve(features: str, folder: Path) -> list[list[float]]:
         temperature_steps=4,
         teacher_temperature=0.2,
         final_teacher_temperature=0.05,
+        student_temperature=0.15,
+        memax_weight=2.5,
+        sup_weight=0.55,
+        momentum=0.7,
     )
     return train.train(
         small_model(),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from anomalyncd.config import FusionConfig
+from anomalyncd.config import FusionConfig, TrainConfig
 from anomalyncd.inference.classify import assign, classify, novel_probabilities
 from anomalyncd.training import augmentation
 from anomalyncd.types import Regions
@@ -76,15 +76,21 @@ def test_the_likeliest_class_is_found_with_its_probability() -> None:
 
 def test_every_head_gives_a_distribution_over_novel_classes() -> None:
     """More regions than go through at once, in their order, from their centre crops."""
-    model, drawn = small_model(n_base=2, n_novel=3), drawn_regions(70, seed=0)
+    model, drawn = small_model(n_base=2, n_novel=3), drawn_regions(65, seed=0)
     found = classify(model, drawn, temperature=0.2)
     images, masks = torch.from_numpy(drawn.images), torch.from_numpy(drawn.masks)
     x, mask = augmentation.evaluation_view(images, masks, model.image_size, model.mean, model.std)
     with torch.no_grad():
         logits = model.heads.classify(model(x, mask)).double()
     expected = (logits[..., 2:] / 0.2).softmax(-1)
-    assert found.shape == (2, 70, 3)
+    assert found.shape == (2, 65, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_the_default_temperature_is_that_of_the_settings() -> None:
+    model, drawn = small_model(), drawn_regions(3, seed=0)
+    expected = classify(model, drawn, temperature=TrainConfig().student_temperature)
+    np.testing.assert_array_equal(classify(model, drawn), expected)
 
 
 def test_base_classes_are_left_out_and_the_temperature_sharpens() -> None:

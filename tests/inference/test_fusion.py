@@ -59,3 +59,15 @@ def test_the_larger_region_weighs_more_and_huge_areas_do_not_overflow() -> None:
     assert fusion.fuse(p, [10**14, 0], image, 1)[0] == pytest.approx([1, 0])
     assert fusion.fuse_by_average(p, image)[0] == pytest.approx([0.5, 0.5])
     assert fusion.fuse_by_score(p, [0.2, 0.9], image)[0][1] > 0.5
+
+
+@pytest.mark.parametrize("image", [[0, 2], [1, 1], [-1, 0]])
+def test_an_image_without_a_region_is_an_error(image: list[int]) -> None:
+    p = [[1, 0], [0, 1]]
+    for fuse in (
+        lambda: fusion.fuse(p, [1, 1], image, 100),
+        lambda: fusion.fuse_by_average(p, image),
+        lambda: fusion.fuse_by_score(p, [1, 1], image),
+    ):
+        with pytest.raises(ValueError, match=r"without a region|negative"):
+            fuse()

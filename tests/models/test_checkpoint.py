@@ -92,6 +92,19 @@ def test_frozen_weights_of_a_file_stay_there_and_are_checked(tmp_path: Path) -> 
         checkpoint.load_model(path)
 
 
+def test_weights_that_have_been_moved_are_taken_from_where_they_are(tmp_path: Path) -> None:
+    old, new = saved_weights(tmp_path / "w.safetensors", 1), tmp_path / "moved.safetensors"
+    path = tmp_path / "m.safetensors"
+    network, metadata = trained(replace(TINY, checkpoint=str(old)))
+    checkpoint.save_model(path, network, metadata)
+    old.rename(new)
+    with pytest.raises(InputError, match=r"w\.safetensors: no such weights file"):
+        checkpoint.load_model(path)
+    loaded, again = checkpoint.load_model(path, str(new))
+    assert again == metadata
+    torch.testing.assert_close(loaded.eval()(*views()), network(*views()), rtol=0, atol=0)
+
+
 def test_the_hash_is_that_of_the_stored_weights_and_the_image_size(tmp_path: Path) -> None:
     path = saved_weights(tmp_path / "w.safetensors", 1)
 
@@ -234,6 +247,12 @@ def test_a_tampered_header_is_one_line(saved: Any, key: str, value: Any) -> None
     path, tensors, header = saved
     message = fault(path, tensors, tampered(header, key, value))
     assert message and "\n" not in message
+
+
+@pytest.mark.parametrize(("key", "value"), [("raw_range", None), ("raw_range", [2.0, 2.0])])
+def test_a_header_may_be_of_constant_or_of_8_bit_maps(saved: Any, key: str, value: Any) -> None:
+    path, tensors, header = saved
+    assert fault(path, tensors, tampered(header, f"metadata.{key}", value)) == ""
 
 
 @pytest.mark.parametrize("text", ["", "5", "[]", "null", '"text"', "{", "[" * 100_000, "{}"])

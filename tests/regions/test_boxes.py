@@ -141,6 +141,16 @@ def test_an_empty_mask_is_the_whole_image_and_a_full_one_is_not_black() -> None:
     assert mask.min() == 255
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64, np.float32, np.float64])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_boxes_do_not_depend_on_the_type_of_the_mask(dtype: type, order: str) -> None:
+    mask = np.zeros((100, 120), bool)
+    mask[10:30, 50:70] = mask[80:90, 5:25] = True
+    odd = np.asarray(mask * dtype(255), order=order)  # type: ignore[call-overload]
+    assert find_boxes(odd, 2) == find_boxes(mask, 2)
+    assert len(find_boxes(odd, 2)) == 2
+
+
 @pytest.mark.parametrize(
     ("gap", "expected"),
     [
@@ -176,6 +186,20 @@ def test_scores_do_not_depend_on_the_part_that_is_enlarged() -> None:
     whole = score_boxes(anomaly_map, [Box(0, 0, width, height)], 0.2, 0.9, (height, width))
     scores = score_boxes(anomaly_map, parts, 0.2, 0.9, (height, width))
     np.testing.assert_allclose(scores.max(), whole[0], rtol=1e-6)
+
+
+def test_what_lies_below_the_range_scores_nothing_and_what_lies_above_more_than_one() -> None:
+    levels = np.full((4, 8), 10, np.uint8)
+    levels[:, 4:] = 150
+    boxes = [Box(0, 0, 4, 8), Box(12, 0, 16, 8)]
+    assert score_boxes(levels, boxes, 50, 100, (8, 16)).tolist() == pytest.approx([0, 2])
+
+
+@pytest.mark.parametrize(("gap", "merge_distance", "n"), [(0, 0.0, 2), (-1, 0.0, 1), (0, 0.01, 1)])
+def test_boxes_that_only_touch_are_no_overlap(gap: int, merge_distance: float, n: int) -> None:
+    mask = np.zeros((200, 200), bool)
+    mask[100, 65] = mask[100, 65 + 40 + gap] = True
+    assert len(find_boxes(mask, 5, merge_distance=merge_distance)) == n
 
 
 def test_a_range_without_width_scores_nothing() -> None:

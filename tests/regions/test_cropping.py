@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,8 +16,9 @@ from anomalyncd.config import MebinConfig, RegionsConfig
 from anomalyncd.errors import InputError
 from anomalyncd.regions import cropping
 from anomalyncd.regions.binarization import binarize_one
+from anomalyncd.regions.boxes import crop
 from anomalyncd.storage.cache import Cache
-from anomalyncd.types import Sample
+from anomalyncd.types import Box, ResizeMode, Sample
 from tests.helpers.product import cut, product, save, stored_maps
 
 
@@ -109,6 +114,84 @@ def test_cropping_again_decodes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
         cut(tmp_path, dataset, padding=0.2)
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        *({"mebin": MebinConfig(erosion=3)}, {"mebin": MebinConfig(step=5)}),
+        *({"regions": RegionsConfig(resize_mode="stretch")}, {"image_size": 63}),
+        *({"regions": RegionsConfig(full_mask="empty")}, {"regions": RegionsConfig(padding=0.3)}),
+    ],
+    ids=str,
+)
+def test_regions_of_other_settings_are_others(other: dict[str, Any], tmp_path: Path) -> None:
+    """In one and the same cache."""
+    dataset = product(tmp_path)
+    stored, cache = stored_maps(tmp_path, dataset), Cache(tmp_path / "cache")
+
+    def cropped(mebin: Any = None, regions: Any = None, image_size: int = 56) -> cropping.Cropped:
+        settings = (mebin or MebinConfig(), regions or RegionsConfig(), image_size)
+        return cropping.crop_novel(dataset.samples, stored, *settings, cache)
+
+    first, second = cropped(), cropped(**other)
+    assert first.regions.name != second.regions.name
+    assert len(second.regions) == 4
+    base = [replace(dataset.samples[0], truth_mask=tmp_path / "truth.png")]
+    truth = np.zeros((120, 160), np.uint8)
+    truth[30:50, 40:70] = 255
+    save(tmp_path / "truth.png", truth)
+
+    def of_base(mebin: Any = None, regions: Any = None, image_size: int = 56) -> str:
+        return cropping.crop_base(base, regions or RegionsConfig(), image_size, cache).name
+
+    known = of_base()
+    assert (of_base(**other) != known) == ("mebin" not in other)
+    truth[30:50, 70:80] = 255
+    save(tmp_path / "truth.png", truth)
+    assert of_base() != known, "a changed mask"
+
+
+def test_other_maps_of_the_same_images_are_cropped_again(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    first = cut(tmp_path, dataset).regions
+    scores = np.full((60, 80), 20, np.uint8)
+    scores[40:52, 60:72] = 200
+    save(tmp_path / "maps" / "t" / "0.png", scores)
+    second = cut(tmp_path, dataset).regions
+    assert first.boxes[0].tolist() != second.boxes[0].tolist()
+    assert first.boxes[1:].tolist() == second.boxes[1:].tolist()
+
+
+@pytest.mark.parametrize("mode", get_args(ResizeMode))
+def test_an_image_without_a_defect_is_resized_as_the_settings_say(
+    mode: ResizeMode, tmp_path: Path
+) -> None:
+    dataset = product(tmp_path)
+    image = np.asarray(Image.open(dataset.samples[3].image)).copy()
+    image[:, 80:] = 200
+    save(dataset.samples[3].image, image)
+    found = cut(tmp_path, dataset, resize_mode=mode).regions.images[3]
+    whole = Box(0, 0, 160, 120)
+    expected = crop(image, np.zeros((120, 160), np.uint8), whole, 64, mode)[0]
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_base_image_with_nothing_marked_is_told(tmp_path: Path) -> None:
+    blank = np.zeros((40, 40), np.uint8)
+    image, mask = save(tmp_path / "0.png", np.dstack([blank] * 3)), save(tmp_path / "m.png", blank)
+    with pytest.raises(InputError, match=r"m\.png: an empty mask"):
+        cropping.crop_base([Sample("a", image, mask)], RegionsConfig(), 56, Cache(tmp_path / "c"))
+
+
+def test_opencv_has_its_threads_back(tmp_path: Path) -> None:
+    threads = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(3)
+        cut(tmp_path, product(tmp_path))
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def test_a_changed_image_is_cropped_again(tmp_path: Path) -> None:
     dataset = product(tmp_path)
     cut(tmp_path, dataset)
@@ -129,6 +212,25 @@ def test_a_square_map_covers_an_oblong_image_but_another_ratio_is_refused(tmp_pa
     with pytest.raises(InputError, match=r"2\.png\) is 90 × 50 for an image of 160 × 120"):
         cut(tmp_path, dataset)
     assert folders_of_regions(tmp_path) == before, "nothing half-written is left"
+
+
+@pytest.mark.parametrize(
+    ("of_map", "of_image", "fits"),
+    [
+        *(((50, 52), (100, 100), True), ((50, 53), (100, 100), False)),
+        *(((52, 50), (100, 100), True), ((53, 50), (100, 100), False)),
+        *(((60, 82), (120, 160), True), ((60, 83), (120, 160), False)),
+        *(((60, 78), (120, 160), True), ((60, 77), (120, 160), False)),
+        *(((64, 64), (10, 1000), True), ((64, 65), (10, 1000), False)),
+    ],
+)
+def test_a_map_may_be_off_by_two_of_its_pixels(
+    of_map: tuple[int, int], of_image: tuple[int, int], fits: bool
+) -> None:
+    """Detectors round the side that follows from the other; a square covers any image."""
+    sample = Sample("a", Path("a.png"))
+    with nullcontext() if fits else pytest.raises(InputError, match="expected the same aspect"):
+        cropping._require_same_aspect(sample, of_map, of_image)
 
 
 @pytest.mark.parametrize("level", [0, 77])

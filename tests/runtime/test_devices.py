@@ -22,3 +22,19 @@ def test_a_cpu_computes_in_bfloat16_only_with_amx(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert devices.precision("auto", torch.device("cpu")) == chosen
     assert devices.precision("float32", torch.device("cpu")) == torch.float32
+
+
+@pytest.mark.parametrize(("size", "fits"), [(0, True), (50, True), (51, False), (100, False)])
+def test_half_of_what_a_gpu_has_free_is_left_to_computing(
+    size: int, fits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def mem_get_info(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 100, 1000
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", mem_get_info)
+    assert devices.has_room(torch.device("cuda:1"), size) == fits
+    assert asked == [torch.device("cuda:1")]
+    assert not devices.has_room(torch.device("cpu"), 0), "there it would be a second copy"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,11 @@ def test_features_of_something_else_are_not_resumed(
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("keep_threshold", 0.1), ("precision", torch.bfloat16)]
+    ("setting", "value"),
+    [
+        *(("keep_threshold", 0.1), ("keep_pool", "max"), ("mask_on", "all_tokens")),
+        *(("first_masked", 0), ("precision", torch.bfloat16)),
+    ],
 )
 def test_features_of_other_frozen_blocks_are_not_resumed(
     half_filled: Path, setting: str, value: Any
@@ -210,6 +215,15 @@ def test_features_of_other_frozen_blocks_are_not_resumed(
     calls = []
     fill(half_filled, model, on_views=lambda *figures: calls.append(figures))
     assert calls[0] == (6, 48, 0)
+
+
+def test_features_made_with_other_versions_are_not_resumed(
+    half_filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cached_features, "versions", lambda: {"torch": "another"})
+    told = []
+    fill(half_filled, on_views=lambda *figures: told.append(figures))
+    assert told[0] == (6, 48, 0)
 
 
 @pytest.mark.parametrize("left", ["file", "no counts", "no label"])
@@ -236,7 +250,9 @@ def test_cached_features_may_be_larger_than_memory(tmp_path: Path) -> None:
     assert files.mapped()[0].shape == (tokens, files.width)
 
 
-def train_small(state: Path, calls: list, forward_batch: int = 64) -> None:
+def train_small(
+    state: Path, calls: list, forward_batch: int = 64, fingerprint: str = "data"
+) -> None:
     model = small_model()
     model.forward_batch = forward_batch
     train.train(
@@ -244,7 +260,7 @@ def train_small(state: Path, calls: list, forward_batch: int = 64) -> None:
         training_set(),
         TrainConfig(features="cached", cached_views=3, epochs=1, batch_size=4),
         seed=5,
-        state=TrainingState(state, "data"),
+        state=TrainingState(state, fingerprint),
         on_epoch=lambda *_: None,
         on_views=lambda *figures: calls.append(figures),
     )
@@ -284,9 +300,12 @@ def test_any_interruption_keeps_the_features_made_so_far(
     assert not train.features_beside(tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize(("fingerprint", "made"), [("data", False), ("other data", True)])
 def test_running_out_of_memory_in_training_keeps_the_cached_features(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fingerprint: str, made: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """For the same data, that is."""
+
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError
 
@@ -295,5 +314,31 @@ def test_running_out_of_memory_in_training_keeps_the_cached_features(
         train_small(tmp_path / "state", [])
     monkeypatch.undo()
     figures: list = []
-    train_small(tmp_path / "state", figures)
-    assert not figures, "no view is computed again"
+    train_small(tmp_path / "state", figures, fingerprint=fingerprint)
+    assert figures == ([(48, 48, 0)] if made else [])
+
+
+@pytest.mark.parametrize("ends", ["well", "badly"])
+def test_the_file_is_released_before_it_is_removed(
+    ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some systems remove no file that is mapped."""
+    left: list[int] = []
+    made: list[CachedFeatures] = []
+    class_tokens, remove = CachedFeatures.class_tokens, CachedFeatures.remove
+
+    def watched(features: CachedFeatures, *given: Any) -> torch.Tensor:
+        made.append(features)
+        if ends == "badly":
+            raise InputError("enough")
+        return class_tokens(features, *given)
+
+    def watched_remove(folder: Path) -> None:
+        left.extend(features.tokens.numel() for features in made[-1:])
+        remove(folder)
+
+    monkeypatch.setattr(CachedFeatures, "class_tokens", watched)
+    monkeypatch.setattr(CachedFeatures, "remove", staticmethod(watched_remove))
+    with nullcontext() if ends == "well" else pytest.raises(InputError, match="enough"):
+        train_small(tmp_path / "state", [])
+    assert left == [0]

@@ -63,6 +63,21 @@ def test_teacher_temperature_matches_the_release() -> None:
     np.testing.assert_allclose(found, GOLDEN["teacher_temperature"], rtol=1e-9)
 
 
+@pytest.mark.parametrize("epoch", [0, 7, 49])
+def test_a_temperature_of_one_step_stays_what_it_is(epoch: int) -> None:
+    config = TrainConfig(temperature_steps=1)
+    assert teacher_temperature(config, epoch) == config.teacher_temperature
+
+
+def test_rows_without_a_label_have_a_finite_gradient() -> None:
+    """Nothing attracts them, and nothing is repelled by them."""
+    projections = random(0, 6, 5).requires_grad_()
+    loss = losses.supervised_contrastive(projections, torch.tensor([0, 1, -1]))
+    (gradient,) = torch.autograd.grad(loss, projections)
+    assert gradient.isfinite().all()
+    assert (gradient[[2, 5]] == 0).all(), "and it is none"
+
+
 @given(seeds, st.integers(2, 9), st.floats(0.1, 10))
 def test_contrastive_terms_ignore_length_order_and_leave_out_novel(
     seed: int, b: int, scale: float
@@ -138,3 +153,35 @@ def test_pseudo_label_correction_pulls_normal_regions_to_the_first_novel_class()
     (corrected,) = torch.autograd.grad(distil(logits, normal_weight=full), logits)
     assert (corrected[:, N_BASE] < plain[:, N_BASE]).all()
     assert (corrected[:, N_BASE + 1 :] > plain[:, N_BASE + 1 :]).all()
+
+
+@given(seeds, st.integers(2, 6), st.floats(0.05, 3))
+def test_every_temperature_divides_what_it_is_of(seed: int, b: int, temperature: float) -> None:
+    """Of unit vectors, dividing similarities is multiplying both sides by the root."""
+    z = random(seed, 2 * b, 5)
+    unit = z / z.norm(dim=1, keepdim=True)
+    similarity = (unit @ unit.T) / temperature
+    similarity.fill_diagonal_(-torch.inf)
+    log_p = similarity.log_softmax(1)
+    expected = -(log_p[range(b), range(b, 2 * b)] + log_p[range(b, 2 * b), range(b)]).mean() / 2
+    torch.testing.assert_close(losses.info_nce(z, temperature), expected)
+    each_its_class = torch.arange(b)
+    torch.testing.assert_close(
+        losses.supervised_contrastive(z, each_its_class, temperature), expected
+    )
+    torch.testing.assert_close(
+        losses.mean_entropy_gap(z, temperature), losses.mean_entropy_gap(z / temperature, 1)
+    )
+    logits = random(seed + 1, 2 * b, N_BASE + 3)
+    torch.testing.assert_close(
+        distil(logits, teacher_temperature=0.2 * temperature, student_temperature=temperature),
+        distil(logits / temperature, teacher_temperature=0.2, student_temperature=1.0),
+    )
+
+
+def test_the_defaults_of_the_losses_are_those_of_the_settings() -> None:
+    config, logits = TrainConfig(), random(0, 8, N_BASE + 3)
+    assert losses.mean_entropy_gap(logits) == losses.mean_entropy_gap(
+        logits, config.student_temperature
+    )
+    assert distil(logits) == distil(logits, student_temperature=config.student_temperature)

@@ -30,10 +30,12 @@ def state_of(path: Path) -> tuple[Model, torch.optim.SGD, TrainingState]:
     [
         *(("history", value) for value in (..., 5, [[]] * 9, [["a"]], [[1.0], [1.0, 2.0]], {})),
         *(("history", value) for value in ([[float("nan")] * 7], [1.0])),
+        *(("history", [[1.0] * length]) for length in (1, 5, 6, 8)),  # 5 terms and 2 heads
         *(("epochs_done", value) for value in (..., "1", -1, 0, 1.5, True)),
         *(("fingerprint", value) for value in (..., 5)),
-        ("from_the_future", 1),
+        *(("from_the_future", 1), ("nothing done", 0)),
         *(("weights", v) for v in (torch.int32, torch.float16, torch.float64, "nan", "momentum")),
+        *(("weights", v) for v in ("missing", "momentum missing", "left over")),
     ],
 )
 def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: Any) -> None:
@@ -42,7 +44,13 @@ def test_a_tampered_training_state_is_one_line(tmp_path: Path, key: str, value: 
     kept.save(network, optimizer, 1, [[1.0] * 7])
     with safe_open(path, "pt") as file:
         header, tensors = json.loads(file.metadata()["anomalyncd"]), load_file(path)
-    if key == "weights":
+    if value == "left over":
+        tensors["heads.of_another_network"] = torch.zeros(1)
+    elif key == "nothing done":
+        header |= {"epochs_done": 0, "history": []}
+    elif key == "weights" and "missing" in str(value):
+        del tensors["momentum:" * ("momentum" in value) + "heads.prototypes"]
+    elif key == "weights":
         name = "momentum:heads.prototypes" if value == "momentum" else "heads.prototypes"
         odd = tensors[name] * torch.nan if isinstance(value, str) else tensors[name].to(value)
         tensors[name] = odd
@@ -79,7 +87,7 @@ def test_keeping_epochs_costs_a_twentieth_of_training_at_most(
 
     monkeypatch.setattr(state, "save_tensors", slow_save)
     kept.save(network, optimizer, 1, [[1.0]])
-    for seconds, due in ((0, False), (37, False), (2, True)):
+    for seconds, due in ((0, False), (37, False), (1, True)):
         clock.now += seconds
         assert kept.is_due == due
 
@@ -90,18 +98,28 @@ def test_a_training_state_is_restored_with_its_momenta(tmp_path: Path) -> None:
     for name, p in network.trainable():
         p.grad = torch.full_like(p, float(len(name)))
     optimizer.step()
-    path, history = tmp_path / "state.safetensors", [[1.0, 2.0], [0.5, 0.25]]
-    TrainingState(path, "data").save(network, optimizer, 2, history)
+    path, history = tmp_path / "state.safetensors", [[1.0] * 7, [], [0.5] * 7]
+    saved = TrainingState(path, "data")
+    saved.save(network, optimizer, 3, history)
+    assert (saved.epochs_done, saved.resumed_after) == (3, 0)
 
     fresh = small_model()
     resumed = torch.optim.SGD([p for _, p in fresh.trainable()], lr=0.1, momentum=0.9)
     kept = TrainingState(path, "data")
     assert kept.load(fresh, resumed) == history
-    assert (kept.epochs_done, kept.resumed_after) == (2, 2)
+    assert (kept.epochs_done, kept.resumed_after) == (3, 3)
     for (name, a), (_, b) in zip(network.trainable(), fresh.trainable(), strict=True):
         assert torch.equal(a, b), name
         momentum = resumed.state[b]["momentum_buffer"]
         assert torch.equal(momentum, torch.full_like(b, float(len(name)))), name
+
+
+def test_without_a_step_the_momenta_are_those_of_a_first_one(tmp_path: Path) -> None:
+    network, optimizer, kept = state_of(tmp_path / "state.safetensors")
+    kept.save(network, optimizer, 1, [[]])
+    assert kept.load(network, optimizer) == [[]]
+    momenta = [optimizer.state[p]["momentum_buffer"] for _, p in network.trainable()]
+    assert momenta and not any(momentum.any() for momentum in momenta)
 
 
 def test_a_training_state_of_other_data_is_not_used(tmp_path: Path) -> None:

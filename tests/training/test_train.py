@@ -21,7 +21,7 @@ from anomalyncd.inference.classify import classify
 from anomalyncd.models.heads import Heads
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.models.model import Model
-from anomalyncd.runtime.distributed import ALONE
+from anomalyncd.runtime.distributed import ALONE, World
 from anomalyncd.training import objective, sampling, schedule, train
 from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.state import TrainingState
@@ -123,6 +123,16 @@ def test_batches_hold_both_kinds(n_base: int, n_novel: int, size: int, seed: int
     assert sum(map(len, batches)) <= n_base + n_novel
     for batch in batches:
         assert (batch < n_base).any() and (batch >= n_base).any() and len(batch) <= size
+
+
+@given(st.integers(1, 90), st.integers(2, 40), st.integers(0, 2**31))
+def test_without_base_regions_an_epoch_draws_as_many_as_there_are(
+    n_novel: int, size: int, seed: int
+) -> None:
+    stream = torch.Generator().manual_seed(seed)
+    batches = [len(batch) for batch in sampling.draw_batches(0, n_novel, size, stream)]
+    assert sum(batches) == n_novel
+    assert all(length == size for length in batches[:-1]) and batches[-1] <= size
 
 
 def test_base_and_novel_have_equal_mass() -> None:
@@ -272,8 +282,9 @@ def test_training_learns_the_base_classes(features: str, precision: str, tmp_pat
     data = training_set()
     assert data.base is not None
     data.base.images[1::2] //= 4  # one class is darker than the other
+    model = small_model()
     history = train.train(
-        small_model(),
+        model,
         data,
         TrainConfig(
             features=features, precision=precision, epochs=12, batch_size=8, learning_rate=0.01
@@ -286,9 +297,31 @@ def test_training_learns_the_base_classes(features: str, precision: str, tmp_pat
         dict(zip(objective.TERMS, epoch, strict=False)) for epoch in (history[0], history[-1])
     )
     assert last["base_class"] < 0.8 * first["base_class"]
+    assert model.vit.precision == getattr(torch, precision)
 
 
-def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
+class WithoutGradients(World):
+    """Stands for other processes whose gradients cancel this one's."""
+
+    def average_gradients(self, model: torch.nn.Module) -> None:
+        for p in model.parameters():
+            p.grad = None if p.grad is None else torch.zeros_like(p)
+
+
+def test_a_step_takes_the_gradients_that_all_processes_agree_on() -> None:
+    model, data = small_model(), training_set()
+    features, batch = features_and_batch(model, data)
+    config = TrainConfig(weight_decay=0.0)
+    optimizer = schedule.make_optimizer(model, config)
+    before = {name: p.detach().clone() for name, p in model.trainable()}
+    terms = train.step(model, optimizer, features, batch, config, 0, WithoutGradients())
+    assert terms.isfinite().all() and not terms.requires_grad
+    assert all(torch.equal(before[name], p) for name, p in model.trainable())
+
+
+@pytest.mark.parametrize("features", ["online", "cached"])
+def test_a_broken_loss_names_its_step(features: str, tmp_path: Path) -> None:
+    """Another try would begin with the same: features are not kept for it."""
     model = small_model()
     with torch.no_grad():
         model.heads.prototypes[0, 0, 0] = torch.nan
@@ -296,24 +329,29 @@ def test_a_broken_loss_names_its_step(tmp_path: Path) -> None:
         train.train(
             model,
             training_set(),
-            TrainConfig(epochs=1, batch_size=8),
+            TrainConfig(epochs=1, batch_size=8, features=features, cached_views=2),
             seed=0,
             state=TrainingState(tmp_path / "state", "data"),
             on_epoch=lambda *_: None,
         )
+    assert not list(tmp_path.iterdir())
 
 
-def test_regions_without_a_batch_of_both_kinds_are_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("features", ["online", "cached"])
+def test_regions_without_a_batch_of_both_kinds_are_reported_each_time(
+    features: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also by the second call, which finds all epochs done."""
     monkeypatch.setattr(train, "draw_batches", lambda *_: iter(()))
-    with pytest.raises(InputError, match="7 base and 9 novel regions gave no batch of both kinds"):
-        train.train(
-            *(small_model(), training_set(), TrainConfig(epochs=2)),
-            seed=0,
-            state=TrainingState(tmp_path / "state", "data"),
-            on_epoch=lambda *_: None,
-        )
+    config = TrainConfig(epochs=2, features=features, cached_views=2)
+    for _ in range(2):
+        with pytest.raises(InputError, match="7 base and 9 novel regions gave no batch of both"):
+            train.train(
+                *(small_model(), training_set(), config),
+                seed=0,
+                state=TrainingState(tmp_path / "state", "data"),
+                on_epoch=lambda *_: None,
+            )
 
 
 def test_the_head_with_the_lowest_last_novel_loss_is_used() -> None:
