@@ -53,7 +53,8 @@ def _require(holds: bool, message: str) -> None:
         raise InputError(message)
 
 
-def _require_max_megapixels(value: int) -> None:
+def require_max_megapixels(value: int) -> None:
+    """Raise InputError for a size that nobody means."""
     known = 1 <= value <= HIGHEST_MAX_MEGAPIXELS
     _require(known, f"max_megapixels={value}: expected 1 to {HIGHEST_MAX_MEGAPIXELS}")
 
@@ -63,7 +64,8 @@ def _one_of(key: str, value: str, choices: Any) -> None:
     _require(value in names, f"{key}={value}: expected one of {', '.join(names)}")
 
 
-def _require_batch(forward_batch: int) -> None:
+def require_forward_batch(forward_batch: int) -> None:
+    """Raise InputError for a number that nobody means."""
     holds = 1 <= forward_batch <= 65536
     _require(holds, f"forward_batch={forward_batch}: expected 1 to 65536")
 
@@ -491,9 +493,9 @@ class Config:
     def __post_init__(self) -> None:
         _require(bool(self.output_root), "output_root is empty; expected a folder")
         _require(self.cache_root != "", "cache_root is empty; expected a folder")
-        _require_max_megapixels(self.max_megapixels)
+        require_max_megapixels(self.max_megapixels)
         _require(0 <= self.seed < 2**63, f"seed={self.seed}: expected 0 to 2⁶³ − 1")
-        _require_batch(self.forward_batch)
+        require_forward_batch(self.forward_batch)
         _one_of("compat", self.compat, Compat)
         if self.compat == "release":
             for key, value in RELEASE.items():
@@ -544,8 +546,8 @@ class PredictConfig:
     debug: bool = False
 
     def __post_init__(self) -> None:
-        _require_max_megapixels(self.max_megapixels)
-        _require_batch(self.forward_batch)
+        require_max_megapixels(self.max_megapixels)
+        require_forward_batch(self.forward_batch)
         _require(
             isinstance(self.detector, FilesDetectorConfig),
             "prediction takes the maps of new images from files: make them with anomalyncd maps "

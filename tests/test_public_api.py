@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import anomalyncd
+from anomalyncd.data.images import read_image
 from anomalyncd.errors import InputError
 from tests.helpers.runs import folder_overrides, run, table
 from tests.helpers.settings import PHOTOGRAPHS
@@ -112,18 +113,70 @@ def test_a_run_classifies_paths_pictures_and_arrays_as_it_did_its_own_images(
     alone = classifier.predict(images[1:2], maps=maps[1:2])
     assert alone[0].class_id == found[1].class_id
     assert alone[0].regions[0].box == found[1].regions[0].box
+    stacked = classifier.predict(np.stack(images[4:]), maps=maps[4:])
+    assert [p.class_id for p in stacked] == [p.class_id for p in found[4:]]
     assert classifier.predict([], maps=[]) == []
     for given, message in (
         ((images, maps[1:]), "5 maps for 6 images; expected one for each"),
-        (([np.zeros((4, 4), np.uint8)], maps[:1]), r"array of uint8 \(4, 4\); expected uint8"),
+        (
+            ([np.zeros((4, 4), np.uint8)], maps[:1]),
+            r"images\[0\]: an array of uint8 \(4, 4\); expected uint8",
+        ),
         (([np.zeros((4, 4, 3))], maps[:1]), r"array of float64 \(4, 4, 3\); expected uint8"),
-        (([3], maps[:1]), "an image of type int; expected a path, PIL or array"),
+        (([3], maps[:1]), r"images\[0\]: of type int; expected a path, PIL or array"),
+        ((paths[0], maps[:1]), "was given one image, a .*Path; expected a list of them"),
+        ((str(paths[0]), maps[:1]), "one image, a str; expected a list of them"),
+        ((images[2], maps[:1]), "one image, a PngImageFile; expected a list of them"),
+        ((images[4], maps[:1]), "one image, a ndarray; expected a list of them"),
         (([photographs / "nowhere.png"], maps[:1]), r"nowhere\.png: "),
         ((images, None), r"cannot make maps of new images alone; give maps=\[…\]"),
         ((images, [m.astype(np.float32) for m in maps]), "not yet normalised"),
     ):
         with pytest.raises(InputError, match=message):
             classifier.predict(*given)
+
+
+def test_a_picture_is_classified_as_its_own_file_would_be(
+    photographs: Path,
+    overrides: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=3", "train.epochs=1"]
+    classifier = anomalyncd.load(run(settings).folder, device="cpu", max_megapixels=1)
+    seen: list[Any] = []
+    monkeypatch.setattr(
+        classifier, "classify", lambda dataset, *_, **__: (None, seen.append(pixels(dataset)))
+    )
+    monkeypatch.setattr(classifier, "_as_predictions", lambda *_: [])
+
+    def pixels(dataset: anomalyncd.Dataset) -> list[Any]:
+        return [read_image(sample.image).tolist() for sample in dataset.samples]
+
+    levels = np.arange(0, 65536, 137, np.uint16)[:450].reshape(15, 30)
+    grey, palette = Image.fromarray(levels), Image.new("P", (8, 8), 3)
+    palette.putpalette(list(range(256)) * 3)
+    for i, image in enumerate((grey, palette, Image.new("LA", (8, 8), (9, 0)))):
+        path = tmp_path / f"{i}.png"
+        image.save(path)
+        classifier.predict([path, image], maps=[np.zeros((8, 8), np.uint8)] * 2)
+        (found,) = seen
+        assert found[0] == found[1]
+        seen.clear()
+    maps = [np.zeros((8, 8), np.uint8)]
+    with pytest.raises(InputError, match=r"images\[0\]: floating-point pixels; expected an 8-"):
+        classifier.predict([Image.new("F", (8, 8))], maps=maps)
+    Image.fromarray(np.random.default_rng(0).integers(0, 9, (64, 64), np.uint8)).save(path)
+    (tmp_path / "short.png").write_bytes(path.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"images\[0\]: cannot read this image \("):
+        classifier.predict([Image.open(tmp_path / "short.png")], maps=maps)
+    with pytest.raises(InputError, match=r"2 megapixels; .* set max_megapixels=2$"):
+        classifier.predict([np.zeros((1001, 1001, 3), np.uint8)], maps=maps)
+    pages = tmp_path / "pages.tif"
+    grey.save(pages, save_all=True, append_images=[grey])
+    classifier.predict([pages], maps=maps)
+    assert "pages.tif: more than one page in a file" in caplog.text
 
 
 def test_what_is_no_finished_run_cannot_be_loaded(tmp_path: Path) -> None:

@@ -108,14 +108,28 @@ def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDAr
         InputError: unreadable, truncated, too large, or of a pixel type without a known range.
     """
     with _opened(path, "image", max_megapixels) as image:
+        return pixels_of(image, path)
+
+
+def pixels_of(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+    """A PIL image as (h, w, 3) RGB, as `read_image` reads its file.
+
+    Args:
+        image: of any mode, opened or decoded.
+        name: its path, or what else it is called in messages.
+
+    Raises:
+        InputError: it cannot be decoded, or its pixels are of a type without a known range.
+    """
+    with _readable(name, "image"):
         if image.mode.startswith("I"):
             grey = np.asarray(image)
             if grey.min() < 0 or grey.max() > 65535:
-                raise InputError(f"{path}: 32-bit integer pixels; expected an 8- or 16-bit image")
-            _warn_of_few_bits(path, int(grey.max()))
+                raise InputError(f"{name}: 32-bit integer pixels; expected an 8- or 16-bit image")
+            _warn_of_few_bits(name, int(grey.max()))
             return np.repeat((grey // 257).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode == "F":
-            raise InputError(f"{path}: floating-point pixels; expected an 8- or 16-bit image")
+            raise InputError(f"{name}: floating-point pixels; expected an 8- or 16-bit image")
         # Through RGBA, because a palette with transparency does not convert to RGB directly.
         return np.asarray(image.convert("RGBA" if image.mode == "P" else "RGB"))[..., :3].copy()
 
@@ -123,15 +137,15 @@ def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDAr
 _warned_of_few_bits: set[str] = set()
 
 
-def _warn_of_few_bits(path: Path, highest: int) -> None:
+def _warn_of_few_bits(name: str | Path, highest: int) -> None:
     """12-bit cameras write 16-bit files; their images would be nearly black. Told once a run."""
-    folder = str(path.parent)
+    folder = str(Path(name).parent)
     if highest < 4096 and folder not in _warned_of_few_bits:
         _warned_of_few_bits.add(folder)
         log.warning(
             "%s: a 16-bit image whose highest value is %d of 65535, so it is nearly black; if it "
             "holds fewer bits, convert it to 8 bits first",
-            path,
+            name,
             highest,
         )
 
@@ -289,7 +303,7 @@ def _not_an_image(path: Path, what: str) -> str:
 
 
 @contextmanager
-def _readable(path: Path, what: str) -> Iterator[None]:
+def _readable(path: Path | str, what: str) -> Iterator[None]:
     try:
         yield
     except InputError:

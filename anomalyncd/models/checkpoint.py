@@ -68,6 +68,10 @@ def save_model(path: Path, model: Model, metadata: ModelMetadata) -> None:
     save_tensors(path, tensors, {"metadata": asdict(metadata)})
 
 
+# How the commands, and who calls from Python, say where the weights file of a run is now.
+_MOVED = "checkpoint=… (in Python: weights=…)"
+
+
 def load_model(path: Path, weights: str | None = None) -> tuple[Model, ModelMetadata]:
     """Rebuild a trained model, strictly: every weight must be there, none may be left over.
 
@@ -85,7 +89,8 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, ModelMeta
     )
     _require_sizes(metadata, tensors, path)
     backbone = backbones.build(
-        replace(metadata.backbone, checkpoint=weights or metadata.backbone.checkpoint)
+        replace(metadata.backbone, checkpoint=weights or metadata.backbone.checkpoint),
+        moved=_MOVED,
     )
     model = models.build(
         backbone,

@@ -61,8 +61,13 @@ def files_of(dataset: Dataset, role: str = "") -> dict[str, dict[str, Path]]:
     }
 
 
-def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
+def weights_file(config: BackboneConfig, key: str = "backbone", moved: str = "") -> Path | None:
     """The file that the user gives weights in; None if they come from elsewhere.
+
+    Args:
+        config: of the network.
+        key: where the configuration has it, for the message.
+        moved: for the network of a finished run: how to say where its file is now.
 
     Raises:
         InputError: it is not there.
@@ -71,7 +76,7 @@ def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
         return None
     path = Path(config.checkpoint)
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
+        raise InputError(f"{path}: no such weights file; set {moved or key + '.checkpoint=…'}")
     return path
 
 

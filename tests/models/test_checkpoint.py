@@ -87,6 +87,14 @@ def test_frozen_weights_of_a_file_stay_there_and_are_checked(tmp_path: Path) -> 
     checkpoint.save_model(path, network, metadata)
     assert "vit.vit.patch_embed.proj.weight" not in load_file(path)
     assert checkpoint.load_model(path)[1].backbone_source == "file"
+    moved = tmp_path / "moved.safetensors"
+    (tmp_path / "w.safetensors").rename(moved)
+    with pytest.raises(InputError, match=r"set checkpoint=… \(in Python: weights=…\)$"):
+        checkpoint.load_model(path)
+    assert checkpoint.load_model(path, str(moved))[1] == metadata
+    save_file({"cls_token": torch.zeros(1, 1, 3)}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"give the file that the run was trained with: checkp"):
+        checkpoint.load_model(path)
     saved_weights(tmp_path / "w.safetensors", 2)
     with pytest.raises(InputError, match=r"w\.safetensors: its weights are not those"):
         checkpoint.load_model(path)
