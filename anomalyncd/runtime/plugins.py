@@ -21,7 +21,7 @@ def call_target(key: str, target: str, options: dict[str, Any], expected: str) -
         expected: what it should be, for the message.
 
     Raises:
-        InputError: it cannot be imported, is not there, or does not take these arguments.
+        InputError: it cannot be imported, is not there, does not take these arguments, or fails.
     """
     module, _, name = target.partition(":")
     if (here := os.getcwd()) not in sys.path:  # a script's own folder is there, not the user's
@@ -30,3 +30,10 @@ def call_target(key: str, target: str, options: dict[str, Any], expected: str) -
         return getattr(import_module(module), name)(**options)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(f"{key}={target}: {error}; expected {expected}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{key}={target}: {type(error).__name__}: {reason} (debug=true shows where)"
+        ) from error
