@@ -48,7 +48,7 @@ KNOWN_ONLY_TO = {
 }
 # Where labels of novel images may be named: what reads them, and where they meet predictions.
 LABELS = {
-    *("types", "data/datasets", "evaluation/metrics", "evaluation/scoring"),
+    *("types", "data/datasets", "data/custom", "evaluation/metrics", "evaluation/scoring"),
     *("results/report", "results/csv_files"),
 }
 MAX_FILES, MAX_LINES = 12, 400

@@ -25,6 +25,7 @@ from anomalyncd.config import (
     MvtecConfig,
 )
 from anomalyncd.data import demo
+from anomalyncd.data.custom import require_sound
 from anomalyncd.data.folders import and_more, entries, readable_inputs, require_targets, subfolders
 from anomalyncd.data.images import OTHER_SUFFIXES, SUFFIXES, read_header
 from anomalyncd.errors import InputError
@@ -129,13 +130,7 @@ def _require_masks(dataset: Dataset, folder: Path | None = None) -> Dataset:
 def _custom(key: str, config: CustomDatasetConfig | CustomBaseConfig) -> Dataset:
     expected = "module:function, which takes its options and returns an anomalyncd.types.Dataset"
     dataset = call_target(f"{key}.target", config.target, config.options, expected)
-    if not isinstance(dataset, Dataset):
-        raise InputError(
-            f"{key}.target={config.target}: returned {type(dataset).__name__}; expected {expected}"
-        )
-    if not dataset.samples:
-        raise InputError(f"{key}.target={config.target}: returned no samples; expected some")
-    return dataset
+    return require_sound(dataset, f"{key}.target={config.target}")
 
 
 def _drawn_product(config: DemoConfig, cache: Cache) -> Path:

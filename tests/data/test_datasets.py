@@ -306,6 +306,14 @@ def labelled(path, masked=True):
 
 def wrong():
     return []
+
+def fails():
+    return [][0]
+
+def sharing(path, ids, targets=None, classes=("a", "b"), normal=None):
+    samples = tuple(Sample(name, Path(path, "0.png")) for name in ids)
+    labels = None if targets is None else Labels(classes, np.array(targets), normal)
+    return Dataset(samples, labels)
 '''
 
 
@@ -323,9 +331,44 @@ def test_a_dataset_of_ones_own_is_one_function(
     assert [sample.id for sample in found.samples] == ["0", "2"]
     base = datasets.load_base(CustomBaseConfig(target="own_sets:labelled", options=options), cache)
     assert base is not None and len(base.samples) == 4
-    for target, told in (("own_sets:wrong", "returned list"), ("own_sets:no", "has no attribute")):
-        with pytest.raises(InputError, match=told):
+    for target, told in (
+        ("own_sets:wrong", "returned list"),
+        ("own_sets:no", "has no attribute"),
+        ("own_sets:fails", r"IndexError: list index out of range \(debug=true shows where\)"),
+    ):
+        with pytest.raises(InputError, match=f"{target}: .*{told}"):
             datasets.load(CustomDatasetConfig(target=target), "", cache)
     unmasked = CustomBaseConfig(target="own_sets:labelled", options={**options, "masked": False})
     with pytest.raises(InputError, match="no mask"):
         datasets.load_base(unmasked, cache)
+
+
+@pytest.mark.parametrize(
+    ("ids", "rest", "told"),
+    [
+        (["x", "y", "x"], {}, "2 samples of the id 'x'; expected an id for each"),
+        (["../x"], {}, "id is '../x'; expected text such as"),
+        (["/tmp/x"], {}, "id is '/tmp/x'; expected"),
+        (["x", 3], {}, "id is 3; expected"),
+        (["x", "y"], {"targets": [0]}, r"found int64 \(1,\); expected whole numbers \(2,\)"),
+        (["x"], {"targets": [0.5]}, "found float64"),
+        (["x", "y"], {"targets": [0, 2]}, "a target is 2; expected 0 to 1 for 2 classes, or -1"),
+        (["x"], {"targets": [-2]}, "a target is -2"),
+        (["x"], {"targets": [0], "classes": ("a", "a")}, "expected text, each another"),
+        (["x"], {"targets": [0], "normal": 1}, "normal is 1; expected 0"),
+    ],
+)
+def test_what_a_function_of_ones_own_returns_is_checked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: list, rest: dict, told: str
+) -> None:
+    """Else two images share a map, a map is written outside the cache, or training is in vain."""
+    touch(tmp_path, "0.png")
+    (tmp_path / "own_sets.py").write_text(OWN_SETS)
+    monkeypatch.chdir(tmp_path)
+    options = {"path": str(tmp_path), "ids": ids, **rest}
+    config = CustomDatasetConfig(target="own_sets:sharing", options=options)
+    with pytest.raises(InputError, match=told):
+        load(config)
+    config.options |= {"ids": ["dent/1", "a b"], "targets": [-1, 1], "classes": ("a", "b")}
+    config.options |= {"normal": 0}
+    assert [sample.id for sample in load(config).samples] == ["dent/1", "a b"]
