@@ -260,6 +260,23 @@ def test_pictures_that_are_not_read_are_told(tmp_path: Path) -> None:
     assert "1 .gif file not read" in load(MvtecConfig(path=str(tmp_path))).warnings[0]
 
 
+def test_pictures_that_lie_too_deep_are_told(tmp_path: Path) -> None:
+    """A class whose images lie in batches would be gone without a word."""
+    touch(tmp_path, "photos/scratch/0.png", "photos/dent/batch1/0.png", "photos/dent/batch2/0.png")
+    touch(tmp_path, "photos/scratch/.thumbs/0.png")
+    (warning,) = load(FolderConfig(path=str(tmp_path / "photos"))).warnings
+    assert warning.startswith(f"{tmp_path / 'photos/dent/batch1'}: its images are not read, since")
+    assert not load(FolderConfig(path=str(tmp_path / "photos"), leave_out=["dent"])).warnings
+    with pytest.raises(InputError, match=rf"no images; .* deeper, in {tmp_path}/photos/dent/batch"):
+        load(FolderConfig(path=str(tmp_path)))
+    touch(tmp_path, "c/test/good/0.png", "c/test/cut/again/0.png")
+    (warning,) = load(MvtecConfig(path=str(tmp_path))).warnings
+    assert "test/cut/again: its images are not read" in warning
+    touch(tmp_path, "images/a/0.png", "masks/a/0.png", "images/a/more/0.png")
+    base = datasets.load_base(FolderBaseConfig(path=str(tmp_path)), Cache(tmp_path / "cache"))
+    assert base is not None and "images/a/more: its images" in base.warnings[0]
+
+
 def test_pages_beyond_the_first_are_told_once_a_folder(tmp_path: Path) -> None:
     page = Image.fromarray(np.zeros((2, 2), np.uint8))
     for name in ("good/0.tif", "good/1.tif", "dent/0.tif"):
