@@ -276,7 +276,8 @@ def _complete(dataset: Dataset, root: Path, folders: Iterable[Path]) -> Dataset:
 
 
 def _first_images_below(folder: Path) -> Path | None:
-    """The first folder below that holds images right in it, hidden ones not; a path such as / is not searched to its end."""
+    """The first folder below that holds images right in it; hidden ones are none of ours."""
+    # A path such as / is not searched to its end.
     for place, below, files in islice(os.walk(folder), 10_000):
         below[:] = sorted(name for name in below if name[0] != ".")
         shown = (PurePath(name) for name in files if name[0] != ".")
