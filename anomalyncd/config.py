@@ -10,10 +10,11 @@ import os
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import PurePath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from omegaconf import MISSING
 
+from anomalyncd import typed
 from anomalyncd.errors import InputError
 from anomalyncd.types import (
     AreaUnit,
@@ -94,13 +95,32 @@ def _positive(owner: Any, group: str, *keys: str) -> None:
         )
 
 
+class _Typed:
+    """Settings that are all there, and of the types that they are annotated with, whether Hydra
+    has made them or somebody's code."""
+
+    def __post_init__(self) -> None:
+        for name, hint in typed.hints(cast(Any, type(self))).items():
+            where, value = f"{type(self).__name__}.{name}", getattr(self, name)
+            is_set = not isinstance(value, str) or value != MISSING
+            _require(is_set, f"{where} is not set; give {name}=…")
+            setattr(self, name, typed.converted(hint, value, where, _group))
+
+
+def _group(schema: type, value: Any, where: str) -> Any:
+    known = isinstance(value, schema)
+    _require(known, f"{where}: expected {schema.__name__}(…), found {typed.named(value)}")
+    return value
+
+
 @dataclass
-class _Choice:
+class _Choice(_Typed):
     """One option of a group. `kind` is its name; setting it chooses nothing."""
 
     kind: str = MISSING
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         own = type(self).kind
         _require(
             self.kind == own,
@@ -270,13 +290,14 @@ class CustomDetectorConfig(DetectorConfig):
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(_Typed):
     name: str = MISSING  # any timm ViT with a class token
     pretrained: bool = True  # weights from the hub, unless `checkpoint` names a file
     checkpoint: str | None = None  # a local weights file, .safetensors or .pth
     image_size: int = 224  # pixels of a view
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # The widest blur reflects 16 pixels at the border.
         _within(self, "backbone", 17, image_size=MAX_SIDE)
 
@@ -318,7 +339,7 @@ class MuscDetectorConfig(DetectorConfig):
 
 
 @dataclass
-class MebinConfig:
+class MebinConfig(_Typed):
     method: str = "mebin"  # or the thresholds that it is compared with; see `binarization.py`
     threshold: float = 0.5  # of method=fixed: a share of the maps' full scale
     step: int = 4  # between thresholds, in 1/255 of the search range
@@ -328,6 +349,7 @@ class MebinConfig:
     search_range: list[float] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("mebin.method", self.method, Binarization)
         known = 0 <= self.threshold < 1
         _require(known, f"mebin.threshold={self.threshold}: expected 0 or more and below 1")
@@ -342,7 +364,7 @@ class MebinConfig:
 
 
 @dataclass
-class RegionsConfig:
+class RegionsConfig(_Typed):
     padding: float = 0.1  # added around a component, as a share of its longer side
     min_size: float = 0.1  # half side of the smallest region, as a share of the image's longer side
     merge_distance: float = 0.01  # boxes closer than this share of the longer side become one
@@ -352,6 +374,7 @@ class RegionsConfig:
     full_mask: str = "keep"  # of an image that is defect all over; `empty` as the release
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("regions.resize_mode", self.resize_mode, ResizeMode)
         _one_of("regions.full_mask", self.full_mask, FullMask)
         for key in ("padding", "min_size", "merge_distance"):
@@ -360,13 +383,14 @@ class RegionsConfig:
 
 
 @dataclass
-class AttentionConfig:
+class AttentionConfig(_Typed):
     masked_blocks: int = 9  # counted from the last
     masked_queries: str = "class_token"
     mask_pooling: str = "average"  # `max` keeps patches under thin defects
     mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("attention.masked_queries", self.masked_queries, MaskedQueries)
         _not_negative(self, "attention", "masked_blocks")
         _one_of("attention.mask_pooling", self.mask_pooling, MaskPooling)
@@ -375,7 +399,7 @@ class AttentionConfig:
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(_Typed):
     # Where class tokens come from. `online`: new views in every step, as published. `cached`:
     # `cached_views` of each region go through the frozen blocks once, before the training.
     features: str = "online"
@@ -400,6 +424,7 @@ class TrainConfig:
     pseudo_label_correction: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("train.features", self.features, FeatureSource)
         _one_of("train.precision", self.precision, Precision)
         _within(self, "train", 1, epochs=10**6, heads=1000, hidden=2**16, bottleneck=2**16)
@@ -413,24 +438,26 @@ class TrainConfig:
 
 
 @dataclass
-class FusionConfig:
+class FusionConfig(_Typed):
     weighting: str = "area"
     temperature: float = 100.0  # of √area, in pixels
     area_unit: str = "pixels"  # `relative`: as if every image's longer side were 1,024 pixels
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("fusion.weighting", self.weighting, Weighting)
         _one_of("fusion.area_unit", self.area_unit, AreaUnit)
         _positive(self, "fusion", "temperature")
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(_Typed):
     # True class of a region. `mask`: its image's if it overlaps the truth mask, else normal.
     # `image`: always its image's, as the release.
     region_labels: str = "mask"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("evaluation.region_labels", self.region_labels, RegionLabels)
 
 
@@ -463,7 +490,7 @@ class WandbConfig(TrackerConfig):
 
 
 @dataclass
-class Config:
+class Config(_Typed):
     dataset: DatasetConfig = MISSING
     base: BaseConfig = MISSING
     detector: DetectorConfig = MISSING
@@ -491,6 +518,7 @@ class Config:
     debug: bool = False  # show the traceback of an error
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(bool(self.output_root), "output_root is empty; expected a folder")
         _require(self.cache_root != "", "cache_root is empty; expected a folder")
         require_max_megapixels(self.max_megapixels)
@@ -531,7 +559,7 @@ class Config:
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(_Typed):
     """Classify new images with a finished run; nothing is learned from them."""
 
     run: str = MISSING  # the run's folder
@@ -546,6 +574,7 @@ class PredictConfig:
     debug: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_max_megapixels(self.max_megapixels)
         require_forward_batch(self.forward_batch)
         _require(

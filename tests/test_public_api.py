@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from PIL import Image
 import anomalyncd
 from anomalyncd.data.images import read_image
 from anomalyncd.errors import InputError
+from anomalyncd.storage.run_folder import RunFolder
 from tests.helpers.runs import folder_overrides, run, table
 from tests.helpers.settings import PHOTOGRAPHS
 
@@ -83,6 +85,39 @@ def test_a_setting_that_cannot_be_is_an_input_error_of_one_line(
     with pytest.raises(InputError, match=message) as told:
         anomalyncd.compose(override)
     assert "\n" not in str(told.value)
+
+
+def test_a_configuration_built_in_python_is_the_one_composed(tmp_path: Path) -> None:
+    composed = anomalyncd.compose(
+        *("dataset=folder", "dataset.path=photographs", "detector=files", "detector.path=maps"),
+        *("backbone=embedded", "tracker=none", "novel_classes=5", "train.learning_rate=1"),
+    )
+    page = (ROOT / "docs" / "howto" / "notebook.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^(config = anomalyncd\.Config\(.*?^\))$", page, re.M | re.S)
+    names: dict[str, Any] = {"anomalyncd": anomalyncd}
+    exec(code, names)
+    names["config"].train = anomalyncd.TrainConfig(learning_rate=1)
+    assert names["config"] == composed
+    assert RunFolder.of(names["config"]).root == RunFolder.of(composed).root
+    assert anomalyncd.FolderConfig(path=tmp_path).path == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: anomalyncd.Config(), "Config.dataset is not set; give dataset="),
+        (lambda: anomalyncd.Config(dataset=anomalyncd.DemoConfig()), "Config.base is not set"),
+        (lambda: anomalyncd.Config(dataset="demo"), r"dataset: expected DatasetConfig\(…\), found"),
+        (lambda: anomalyncd.FolderConfig(), "FolderConfig.path is not set; give path="),
+        (lambda: anomalyncd.TrainConfig(epochs="5"), "epochs: expected a whole number, found '5'"),
+        (lambda: anomalyncd.TrainConfig(epochs=5.5), "expected a whole number, found 5.5"),
+        (lambda: anomalyncd.TrainConfig(epochs=True), "expected a whole number, found True"),
+        (lambda: anomalyncd.MebinConfig(search_range=[1.0, "2"]), "expected a number, found '2'"),
+    ],
+)
+def test_what_a_configuration_built_in_python_lacks_is_told(build: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        build()
 
 
 def test_a_run_classifies_paths_pictures_and_arrays_as_it_did_its_own_images(
