@@ -513,7 +513,8 @@ class Config(_Typed):
     output_root: str = "outputs"
     cache_root: str | None = None  # maps and regions of all runs; null: output_root/cache
     max_megapixels: int = MAX_MEGAPIXELS  # the largest image or map that is opened
-    rerun: bool = False  # compute again what is finished; the old run folder is renamed
+    # Compute again: the old run folder is renamed. A rerun that was killed is resumed by the same.
+    rerun: bool = False
     quiet: bool = False  # no progress on the terminal; errors and the result remain
     debug: bool = False  # show the traceback of an error
 

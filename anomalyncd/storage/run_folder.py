@@ -22,7 +22,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.storage.atomic import archive, atomic_write
 from anomalyncd.storage.cache import digest
 from anomalyncd.storage.identity import Digests, result_settings
-from anomalyncd.storage.run_record import METRICS, PROGRESS, read_metrics
+from anomalyncd.storage.run_record import METRICS, PROGRESS, read_metrics, read_progress
 
 # What a run computes does not depend on these: where, how it is shown, with how much memory.
 NON_RESULT_KEYS = (
@@ -37,6 +37,7 @@ _INPUTS = "inputs.json"
 class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.is_rerun = False  # says the record of its progress, so that a killed rerun is resumed
 
     @classmethod
     def of(cls, config: Config) -> RunFolder:
@@ -123,7 +124,17 @@ class RunFolder:
 
     def note_progress(self, **progress: Any) -> None:
         """Say how far the run is, for other processes: the fields of `run_record.Progress`."""
+        if self.is_rerun and "failed" not in progress:
+            progress["rerun"] = True
         self.write_json(PROGRESS, {**progress, "at": time.time()})
+
+    @property
+    def has_unfinished_rerun(self) -> bool:
+        """A rerun has begun this folder and was killed; one that failed starts from scratch."""
+        try:
+            return not self.finished and read_progress(self.root).rerun
+        except InputError:  # damaged: nothing that can be relied on
+            return False
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write what makes the run finished."""
