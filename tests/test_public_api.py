@@ -12,9 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 
 import anomalyncd
+from anomalyncd.api import _override
+from anomalyncd.cli.discover import overrides_for
 from anomalyncd.data.images import read_image
 from anomalyncd.errors import InputError
 from anomalyncd.storage.run_folder import RunFolder
@@ -100,6 +104,47 @@ def test_a_configuration_built_in_python_is_the_one_composed(tmp_path: Path) -> 
     assert names["config"] == composed
     assert RunFolder.of(names["config"]).root == RunFolder.of(composed).root
     assert anomalyncd.FolderConfig(path=tmp_path).path == str(tmp_path)
+
+
+NAMES = [
+    "a,b",
+    "it's (new)",
+    "back\\slash",
+    "end\\",
+    "\\'",
+    "\\\\' x",
+    "[1]",
+    "{a:1}",
+    "null",
+    "=",
+    "é",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_value_reaches_its_setting_as_it_is(name: str) -> None:
+    found = anomalyncd.compose(*overrides_for(name, 3)).dataset
+    assert isinstance(found, anomalyncd.FolderConfig) and found.path == name
+    options = {"depth": 2, "rate": 1e-5, "on": True, "none": None, "path": name, "l": [1, name]}
+    given = {
+        "detector": "custom",
+        "detector__target": "a:b",
+        "detector__options": {**options, "x y": {"z": 1}},
+        "output_root": Path(name),
+    }
+    config = anomalyncd.compose(*(_override(k.replace("__", "."), v) for k, v in given.items()))
+    assert config.detector.options == given["detector__options"]  # type: ignore[attr-defined]
+    assert config.output_root == str(Path(name))
+
+
+def test_composing_inside_an_application_of_hydras_leaves_it_as_it_was() -> None:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        mine = GlobalHydra.instance().hydra
+        assert anomalyncd.compose("train.epochs=10").train.epochs == 10
+        with pytest.raises(InputError):
+            anomalyncd.compose("no=1")
+        assert GlobalHydra.instance().hydra is mine is not None
+    assert not GlobalHydra.instance().is_initialized()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -89,8 +90,13 @@ def named(arguments: list[str], keys: Sequence[str]) -> list[str]:
 
 def override(key: str, value: str) -> str:
     """`key=value` in Hydra's words, whatever the text of the value."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return f"{key}={quoted(value)}"
+
+
+def quoted(text: str) -> str:
+    """A text in quotes of Hydra's, which takes a backslash as such but where a quote follows."""
+    doubled = re.sub(r"(\\+)(?='|\Z)", r"\1\1", text)
+    return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def register_schemas() -> None:
@@ -348,7 +354,8 @@ def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) 
 
 def _name_of(path: str) -> str:
     """A folder's own name, by which dataset=folder calls the product."""
-    return PurePath(os.path.abspath(path)).name or "images"
+    name = PurePath(os.path.abspath(path)).name.replace("\\", "_")  # no category has one
+    return name if name.strip(". ") else "images"
 
 
 # At import: the workers of a launcher import this module, and call no entry point.
