@@ -49,6 +49,32 @@ RELEASE: dict[str, Any] = {
 }
 
 
+# Settings of earlier versions by the names that they have now.
+RENAMED = {
+    "fit.trunk": "train.features (exact is online, bank is cached)",
+    "fit.views": "train.cached_views",
+    "fit.base_weight": "train.sup_weight",
+    "fit.entropy_weight": "train.memax_weight",
+    "fit": "train",
+    "backbone.side": "backbone.image_size",
+    "detector.backbone.side": "detector.backbone.image_size",
+    "detector.map_side": "detector.map_size",
+    "detector.lowest": "detector.topmin_max",
+    "regions.fit": "regions.resize_mode",
+    "attention.mask_on": "attention.masked_queries",
+    "attention.keep_pool": "attention.mask_pooling",
+    "attention.keep_threshold": "attention.mask_threshold",
+}
+
+
+def renamed(key: str) -> str:
+    """The new name of a setting of earlier versions; empty if it has none."""
+    if key in RENAMED:
+        return RENAMED[key]
+    group, _, name = key.partition(".")
+    return RENAMED[group] + "." * bool(name) + name if group in RENAMED else ""
+
+
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise InputError(message)
@@ -427,7 +453,7 @@ class TrainConfig(_Typed):
         super().__post_init__()
         _one_of("train.features", self.features, FeatureSource)
         _one_of("train.precision", self.precision, Precision)
-        _within(self, "train", 1, epochs=10**6, heads=1000, hidden=2**16, bottleneck=2**16)
+        _within(self, "train", 1, epochs=10**6, heads=1000, hidden=2**14, bottleneck=2**14)
         _within(self, "train", 1, temperature_steps=10**6, temperature_hold=10**6)
         _within(self, "train", 2, cached_views=1000, batch_size=10**5)
         temperatures = ("student_temperature", "teacher_temperature", "final_teacher_temperature")

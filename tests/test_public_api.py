@@ -81,6 +81,7 @@ def test_a_configuration_is_composed_as_on_the_command_line() -> None:
         ("dataset=3", "dataset=3: expected the name of an option"),
         ("dataset=folder", "not set: "),
         ("fit.epochs=3", "is called train.epochs now"),
+        ("ablation=mask_on", "ablation=mask_on: is called ablation=masked_queries now"),
     ],
 )
 def test_a_setting_that_cannot_be_is_an_input_error_of_one_line(

@@ -17,12 +17,15 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING as NOT_SET
 
 from anomalyncd import typed
+from anomalyncd.config import RENAMED
 from anomalyncd.errors import InputError
 
 MAX_DEPTH = 20  # of dictionaries and lists in each other; libyaml crashes at some ten thousand
 MAX_TEXT = 10_000  # characters of one text
 MAX_BYTES = 1_000_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is 15 times as fast
+
+_EARLIER = {name.rpartition(".")[2] for name in RENAMED}
 
 Schema = TypeVar("Schema")
 
@@ -125,10 +128,9 @@ def build(schema: type[Schema], data: Any, where: str, *, complete: bool = False
         raise InputError(f"{where}: expected a group of settings, found {typed.named(data)}")
     known = {field.name: field for field in fields(cast(Any, schema))}
     if unknown := [key for key in data if key not in known]:
-        raise InputError(
-            f"{where}: {str(unknown[0])[:100]}: this version does not know it; "
-            "written by a newer version?"
-        )
+        key = str(unknown[0])
+        by = "an earlier version, which called it so" if key in _EARLIER else "a newer version?"
+        raise InputError(f"{where}: {key[:100]}: this version does not know it; written by {by}")
 
     def group(kind: type, value: Any, place: str) -> Any:
         return build(kind, value, place, complete=complete)

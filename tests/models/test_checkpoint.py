@@ -253,6 +253,8 @@ def test_a_setting_that_this_version_does_not_know_is_named(saved: Any) -> None:
     path, tensors, header = saved
     told = fault(path, tensors, tampered(header, "metadata.train.warmup", 3))
     assert "train: warmup: this version does not know it; written by a newer version?" in told
+    told = fault(path, tensors, tampered(header, "metadata.backbone.side", 224))
+    assert "backbone: side: this version does not know it; written by an earlier version" in told
 
 
 def test_a_header_cannot_ask_for_more_than_its_weights(
@@ -261,9 +263,9 @@ def test_a_header_cannot_ask_for_more_than_its_weights(
     """Before any network is made."""
     path, tensors, header = saved
     monkeypatch.setattr(backbone, "build", lambda *_: pytest.fail("made"))
-    header = tampered(header, "metadata.train.hidden", 65_536)
+    header = tampered(header, "metadata.train.hidden", 16_384)
     told = fault(path, tensors, header)
-    assert "heads.projector.0.weight is 8 × 192, and its header says 65536 × any" in told
+    assert "heads.projector.0.weight is 8 × 192, and its header says 16384 × any" in told
 
 
 JUNK = st.recursive(
