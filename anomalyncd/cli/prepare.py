@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from anomalyncd.cli import entry
 from anomalyncd.errors import InputError
 from anomalyncd.preparation import DATASETS, Report, prepare
-from anomalyncd.runtime.console import say
+from anomalyncd.runtime.console import printable, say
 
 SHOWN = 20  # problems
 
@@ -56,14 +56,14 @@ def arguments() -> argparse.Namespace:
 def tell(folder: Path, report: Report) -> None:
     """Print what there is, what is missing and what is wrong."""
     if report.absent:
-        print(f"Not there: {', '.join(report.absent)}")
+        print(printable(f"Not there: {', '.join(report.absent)}"))
     for problem in report.problems[:SHOWN]:
-        print(f"problem: {problem}")
+        print(printable(f"problem: {problem}"))
     if len(report.problems) > SHOWN:
         print(f"problem: … and {len(report.problems) - SHOWN} more")
     found = len(report.problems)
     verdict = f"{found} problem{'s' * (found > 1)}" if found else "verified"
-    print(f"{folder}: {report.images:,} images in {report.groups} groups, {verdict}")
+    print(printable(f"{folder}: {report.images:,} images in {report.groups} groups, {verdict}"))
 
 
 def main() -> int:
@@ -76,7 +76,7 @@ def main() -> int:
     try:
         report = prepare(given.dataset, given.given, folder, quiet=given.quiet)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted; the same command resumes.", file=sys.stderr)
