@@ -16,6 +16,7 @@ from anomalyncd import anomaly_maps, prediction, run
 from anomalyncd.cli import entry
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
+from anomalyncd.inputs import find_inputs
 from anomalyncd.models import checkpoint
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -95,3 +96,11 @@ def test_nothing_is_predicted_with_a_file_too_large(
     with pytest.raises(InputError, match=rf"{large}: .* 2 megapixels; expected at most 1;"):
         prediction.predict(config)
     assert not (tmp_path / "predictions").exists()
+
+
+def test_more_outputs_than_memory_holds_are_refused_before_anything_starts(
+    overrides: list[str],
+) -> None:
+    config = composed(*overrides, "train.heads=1000", "novel_classes=10000")
+    with pytest.raises(InputError, match="10001 classes each: expected at most 1,000,000 outputs"):
+        find_inputs(config)

@@ -165,10 +165,10 @@ def reported(detector: Detector) -> Iterator[None]:
     except (InputError, StopIteration):
         raise
     except Exception as error:
-        from torch import OutOfMemoryError  # a detector at work has loaded it
+        from anomalyncd.runtime.devices import is_out_of_memory  # a detector has loaded torch
 
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if is_full or isinstance(error, OutOfMemoryError | MemoryError):
+        if is_full or is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())
         raise InputError(

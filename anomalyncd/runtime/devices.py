@@ -61,15 +61,25 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """Turn a device that runs out of memory into one line with what to do.
+    """Turn a device or a machine that runs out of memory into one line with what to do.
 
     Raises:
-        InputError: in place of `torch.OutOfMemoryError`.
+        InputError: in place of `torch.OutOfMemoryError`, and of what says the same of the machine.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"out of memory on the device: {advice}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        where = "the device" if isinstance(error, torch.OutOfMemoryError) else "this machine"
+        raise InputError(f"out of memory on {where}: {advice}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device or the machine has no memory left, for which PyTorch has no type of its own
+    on a CPU."""
+    of_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return of_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def describe(device: torch.device) -> str:
