@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ from anomalyncd.config import HIGHEST_MAX_MEGAPIXELS
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are raised too
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".tiff", ".tif")
@@ -67,8 +67,6 @@ _POINTERS = (
     (b"/annex/objects", "git annex get"),
 )
 HIGHEST_SCORE = float(np.finfo(np.float32).max)
-# Replaced by `max_megapixels`, which people can set, and which refuses where Pillow warns.
-Image.MAX_IMAGE_PIXELS = None
 
 
 class Header(NamedTuple):
@@ -190,7 +188,7 @@ def read_map(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArra
                         _require_plain_array(path, file, max_megapixels)
                     scores = archive[archive.files[0]]
             case ".tif" | ".tiff":
-                with tifffile.TiffFile(path) as tiff:
+                with _libraries_as_we_need_them(), tifffile.TiffFile(path) as tiff:
                     _require_bounded(path, tiff.series[0].shape, max_megapixels)
                     scores = tiff.asarray()
             case _:
@@ -273,12 +271,47 @@ def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]
     """An image file whose header alone has been read, of a known format and bounded size."""
     with _readable(path, what):
         try:
-            image = Image.open(path, formats=_FORMATS)
+            with _libraries_as_we_need_them():
+                image = Image.open(path, formats=_FORMATS)
         except Image.UnidentifiedImageError:
             raise InputError(_not_an_image(path, what)) from None
         with image:
             _require_bounded(path, image.size, max_megapixels)
             yield image
+
+
+class _Settings:
+    """Of Pillow and tifffile, which have them for the whole process, the host's code included."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.Lock(), 0
+        self._found: tuple[int | None, int] = (None, 0)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Ours, while any thread of ours opens a file; the last one puts back what was found.
+
+        `max_megapixels`, which people can set, takes the place of Pillow's guard, and refuses where
+        that warns; what tifffile logs as an error it raises too.
+        """
+        tiff = logging.getLogger("tifffile")
+        with self._lock:
+            if self._users == 0:
+                self._found = Image.MAX_IMAGE_PIXELS, tiff.level
+                Image.MAX_IMAGE_PIXELS = None
+                tiff.setLevel(logging.CRITICAL)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    Image.MAX_IMAGE_PIXELS, level = self._found
+                    tiff.setLevel(level)
+
+
+_libraries_as_we_need_them = _Settings()
 
 
 def _not_an_image(path: Path, what: str) -> str:
