@@ -21,7 +21,7 @@ from anomalyncd.types import Dataset
 
 log = logging.getLogger(__name__)
 
-MAPS_NOTE = "maps.json"  # written beside maps that were made here, see maps.py
+MAPS_NOTE = "maps.json"  # written beside maps that were made here, see map_store.py
 _LARGEST_NOTE = 100_000_000  # bytes; it lists the maps, so that a million of them take 50 MB
 
 
@@ -101,7 +101,7 @@ def raw_range_in(note: Path) -> tuple[float, float] | None:
     Raises:
         InputError: no JSON, or damaged where it is one of ours.
     """
-    where = f"{note}: expected what scripts/anomaly_maps.py writes beside its maps"
+    where = f"{note}: expected what anomalyncd maps writes beside its maps"
     remedy = "make the maps again, or take the file away if they are from another program"
     try:
         if note.stat().st_size > _LARGEST_NOTE:
