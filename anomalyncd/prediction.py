@@ -35,6 +35,7 @@ from anomalyncd.runtime import console, devices
 from anomalyncd.storage import run_record
 from anomalyncd.storage.atomic import archive
 from anomalyncd.storage.cache import Cache
+from anomalyncd.storage.run_folder import hold
 from anomalyncd.types import Box, Dataset, Sample
 
 log = logging.getLogger(__name__)
@@ -302,10 +303,23 @@ def predict(config: PredictConfig) -> Path:
         detector = detectors.create(
             config.detector, config.category, classifier.device, cache.root, most
         )
-        cropped, found = classifier.classify(
-            dataset, detector, config.category, cache, asdict(config.detector)
-        )
+        busy = "another process writes predictions there; wait for it, or set output=… elsewhere"
+        with hold(output, busy, "set output=… elsewhere"):
+            _require_free(output)  # another process may have ended meanwhile
+            cropped, found = classifier.classify(
+                dataset, detector, config.category, cache, asdict(config.detector)
+            )
+            _write(output, classifier, dataset, cropped, found)
+    return output
 
+
+def _write(
+    output: Path,
+    classifier: Classifier,
+    dataset: Dataset,
+    cropped: cropping.Cropped,
+    found: Predictions,
+) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name in TABLES:  # one without the other is of a try that was broken off, or of the user's
         archive(output / name)
@@ -316,7 +330,6 @@ def predict(config: PredictConfig) -> Path:
     csv_files.write_regions(
         output / "regions.csv", dataset.samples, cropped.regions, found, names, None, None
     )
-    return output
 
 
 def _as_file(image: ImageLike, place: Path, name: str) -> Path:

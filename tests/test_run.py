@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from anomalyncd.regions import cropping
 from anomalyncd.run import execute
 from anomalyncd.storage.cache import Cache
 from anomalyncd.storage.jobs import find
+from anomalyncd.storage.run_folder import hold
 from anomalyncd.training import train
 from anomalyncd.training.state import TrainingState
 from anomalyncd.types import Regions
@@ -671,6 +672,11 @@ def test_new_images_are_classified_as_in_training(photographs: Path, overrides: 
     for row in rows:
         for column in ("class", "confidence", "anomaly_score", "threshold", "regions"):
             assert row[column] == trained[row["id"]][column]
+    with (
+        pytest.raises(InputError, match="another process writes predictions there; wait for it"),
+        hold(busy := photographs / "busy", "", ""),
+    ):
+        prediction.predict(replace(config, output=str(busy)))
     with pytest.raises(InputError, match=r"predictions\.csv is there already"):
         prediction.predict(config)
     for left, lost in (("predictions.csv", "regions.csv"), ("regions.csv", "predictions.csv")):
@@ -697,7 +703,7 @@ def test_prediction_has_its_own_advice_on_memory(
     monkeypatch.setattr(prediction, "classify", full)
     settings = [f"run={outcome.folder}", f"path={photographs / 'photos'}", "forward_batch=10"]
     config = composed([*settings, f"detector.path={photographs / 'maps'}"], "predict")
-    with pytest.raises(InputError, match="out of memory on the device: set forward_batch=5, or"):
+    with pytest.raises(InputError, match=r"out of memory on the device: set forward_batch=5$"):
         prediction.predict(config)
 
 

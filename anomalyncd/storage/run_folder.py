@@ -87,7 +87,7 @@ class RunFolder:
 
     @property
     def _lock(self) -> Path:
-        return self.root.with_name(f".{self.root.name}.lock")
+        return _lock_of(self.root)
 
     @property
     def is_held(self) -> bool:
@@ -101,22 +101,9 @@ class RunFolder:
         Raises:
             InputError: its place cannot be written, or another process holds it.
         """
-        lock = FileLock(self._lock, timeout=1)  # who only looks at the lock lets go at once
-        try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"{self.root}: another process computes this run; wait for it, or change a setting"
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self.root}: cannot be written ({error.strerror}); set output_root=… elsewhere"
-            ) from error
-        try:
+        busy = "another process computes this run; wait for it, or change a setting"
+        with hold(self.root, busy, "set output_root=… elsewhere"):
             yield
-        finally:
-            lock.release()
 
     def create(self) -> None:
         """Make the folder, if an earlier try has not."""
@@ -155,6 +142,36 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def hold(folder: Path, busy: str, elsewhere: str) -> Iterator[None]:
+    """Hold a folder, which need not be there, for one process at a time, by a lock beside it.
+
+    Args:
+        folder: that is written to.
+        busy: what to say where another process holds it.
+        elsewhere: what to do where it cannot be written.
+
+    Raises:
+        InputError: one of the two.
+    """
+    lock = FileLock(_lock_of(folder), timeout=1)  # who only looks at the lock lets go at once
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder}: {busy}") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); {elsewhere}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def is_locked(path: Path) -> bool:
