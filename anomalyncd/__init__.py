@@ -19,7 +19,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from anomalyncd.api import compose as compose
     from anomalyncd.api import discover as discover
+    from anomalyncd.config import AnomalibDetectorConfig as AnomalibDetectorConfig
+    from anomalyncd.config import AttentionConfig as AttentionConfig
+    from anomalyncd.config import BackboneConfig as BackboneConfig
+    from anomalyncd.config import BaseConfig as BaseConfig
     from anomalyncd.config import Config as Config
+    from anomalyncd.config import CustomBaseConfig as CustomBaseConfig
+    from anomalyncd.config import CustomDatasetConfig as CustomDatasetConfig
+    from anomalyncd.config import CustomDetectorConfig as CustomDetectorConfig
+    from anomalyncd.config import DemoConfig as DemoConfig
+    from anomalyncd.config import DrawnBaseConfig as DrawnBaseConfig
+    from anomalyncd.config import EvaluationConfig as EvaluationConfig
+    from anomalyncd.config import FilesDetectorConfig as FilesDetectorConfig
+    from anomalyncd.config import FolderBaseConfig as FolderBaseConfig
+    from anomalyncd.config import FolderConfig as FolderConfig
+    from anomalyncd.config import FusionConfig as FusionConfig
+    from anomalyncd.config import GroundTruthConfig as GroundTruthConfig
+    from anomalyncd.config import MebinConfig as MebinConfig
+    from anomalyncd.config import MtdConfig as MtdConfig
+    from anomalyncd.config import MuscDetectorConfig as MuscDetectorConfig
+    from anomalyncd.config import MvtecConfig as MvtecConfig
+    from anomalyncd.config import NoTrackerConfig as NoTrackerConfig
+    from anomalyncd.config import RegionsConfig as RegionsConfig
+    from anomalyncd.config import SimulatedDetectorConfig as SimulatedDetectorConfig
+    from anomalyncd.config import TensorboardConfig as TensorboardConfig
+    from anomalyncd.config import TrainConfig as TrainConfig
+    from anomalyncd.config import WandbConfig as WandbConfig
+    from anomalyncd.detectors import Detector as Detector
     from anomalyncd.errors import InputError as InputError
     from anomalyncd.evaluation.metrics import score as score
     from anomalyncd.inference.fusion import fuse as fuse
@@ -38,12 +64,47 @@ if TYPE_CHECKING:
     from anomalyncd.training.losses import mean_entropy_gap as mean_entropy_gap
     from anomalyncd.training.losses import self_distillation as self_distillation
     from anomalyncd.training.losses import supervised_contrastive as supervised_contrastive
+    from anomalyncd.types import Dataset as Dataset
+    from anomalyncd.types import Labels as Labels
+    from anomalyncd.types import Sample as Sample
 
 _PUBLIC = {
     **dict.fromkeys(("discover", "compose"), "api"),
     **dict.fromkeys(("load", "Classifier", "Prediction"), "prediction"),
     **dict.fromkeys(("execute", "RunResult"), "run"),
     "Config": "config",
+    **dict.fromkeys(  # the groups of a Config
+        (
+            "AnomalibDetectorConfig",
+            "AttentionConfig",
+            "BackboneConfig",
+            "BaseConfig",
+            "CustomBaseConfig",
+            "CustomDatasetConfig",
+            "CustomDetectorConfig",
+            "DemoConfig",
+            "DrawnBaseConfig",
+            "EvaluationConfig",
+            "FilesDetectorConfig",
+            "FolderBaseConfig",
+            "FolderConfig",
+            "FusionConfig",
+            "GroundTruthConfig",
+            "MebinConfig",
+            "MtdConfig",
+            "MuscDetectorConfig",
+            "MvtecConfig",
+            "NoTrackerConfig",
+            "RegionsConfig",
+            "SimulatedDetectorConfig",
+            "TensorboardConfig",
+            "TrainConfig",
+            "WandbConfig",
+        ),
+        "config",
+    ),
+    **dict.fromkeys(("Dataset", "Sample", "Labels"), "types"),
+    "Detector": "detectors",
     "InputError": "errors",
     "MaskGuidedViT": "models.mask_guided_vit",
     "binarize_one": "regions.binarization",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -35,6 +39,7 @@ def discover(
             sub-folders.
         output_root: the run creates its own folder below this one.
         **settings: other settings of a run, with double underscores for dots: `train__epochs=100`.
+            Paths, lists and dictionaries are accepted as well.
 
     Returns:
         The run's folder, with report.html and predictions.csv in it, and its metrics.
@@ -67,15 +72,49 @@ def compose(*overrides: str) -> Config:
     """
     entry.register_schemas()
     try:
-        with initialize_config_dir(str(entry.config_dir()), version_base="1.3"):
+        with (
+            _hydra_set_aside(),
+            initialize_config_dir(str(entry.config_dir()), version_base="1.3"),
+        ):
             return entry.validated(hydra_compose("train", list(overrides)))
     except (CompactHydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
         raise InputError(override_errors.explained(error, Config, overrides)) from error
 
 
+@contextmanager
+def _hydra_set_aside() -> Iterator[None]:
+    """Hydra can only be started once at a time, and the caller may be a Hydra application."""
+    callers = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        yield
+    finally:
+        GlobalHydra.instance().hydra = callers
+
+
 def _override(key: str, value: Any) -> str:
-    if isinstance(value, str):
-        return entry.override(key, value)
-    if isinstance(value, bool) or value is None:
-        return f"{key}={str(value).lower() if value is not None else 'null'}"
-    return f"{key}={value}"
+    new_keys = (
+        "++" if isinstance(value, dict) else ""
+    )  # dictionaries are options, which accept any name
+    return f"{new_keys}{key}={_in_hydra_syntax(value)}"
+
+
+def _in_hydra_syntax(value: Any) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case str() | PurePath():
+            return entry.quoted(str(value))
+        case dict():
+            pairs = (f"{_escaped(str(k))}:{_in_hydra_syntax(v)}" for k, v in value.items())
+            return f"{{{','.join(pairs)}}}"
+        case list() | tuple():
+            return f"[{','.join(map(_in_hydra_syntax, value))}]"
+    return str(value)
+
+
+def _escaped(key: str) -> str:
+    r"""A key of a dictionary; Hydra does not accept it in quotes."""
+    return re.sub(r"([\\()\[\]{}:=, \t])", r"\\\1", key)

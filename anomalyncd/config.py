@@ -10,10 +10,11 @@ import os
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import PurePath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from omegaconf import MISSING
 
+from anomalyncd import typed
 from anomalyncd.errors import InputError
 from anomalyncd.types import (
     AreaUnit,
@@ -48,12 +49,39 @@ RELEASE: dict[str, Any] = {
 }
 
 
+# Settings of earlier versions → their new names.
+RENAMED = {
+    "fit.trunk": "train.features (exact is online, bank is cached)",
+    "fit.views": "train.cached_views",
+    "fit.base_weight": "train.sup_weight",
+    "fit.entropy_weight": "train.memax_weight",
+    "fit": "train",
+    "backbone.side": "backbone.image_size",
+    "detector.backbone.side": "detector.backbone.image_size",
+    "detector.map_side": "detector.map_size",
+    "detector.lowest": "detector.topmin_max",
+    "regions.fit": "regions.resize_mode",
+    "attention.mask_on": "attention.masked_queries",
+    "attention.keep_pool": "attention.mask_pooling",
+    "attention.keep_threshold": "attention.mask_threshold",
+}
+
+
+def renamed(key: str) -> str:
+    """The new name of a setting of earlier versions; empty if it has none."""
+    if key in RENAMED:
+        return RENAMED[key]
+    group, _, name = key.partition(".")
+    return RENAMED[group] + "." * bool(name) + name if group in RENAMED else ""
+
+
 def _require(holds: bool, message: str) -> None:
     if not holds:
         raise InputError(message)
 
 
-def _require_max_megapixels(value: int) -> None:
+def require_max_megapixels(value: int) -> None:
+    """Raise InputError for a size out of range."""
     known = 1 <= value <= HIGHEST_MAX_MEGAPIXELS
     _require(known, f"max_megapixels={value}: expected 1 to {HIGHEST_MAX_MEGAPIXELS}")
 
@@ -63,7 +91,8 @@ def _one_of(key: str, value: str, choices: Any) -> None:
     _require(value in names, f"{key}={value}: expected one of {', '.join(names)}")
 
 
-def _require_batch(forward_batch: int) -> None:
+def require_forward_batch(forward_batch: int) -> None:
+    """Raise InputError for a number out of range."""
     holds = 1 <= forward_batch <= 65536
     _require(holds, f"forward_batch={forward_batch}: expected 1 to 65536")
 
@@ -92,13 +121,32 @@ def _positive(owner: Any, group: str, *keys: str) -> None:
         )
 
 
+class _Typed:
+    """Settings that are checked to be complete and of their annotated types, whether Hydra or
+    Python code created them."""
+
+    def __post_init__(self) -> None:
+        for name, hint in typed.hints(cast(Any, type(self))).items():
+            where, value = f"{type(self).__name__}.{name}", getattr(self, name)
+            is_set = not isinstance(value, str) or value != MISSING
+            _require(is_set, f"{where} is not set; give {name}=…")
+            setattr(self, name, typed.converted(hint, value, where, _group))
+
+
+def _group(schema: type, value: Any, where: str) -> Any:
+    known = isinstance(value, schema)
+    _require(known, f"{where}: expected {schema.__name__}(…), found {typed.named(value)}")
+    return value
+
+
 @dataclass
-class _Choice:
+class _Choice(_Typed):
     """One option of a group. `kind` is its name; setting `kind` does not select an option."""
 
     kind: str = MISSING
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         own = type(self).kind
         _require(
             self.kind == own,
@@ -268,13 +316,14 @@ class CustomDetectorConfig(DetectorConfig):
 
 
 @dataclass
-class BackboneConfig:
+class BackboneConfig(_Typed):
     name: str = MISSING  # any timm ViT with a class token
     pretrained: bool = True  # weights from the hub, unless `checkpoint` names a file
     checkpoint: str | None = None  # a local weights file, .safetensors or .pth
     image_size: int = 224  # pixels of a view
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # The widest blur reflects 16 pixels at the border.
         _within(self, "backbone", 17, image_size=MAX_SIDE)
 
@@ -316,7 +365,7 @@ class MuscDetectorConfig(DetectorConfig):
 
 
 @dataclass
-class MebinConfig:
+class MebinConfig(_Typed):
     method: str = "mebin"  # or `fixed` or `otsu`; see `binarization.py`
     threshold: float = 0.5  # of method=fixed: a share of the maps' full scale
     step: int = 4  # between thresholds, in 1/255 of the search range
@@ -326,6 +375,7 @@ class MebinConfig:
     search_range: list[float] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("mebin.method", self.method, Binarization)
         known = 0 <= self.threshold < 1
         _require(known, f"mebin.threshold={self.threshold}: expected 0 or more and below 1")
@@ -340,7 +390,7 @@ class MebinConfig:
 
 
 @dataclass
-class RegionsConfig:
+class RegionsConfig(_Typed):
     padding: float = 0.1  # added around a component, as a share of its longer side
     min_size: float = 0.1  # half side of the smallest region, as a share of the image's longer side
     merge_distance: float = 0.01  # boxes closer than this share of the longer side become one
@@ -350,6 +400,7 @@ class RegionsConfig:
     full_mask: str = "keep"  # if the whole image is defective; `empty`: as in the release
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("regions.resize_mode", self.resize_mode, ResizeMode)
         _one_of("regions.full_mask", self.full_mask, FullMask)
         for key in ("padding", "min_size", "merge_distance"):
@@ -358,13 +409,14 @@ class RegionsConfig:
 
 
 @dataclass
-class AttentionConfig:
+class AttentionConfig(_Typed):
     masked_blocks: int = 9  # counted from the last
     masked_queries: str = "class_token"
     mask_pooling: str = "average"  # `max` keeps patches under thin defects
     mask_threshold: float = 0.5
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("attention.masked_queries", self.masked_queries, MaskedQueries)
         _not_negative(self, "attention", "masked_blocks")
         _one_of("attention.mask_pooling", self.mask_pooling, MaskPooling)
@@ -373,7 +425,7 @@ class AttentionConfig:
 
 
 @dataclass
-class TrainConfig:
+class TrainConfig(_Typed):
     # Source of class tokens. `online`: new views in every step, as published. `cached`:
     # `cached_views` of each region go through the frozen blocks once, before training.
     features: str = "online"
@@ -398,9 +450,10 @@ class TrainConfig:
     pseudo_label_correction: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("train.features", self.features, FeatureSource)
         _one_of("train.precision", self.precision, Precision)
-        _within(self, "train", 1, epochs=10**6, heads=1000, hidden=2**16, bottleneck=2**16)
+        _within(self, "train", 1, epochs=10**6, heads=1000, hidden=2**14, bottleneck=2**14)
         _within(self, "train", 1, temperature_steps=10**6, temperature_hold=10**6)
         _within(self, "train", 2, cached_views=1000, batch_size=10**5)
         temperatures = ("student_temperature", "teacher_temperature", "final_teacher_temperature")
@@ -411,24 +464,26 @@ class TrainConfig:
 
 
 @dataclass
-class FusionConfig:
+class FusionConfig(_Typed):
     weighting: str = "area"
     temperature: float = 100.0  # of √area, in pixels
     area_unit: str = "pixels"  # `relative`: as if every image's longer side were 1,024 pixels
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("fusion.weighting", self.weighting, Weighting)
         _one_of("fusion.area_unit", self.area_unit, AreaUnit)
         _positive(self, "fusion", "temperature")
 
 
 @dataclass
-class EvaluationConfig:
+class EvaluationConfig(_Typed):
     # True class of a region. `mask`: its image's if it overlaps the truth mask, else normal.
     # `image`: always its image's, as in the release.
     region_labels: str = "mask"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _one_of("evaluation.region_labels", self.region_labels, RegionLabels)
 
 
@@ -461,7 +516,7 @@ class WandbConfig(TrackerConfig):
 
 
 @dataclass
-class Config:
+class Config(_Typed):
     dataset: DatasetConfig = MISSING
     base: BaseConfig = MISSING
     detector: DetectorConfig = MISSING
@@ -484,16 +539,19 @@ class Config:
     output_root: str = "outputs"
     cache_root: str | None = None  # maps and regions of all runs; null: output_root/cache
     max_megapixels: int = MAX_MEGAPIXELS  # the largest image or map that is opened
-    rerun: bool = False  # compute a finished run again; the old run folder is renamed
+    # Compute a finished run again; the old run folder is renamed. The same command resumes an
+    # interrupted rerun.
+    rerun: bool = False
     quiet: bool = False  # no progress on the terminal; errors and the result remain
     debug: bool = False  # show the traceback of an error
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _require(bool(self.output_root), "output_root is empty; expected a folder")
         _require(self.cache_root != "", "cache_root is empty; expected a folder")
-        _require_max_megapixels(self.max_megapixels)
+        require_max_megapixels(self.max_megapixels)
         _require(0 <= self.seed < 2**63, f"seed={self.seed}: expected 0 to 2⁶³ − 1")
-        _require_batch(self.forward_batch)
+        require_forward_batch(self.forward_batch)
         _one_of("compat", self.compat, Compat)
         if self.compat == "release":
             for key, value in RELEASE.items():
@@ -529,7 +587,7 @@ class Config:
 
 
 @dataclass
-class PredictConfig:
+class PredictConfig(_Typed):
     """Classify new images with a finished run; nothing is learned from them."""
 
     run: str = MISSING  # the run's folder
@@ -544,8 +602,9 @@ class PredictConfig:
     debug: bool = False
 
     def __post_init__(self) -> None:
-        _require_max_megapixels(self.max_megapixels)
-        _require_batch(self.forward_batch)
+        super().__post_init__()
+        require_max_megapixels(self.max_megapixels)
+        require_forward_batch(self.forward_batch)
         _require(
             isinstance(self.detector, FilesDetectorConfig),
             "prediction reads the maps of new images from files: make them with anomalyncd maps "

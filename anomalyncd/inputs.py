@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     import torch
 
 
+_MAX_OUTPUTS = 1_000_000
+
+
 @dataclass(frozen=True)
 class FoundInputs:
     """The inputs with digests of their content; finding them does not need PyTorch."""
@@ -52,6 +55,7 @@ def find_inputs(config: Config) -> FoundInputs:
     dataset = find_images(config, cache)
     base = datasets.load_base(config.base, cache, config.max_megapixels)
     n_novel = novel_classes(config, dataset)
+    _require_few_outputs(config, base, n_novel)
     digests = _digests(config, dataset, base)
     seconds = time.perf_counter() - start
     return FoundInputs(cache, dataset, base, n_novel, digests, seconds)
@@ -146,6 +150,16 @@ def _require_truth_masks(config: Config, dataset: Dataset) -> None:
                 f"detector=ground_truth: no truth mask for {sample.image}; add the masks of this "
                 "type, leave it out with dataset.leave_out, or use another detector"
             )
+
+
+def _require_few_outputs(config: Config, base: Dataset | None, n_novel: int) -> None:
+    """Check early: the weights of all outputs of all heads are allocated only after the maps."""
+    n = n_novel + (len(base.labels.classes) if base and base.labels else 0)
+    if config.train.heads * n > _MAX_OUTPUTS:
+        raise InputError(
+            f"train.heads={config.train.heads} of {n} classes each: expected at most "
+            f"{_MAX_OUTPUTS:,} outputs together; lower train.heads or novel_classes"
+        )
 
 
 def _digests(config: Config, dataset: Dataset, base: Dataset | None) -> Digests:

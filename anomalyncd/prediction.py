@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,8 +14,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalyncd import detectors
-from anomalyncd.config import DetectorConfig, FolderConfig, MuscDetectorConfig, PredictConfig
+from anomalyncd.config import (
+    MAX_MEGAPIXELS,
+    DetectorConfig,
+    FolderConfig,
+    MuscDetectorConfig,
+    PredictConfig,
+    require_forward_batch,
+    require_max_megapixels,
+)
 from anomalyncd.data import datasets
+from anomalyncd.data.images import pixels_of
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.inference.classify import Predictions, assign, classify
@@ -25,7 +35,10 @@ from anomalyncd.runtime import console, devices
 from anomalyncd.storage import run_record
 from anomalyncd.storage.atomic import archive
 from anomalyncd.storage.cache import Cache
+from anomalyncd.storage.run_folder import hold
 from anomalyncd.types import Box, Dataset, Sample
+
+log = logging.getLogger(__name__)
 
 TABLES = ("predictions.csv", "regions.csv")
 
@@ -65,9 +78,10 @@ class Classifier:
         self,
         run: str | Path,
         *,
-        weights: str | None = None,
+        weights: str | Path | None = None,
         device: str = "auto",
         forward_batch: int = 64,
+        max_megapixels: int = MAX_MEGAPIXELS,
     ) -> None:
         """
         Args:
@@ -75,15 +89,22 @@ class Classifier:
             weights: the backbone's weights file, if it has been moved.
             device: as in `Config.device`.
             forward_batch: regions per forward pass.
+            max_megapixels: of the largest image that `predict` opens.
 
         Raises:
-            InputError: the run is not finished, or its model cannot be used.
+            InputError: the run is not finished, its model cannot be used, or a number is out of
+                range.
         """
+        require_forward_batch(forward_batch)
+        require_max_megapixels(max_megapixels)
+        self.max_megapixels = max_megapixels
         self.run = Path(run)
         path = self.run / "model.safetensors"
         if not path.is_file():
             raise InputError(f"{path}: no such file; expected the folder of a finished run")
-        self.network, self.metadata = checkpoint.load_model(path, weights)
+        self.network, self.metadata = checkpoint.load_model(
+            path, None if weights is None else str(weights)
+        )
         self.device = devices.choose(device)
         self.network.to(self.device)
         self.network.forward_batch = forward_batch
@@ -101,7 +122,8 @@ class Classifier:
         """Classify images.
 
         Args:
-            images: paths, PIL images, or (h, w, 3) uint8 RGB arrays; any mixture.
+            images: a list of paths, PIL images, or (h, w, 3) uint8 RGB arrays, in any mixture; or
+                an (n, h, w, 3) array.
             maps: (h, w) anomaly maps of the images, made and scaled like the run's; None: made by
                 the run's detector, which must need nothing but these images (`musc*`, with at least
                 5 images).
@@ -110,8 +132,8 @@ class Classifier:
             One prediction for each image, in their order.
 
         Raises:
-            InputError: an image or map cannot be used, or the detector needs more than these
-                images.
+            InputError: an image or map cannot be used, `images` is a single image instead of a
+                list, or the detector needs more than these images.
 
         Example:
             >>> classifier = anomalyncd.load("outputs/…/seed-1")  # doctest: +SKIP
@@ -119,18 +141,25 @@ class Classifier:
             >>> found[0].class_name  # doctest: +SKIP
             'class 2'
         """
+        is_array = isinstance(images, np.ndarray) and images.ndim in (2, 3)
+        if is_array or isinstance(images, str | Path | Image.Image):
+            raise InputError(
+                f"predict() was given one image, a {type(images).__name__}; expected a list of "
+                "them: predict([image], maps=[its_map])"
+            )
         if maps is not None and len(maps) != len(images):
             raise InputError(f"{len(maps)} maps for {len(images)} images; expected one for each")
-        if not images:
+        if len(images) == 0:
             return []
         with tempfile.TemporaryDirectory() as workspace:
             folder = Path(workspace)
             samples = tuple(
-                Sample(str(i), _as_file(image, folder / f"{i}.png"))
+                Sample(str(i), _as_file(image, folder / f"{i}.png", f"images[{i}]"))
                 for i, image in enumerate(images)
             )
             dataset, cache = Dataset(samples, None), Cache(folder / "cache")
-            datasets.with_headers_read(dataset)
+            for warning in datasets.with_headers_read(dataset, self.max_megapixels).warnings:
+                log.warning(warning)
             detector = GivenMaps(maps) if maps is not None else self._own_detector(cache)
             cropped, found = self.classify(dataset, detector, "images", cache, settings={})
             return self._as_predictions(cropped, found)
@@ -163,7 +192,7 @@ class Classifier:
             kinds = ("8-bit, normalised already", "not yet normalised")
             expected, found = kinds if metadata.raw_range is None else kinds[::-1]
             raise InputError(
-                f"detector.path: these maps are {found}, but the run was trained on maps that are "
+                f"these anomaly maps are {found}, but the run was trained on maps that are "
                 f"{expected}; use maps made and stored in the same way"
             )
         cropped = cropping.crop_novel(
@@ -175,7 +204,8 @@ class Classifier:
             cache,
         )
         fewer = max(1, self.network.forward_batch // 2)
-        with devices.memory_explained(f"set forward_batch={fewer}, or use device=cpu"):
+        other = ", or use device=cpu" if self.device.type != "cpu" else ""
+        with devices.memory_explained(f"set forward_batch={fewer}{other}"):
             probabilities = classify(
                 self.network, cropped.regions, temperature=metadata.train.student_temperature
             )
@@ -189,7 +219,7 @@ class Classifier:
                 f"{self.run}: its detector ({config.label}) needs more than the new images; "
                 "pass maps=[…], made like those of the run"
             )
-        return detectors.create(config, "images", self.device, cache.root)
+        return detectors.create(config, "images", self.device, cache.root, self.max_megapixels)
 
     def _as_predictions(self, cropped: cropping.Cropped, found: Predictions) -> list[Prediction]:
         regions = cropped.regions
@@ -227,17 +257,22 @@ class GivenMaps:
         yield from self._maps
 
 
-def load(run: str | Path, *, device: str = "auto") -> Classifier:
-    """The classifier of a finished run.
-
-    Args:
-        run: the run's folder.
-        device: `auto`, `cpu`, `cuda`.
-
-    Raises:
-        InputError: the run is not finished, or its model cannot be used.
-    """
-    return Classifier(run, device=device)
+def load(
+    run: str | Path,
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    forward_batch: int = 64,
+    max_megapixels: int = MAX_MEGAPIXELS,
+) -> Classifier:
+    """The classifier of a finished run; the same arguments and errors as `Classifier`."""
+    return Classifier(
+        run,
+        weights=weights,
+        device=device,
+        forward_batch=forward_batch,
+        max_megapixels=max_megapixels,
+    )
 
 
 def predict(config: PredictConfig) -> Path:
@@ -258,6 +293,7 @@ def predict(config: PredictConfig) -> Path:
         weights=config.checkpoint,
         device=config.device,
         forward_batch=config.forward_batch,
+        max_megapixels=config.max_megapixels,
     )
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
@@ -268,10 +304,23 @@ def predict(config: PredictConfig) -> Path:
         detector = detectors.create(
             config.detector, config.category, classifier.device, cache.root, most
         )
-        cropped, found = classifier.classify(
-            dataset, detector, config.category, cache, asdict(config.detector)
-        )
+        busy = "another process writes predictions there; wait for it, or set output=… elsewhere"
+        with hold(output, busy, "set output=… elsewhere"):
+            _require_free(output)  # another process may have written it since the first check
+            cropped, found = classifier.classify(
+                dataset, detector, config.category, cache, asdict(config.detector)
+            )
+            _write(output, classifier, dataset, cropped, found)
+    return output
 
+
+def _write(
+    output: Path,
+    classifier: Classifier,
+    dataset: Dataset,
+    cropped: cropping.Cropped,
+    found: Predictions,
+) -> None:
     output.mkdir(parents=True, exist_ok=True)
     for name in TABLES:  # one alone is from an interrupted attempt, or the user's own
         archive(output / name)
@@ -282,22 +331,22 @@ def predict(config: PredictConfig) -> Path:
     csv_files.write_regions(
         output / "regions.csv", dataset.samples, cropped.regions, found, names, None, None
     )
-    return output
 
 
-def _as_file(image: ImageLike, place: Path) -> Path:
-    """The image's own file, or a lossless one written to `place`."""
+def _as_file(image: ImageLike, place: Path, name: str) -> Path:
+    """The image's own file, or one written to `place` that is read as the same pixels."""
     if isinstance(image, str | Path):
         return Path(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise InputError(
-                f"an image array of {image.dtype} {image.shape}; expected uint8 (h, w, 3), RGB"
+                f"{name}: an array of {image.dtype} {image.shape}; expected uint8 (h, w, 3), RGB"
             )
-        image = Image.fromarray(image)
-    if not isinstance(image, Image.Image):
-        raise InputError(f"an image of type {type(image).__name__}; expected a path, PIL or array")
-    image.convert("RGB").save(place)
+    elif isinstance(image, Image.Image):
+        image = pixels_of(image, name)
+    else:
+        raise InputError(f"{name}: of type {type(image).__name__}; expected a path, PIL or array")
+    Image.fromarray(image).save(place)
     return place
 
 

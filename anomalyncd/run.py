@@ -63,11 +63,12 @@ def execute(config: Config, *, in_a_sweep: bool = False) -> RunResult:
             changed = _change(folder.inputs, found.digests) if is_finished else ""
             if not is_finished or changed:
                 return _run(config, given, folder, changed)
-    with folder.held():
-        folder.path(STATE).unlink(missing_ok=True)  # left if the run was killed just before
-        if not config.quiet:
-            console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
-        return RunResult(folder.root, folder.metrics, was_finished=True)
+    if folder.path(STATE).exists():  # left if the run was killed just before
+        with folder.held():
+            folder.path(STATE).unlink(missing_ok=True)
+    if not config.quiet:
+        console.say(f"Finished before: {folder.root} (rerun=true computes it again)")
+    return RunResult(folder.root, folder.metrics, was_finished=True)
 
 
 @cache  # `distributed.started` removes torchrun's variables
@@ -138,14 +139,16 @@ def _recorded(config: Config, folder: RunFolder, in_a_sweep: bool) -> Iterator[N
 
 
 def _begin(config: Config, folder: RunFolder) -> Path | None:
-    """Create the run's folder or resume in it; returns where a finished one was archived."""
+    """Create the run's folder or resume in it; returns where an older one was archived."""
     archived = None
-    if config.rerun or folder.finished:
+    folder.is_rerun = folder.has_unfinished_rerun
+    if folder.finished or (config.rerun and not folder.is_rerun):
         from anomalyncd.training.cached_features import CachedFeatures  # loads torch
         from anomalyncd.training.train import features_beside
 
         CachedFeatures.remove(features_beside(folder.path(STATE)))  # large and not needed any more
         archived = folder.archive()
+        folder.is_rerun = config.rerun
     folder.create()
     folder.write_text("config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
     return archived
@@ -166,8 +169,9 @@ def _less_memory_for_views(config: Config) -> str:
     )
     if config.forward_batch == 1:
         return f"forward_batch is 1 already; {other_runs}"
+    same = "the same command without rerun=true and" if config.rerun else "the same command"
     return (
-        f"run the same command with forward_batch={config.forward_batch // 2}, which resumes this "
+        f"run {same} with forward_batch={config.forward_batch // 2}, which resumes this "
         f"run; {other_runs}"
     )
 

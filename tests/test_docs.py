@@ -18,8 +18,7 @@ from PIL import Image
 
 from anomalyncd.cli import entry
 from anomalyncd.cli import main as command
-from anomalyncd.cli.override_errors import RENAMED
-from anomalyncd.config import schemas
+from anomalyncd.config import RENAMED, schemas
 
 ROOT = Path(__file__).parents[1]
 PAGES = [

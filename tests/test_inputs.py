@@ -17,6 +17,7 @@ from anomalyncd import anomaly_maps, detectors, inputs, prediction, run
 from anomalyncd.cli import entry
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
+from anomalyncd.inputs import find_inputs
 from anomalyncd.models import checkpoint
 from anomalyncd.storage import identity
 from anomalyncd.storage.run_folder import STATE, RunFolder
@@ -180,3 +181,11 @@ def test_the_detector_never_sees_labels_when_its_inputs_are_listed(
     assert found.dataset.labels is not None
     assert [dataset.labels for dataset in given] == [None]
     assert found.digests["detector"] == {"its key": "k"}
+
+
+def test_more_outputs_than_fit_in_memory_are_rejected_at_the_start(
+    overrides: list[str],
+) -> None:
+    config = composed(*overrides, "train.heads=1000", "novel_classes=10000")
+    with pytest.raises(InputError, match="10001 classes each: expected at most 1,000,000 outputs"):
+        find_inputs(config)

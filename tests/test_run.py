@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -19,6 +20,7 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -35,7 +37,9 @@ from anomalyncd.run import execute
 from anomalyncd.runtime import tracking
 from anomalyncd.storage.cache import Cache
 from anomalyncd.storage.jobs import find
+from anomalyncd.storage.run_folder import hold
 from anomalyncd.training import train
+from anomalyncd.training.state import TrainingState
 from anomalyncd.types import Regions
 from tests.helpers.runs import ROOT, command, composed, folder_overrides, run, table
 from tests.helpers.settings import MAP_NAMES
@@ -116,6 +120,56 @@ def test_a_finished_run_is_recognised_and_rerun_only_when_asked(overrides: list[
     assert third.metrics["scores"] == first.metrics["scores"]
     aside = first.folder.with_name(first.folder.name + ".old-1")
     assert (aside / "my notes.txt").read_text() == "keep me"
+
+
+def test_a_rerun_that_was_killed_is_resumed_and_one_that_failed_starts_from_scratch(
+    overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A requeued job repeats the same command."""
+    first = run(overrides)
+    save = TrainingState.save
+
+    def interrupted(error: BaseException) -> None:
+        def save_and_stop(*given: Any) -> None:
+            save(*given)
+            raise error
+
+        monkeypatch.setattr(TrainingState, "save", save_and_stop)
+        with pytest.raises(type(error)):
+            run([*overrides, "rerun=true"])
+        monkeypatch.setattr(TrainingState, "save", save)
+
+    def archived() -> int:
+        return len(list(first.folder.parent.glob("*.old-*")))
+
+    interrupted(KeyboardInterrupt())
+    again = run([*overrides, "rerun=true"])
+    assert again.metrics["resumed_after_epochs"] == 1 and archived() == 1
+    assert again.metrics["losses"] == first.metrics["losses"]
+    assert not (first.folder / "progress.json").exists()
+    interrupted(Stop())
+    assert run([*overrides, "rerun=true"]).metrics["resumed_after_epochs"] == 0
+    assert archived() == 3
+    assert run(overrides).was_finished
+
+
+def test_a_finished_run_is_returned_from_a_disk_that_cannot_be_written(
+    photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*folder_overrides(photographs, overrides), "novel_classes=2", "train.epochs=1"]
+    first = run(settings)
+    lock = first.folder.with_name(f".{first.folder.name}.lock")
+    lock.unlink(missing_ok=True)
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    again = run(settings)
+    assert again.was_finished and again.metrics == first.metrics
+    (first.folder / "training.safetensors").touch()  # the run was killed just before
+    with pytest.raises(InputError, match="Read-only"):
+        run(settings)
 
 
 def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
@@ -636,6 +690,11 @@ def test_new_images_are_classified_as_in_training(photographs: Path, overrides: 
     for row in rows:
         for column in ("class", "confidence", "anomaly_score", "threshold", "regions"):
             assert row[column] == trained[row["id"]][column]
+    with (
+        pytest.raises(InputError, match="another process writes predictions there; wait for it"),
+        hold(busy := photographs / "busy", "", ""),
+    ):
+        prediction.predict(replace(config, output=str(busy)))
     with pytest.raises(InputError, match=r"predictions\.csv exists already"):
         prediction.predict(config)
     for left, lost in (("predictions.csv", "regions.csv"), ("regions.csv", "predictions.csv")):
@@ -662,7 +721,7 @@ def test_prediction_has_its_own_advice_on_memory(
     monkeypatch.setattr(prediction, "classify", full)
     settings = [f"run={outcome.folder}", f"path={photographs / 'photos'}", "forward_batch=10"]
     config = composed([*settings, f"detector.path={photographs / 'maps'}"], "predict")
-    with pytest.raises(InputError, match="out of memory on the device: set forward_batch=5, or"):
+    with pytest.raises(InputError, match=r"out of memory on the device: set forward_batch=5$"):
         prediction.predict(config)
 
 

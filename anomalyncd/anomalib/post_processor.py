@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from anomalyncd.detectors.map_store import on_levels
 from anomalyncd.errors import InputError
-from anomalyncd.regions.mebin_torch import TOP, Binarized, binarize
+from anomalyncd.regions.mebin_torch import Binarized, binarize
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of what anomalib imports
@@ -128,7 +129,4 @@ class MainElementPostProcessor(PostProcessor):
     def _levels(self, scores: Tensor) -> Tensor:
         """Scores as integers, uint8, rounded as those of the official maps are."""
         lowest, highest = self.lowest_score.item(), self.highest_peak.item()
-        scale = TOP / (highest - lowest) if highest > lowest else 0.0
-        # The epsilon keeps the highest score at 255 where the product falls a hair short of it.
-        levels = (scores.as_subclass(Tensor).double() - lowest) * scale + 1e-9
-        return levels.clamp(0, TOP).to(torch.uint8)
+        return on_levels(scores.as_subclass(Tensor), lowest, highest).to(torch.uint8)

@@ -45,8 +45,11 @@ def examine() -> dict[str, Any]:
     }
     try:
         found |= {"device": _device(), "weights": _weights(), "speed": _speed()}
-    except ImportError as error:
-        found |= {"device": None, "weights": {}, "speed": None, "problem": str(error)}
+    except Exception as error:  # a broken driver or library can raise anything
+        reason = " ".join(str(error).split())
+        remedy = "; install anomalyncd again" if isinstance(error, ImportError) else ""
+        problem = f"{type(error).__name__}: {reason}{remedy}"
+        found |= {"device": None, "weights": {}, "speed": None, "problem": problem}
     return found
 
 
@@ -148,7 +151,7 @@ def _text(found: dict[str, Any]) -> str:
         there = "installed" if found["trackers"][name] else f"pip install {name}"
         lines.append(f"  tracker {name:16} {there}  ({use})")
     if found["speed"] is None:
-        return "\n".join([*lines, f"problem: {found['problem']}; install anomalyncd again"])
+        return "\n".join([*lines, f"problem: {found['problem']}"])
     device = found["device"]
     lines.append(
         f"device: {device['name']} ({device['processor']}, {device['cores']} cores, "

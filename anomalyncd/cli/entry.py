@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -89,8 +90,13 @@ def named(arguments: list[str], keys: Sequence[str]) -> list[str]:
 
 def override(key: str, value: str) -> str:
     """`key=value` in Hydra's syntax, for any text as value."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    return f"{key}={quoted(value)}"
+
+
+def quoted(text: str) -> str:
+    """A text in Hydra's quotes, where a backslash is literal unless a quote follows it."""
+    doubled = re.sub(r"(\\+)(?='|\Z)", r"\1\1", text)
+    return "'" + doubled.replace("'", "\\'") + "'"
 
 
 def register_schemas() -> None:
@@ -349,7 +355,8 @@ def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) 
 
 def _name_of(path: str) -> str:
     """The folder's own name, which dataset=folder uses as the product's name."""
-    return PurePath(os.path.abspath(path)).name or "images"
+    name = PurePath(os.path.abspath(path)).name.replace("\\", "_")  # not allowed in a category
+    return name if name.strip(". ") else "images"
 
 
 # At import, since the workers of a launcher import this module but call no entry point.

@@ -15,26 +15,11 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from anomalyncd.config import schemas
+from anomalyncd.config import renamed, schemas
 from anomalyncd.errors import InputError
 
 GROUPS = ("experiment", "ablation", "compat", "launcher")  # selected like settings
-# Settings of earlier versions → their new names.
-RENAMED = {
-    "fit.trunk": "train.features (exact is online, bank is cached)",
-    "fit.views": "train.cached_views",
-    "fit.base_weight": "train.sup_weight",
-    "fit.entropy_weight": "train.memax_weight",
-    "fit": "train",
-    "backbone.side": "backbone.image_size",
-    "detector.backbone.side": "detector.backbone.image_size",
-    "detector.map_side": "detector.map_size",
-    "detector.lowest": "detector.topmin_max",
-    "regions.fit": "regions.resize_mode",
-    "attention.mask_on": "attention.masked_queries",
-    "attention.keep_pool": "attention.mask_pooling",
-    "attention.keep_threshold": "attention.mask_threshold",
-}
+RENAMED_OPTIONS = {"ablation": {"mask_on": "masked_queries"}}  # of groups: old name → new name
 _AMBIGUOUS = r"Ambiguous value for argument '(.*)'"
 _SET_ALREADY = (
     r"Multiple values for ([\w./]+)\.",
@@ -79,7 +64,7 @@ def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
             return f"{found[1]}: already has a value; write it without +: {found[1]}=…"
     if found := re.match(_UNKNOWN, text):
         return _no_such_setting(found[1], root)
-    if (found := re.match(_OVERRIDE, text)) and _renamed(found[1]):
+    if (found := re.match(_OVERRIDE, text)) and renamed(found[1]):
         return _no_such_setting(found[1], root)
     match error, error.__cause__:
         case OverrideParseException(override=override), _:
@@ -89,6 +74,8 @@ def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
             )
         case MissingConfigException(options=[*options], missing_cfg_file=str(name)), _:
             group, _, option = name.rpartition("/")
+            if new := RENAMED_OPTIONS.get(group, {}).get(option):
+                return f"{group}={option}: is called {group}={new} now"
             meant = get_close_matches(option, options, n=1)
             suggestion = f"did you mean {meant[0]}? " if meant else ""
             return f"{group}={option}: no such option; {suggestion}options: {_listed(options)}"
@@ -135,7 +122,7 @@ def _first_unknown(node: DictConfig, above: str) -> str | None:
 
 def _no_such_setting(key: str, root: type) -> str:
     settings = _settings(root)
-    if new := _renamed(key):
+    if new := renamed(key):
         return f"{key}: is now called {new}"
     if owners := settings.get(key):  # belongs to another option of the group
         return f"{key}: is a setting of {_listed(owners)}; select that, or remove {key}"
@@ -148,14 +135,6 @@ def _no_such_setting(key: str, root: type) -> str:
     meant = elsewhere or get_close_matches(key, known, n=1, cutoff=0.7)
     suggestion = f"did you mean {_listed(meant)}? " if meant else ""
     return f"{key}: no such setting; {suggestion}see anomalyncd/config.py"
-
-
-def _renamed(key: str) -> str:
-    """The new name of a setting of earlier versions; empty if it has none."""
-    if key in RENAMED:
-        return RENAMED[key]
-    group, _, name = key.partition(".")
-    return RENAMED[group] + "." * bool(name) + name if group in RENAMED else ""
 
 
 def _settings(root: type) -> dict[str, list[str]]:

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from anomalyncd.cli import entry
 from anomalyncd.errors import InputError
 from anomalyncd.preparation import DATASETS, Report, prepare
-from anomalyncd.runtime.console import say
+from anomalyncd.runtime.console import printable, say
 
 SHOWN = 20  # problems at most
 
@@ -56,14 +56,14 @@ def arguments() -> argparse.Namespace:
 def print_report(folder: Path, report: Report) -> None:
     """Print what was found, what is missing and what is wrong."""
     if report.absent:
-        print(f"Not found: {', '.join(report.absent)}")
+        print(printable(f"Not found: {', '.join(report.absent)}"))
     for problem in report.problems[:SHOWN]:
-        print(f"problem: {problem}")
+        print(printable(f"problem: {problem}"))
     if len(report.problems) > SHOWN:
         print(f"problem: … and {len(report.problems) - SHOWN} more")
     found = len(report.problems)
     result = f"{found} problem{'s' * (found > 1)}" if found else "verified"
-    print(f"{folder}: {report.images:,} images in {report.groups} groups, {result}")
+    print(printable(f"{folder}: {report.images:,} images in {report.groups} groups, {result}"))
 
 
 def main() -> int:
@@ -76,7 +76,7 @@ def main() -> int:
     try:
         report = prepare(given.dataset, given.given, folder, quiet=given.quiet)
     except (InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted; run the same command again to resume.", file=sys.stderr)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -25,6 +27,7 @@ from anomalyncd.config import (
     MvtecConfig,
 )
 from anomalyncd.data import demo
+from anomalyncd.data.custom import require_sound
 from anomalyncd.data.folders import and_more, entries, readable_inputs, require_targets, subfolders
 from anomalyncd.data.images import OTHER_SUFFIXES, SUFFIXES, read_header
 from anomalyncd.errors import InputError
@@ -129,13 +132,7 @@ def _require_masks(dataset: Dataset, folder: Path | None = None) -> Dataset:
 def _custom(key: str, config: CustomDatasetConfig | CustomBaseConfig) -> Dataset:
     expected = "module:function, which takes its options and returns an anomalyncd.types.Dataset"
     dataset = call_target(f"{key}.target", config.target, config.options, expected)
-    if not isinstance(dataset, Dataset):
-        raise InputError(
-            f"{key}.target={config.target}: returned {type(dataset).__name__}; expected {expected}"
-        )
-    if not dataset.samples:
-        raise InputError(f"{key}.target={config.target}: returned no samples; expected some")
-    return dataset
+    return require_sound(dataset, f"{key}.target={config.target}")
 
 
 def _drawn_product(config: DemoConfig, cache: Cache) -> Path:
@@ -249,22 +246,44 @@ def _assemble(
 
 
 def _complete(dataset: Dataset, root: Path, folders: Iterable[Path]) -> Dataset:
-    """The dataset, with a warning about pictures in its folders that are not read.
+    """The dataset, with warnings about pictures in or below its folders that are not read.
 
     Raises:
         InputError: it is empty.
     """
+    folders = list(folders)
     found = Counter(path.suffix.lower() for folder in folders for path in _files_in(folder))
     if not dataset.samples:
         instead = f"; found {_listed(found)}" if found else ""
+        deeper = _first_images_below(root)
+        instead += f"; there are images deeper, in {deeper}" if deeper else ""
         raise InputError(
             f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
         )
+    warnings = []
     others = Counter({suffix: found[suffix] for suffix in OTHER_SUFFIXES if found[suffix]})
-    if not others:
-        return dataset
-    warning = f"{root}: {_listed(others)} not read; convert them to PNG or JPEG to use them"
-    return replace(dataset, warnings=(warning,))
+    if others:
+        warnings.append(
+            f"{root}: {_listed(others)} not read; convert them to PNG or JPEG to use them"
+        )
+    warnings += [
+        f"{deeper}: its images are not read, since they are deeper than {folder}; move them there "
+        "to use them"
+        for folder in folders
+        if folder != root and (deeper := _first_images_below(folder))
+    ]
+    return replace(dataset, warnings=tuple(warnings))
+
+
+def _first_images_below(folder: Path) -> Path | None:
+    """The first folder below that directly contains images; hidden folders are ignored."""
+    # The limit keeps a path such as / from being searched completely.
+    for place, below, files in islice(os.walk(folder), 10_000):
+        below[:] = sorted(name for name in below if name[0] != ".")
+        shown = (PurePath(name) for name in files if name[0] != ".")
+        if place != str(folder) and any(name.suffix.lower() in SUFFIXES for name in shown):
+            return Path(place)
+    return None
 
 
 def _files_in(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,6 @@ from anomalyncd.config import HIGHEST_MAX_MEGAPIXELS
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its errors are also raised
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MAP_SUFFIXES = (".png", ".npy", ".npz", ".tiff", ".tif")
@@ -67,8 +67,6 @@ _POINTERS = (
     (b"/annex/objects", "git annex get"),
 )
 HIGHEST_SCORE = float(np.finfo(np.float32).max)
-# Replaced by the setting `max_megapixels`, which rejects images where Pillow only warns.
-Image.MAX_IMAGE_PIXELS = None
 
 
 class Header(NamedTuple):
@@ -108,14 +106,28 @@ def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDAr
         InputError: unreadable, truncated, too large, or of a pixel type without a known range.
     """
     with _opened(path, "image", max_megapixels) as image:
+        return pixels_of(image, path)
+
+
+def pixels_of(image: Image.Image, name: str | Path) -> NDArray[np.uint8]:
+    """A PIL image as (h, w, 3) RGB, as `read_image` reads its file.
+
+    Args:
+        image: of any mode, opened or decoded.
+        name: its path, or another name for messages.
+
+    Raises:
+        InputError: it cannot be decoded, or its pixels are of a type without a known range.
+    """
+    with _readable(name, "image"):
         if image.mode.startswith("I"):
             grey = np.asarray(image)
             if grey.min() < 0 or grey.max() > 65535:
-                raise InputError(f"{path}: 32-bit integer pixels; expected an 8- or 16-bit image")
-            _warn_of_few_bits(path, int(grey.max()))
+                raise InputError(f"{name}: 32-bit integer pixels; expected an 8- or 16-bit image")
+            _warn_of_few_bits(name, int(grey.max()))
             return np.repeat((grey // 257).astype(np.uint8)[..., None], 3, axis=2)
         if image.mode == "F":
-            raise InputError(f"{path}: floating-point pixels; expected an 8- or 16-bit image")
+            raise InputError(f"{name}: floating-point pixels; expected an 8- or 16-bit image")
         # Through RGBA, because a palette with transparency does not convert to RGB directly.
         return np.asarray(image.convert("RGBA" if image.mode == "P" else "RGB"))[..., :3].copy()
 
@@ -123,15 +135,15 @@ def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDAr
 _warned_of_few_bits: set[str] = set()
 
 
-def _warn_of_few_bits(path: Path, highest: int) -> None:
+def _warn_of_few_bits(name: str | Path, highest: int) -> None:
     """12-bit cameras write 16-bit files, which would look nearly black. Warns once per run."""
-    folder = str(path.parent)
+    folder = str(Path(name).parent)
     if highest < 4096 and folder not in _warned_of_few_bits:
         _warned_of_few_bits.add(folder)
         log.warning(
             "%s: a 16-bit image whose highest value is %d of 65535, so it is nearly black; if it "
             "holds fewer bits, convert it to 8 bits first",
-            path,
+            name,
             highest,
         )
 
@@ -176,7 +188,7 @@ def read_map(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArra
                         _require_plain_array(path, file, max_megapixels)
                     scores = archive[archive.files[0]]
             case ".tif" | ".tiff":
-                with tifffile.TiffFile(path) as tiff:
+                with _own_library_settings(), tifffile.TiffFile(path) as tiff:
                     _require_bounded(path, tiff.series[0].shape, max_megapixels)
                     scores = tiff.asarray()
             case _:
@@ -259,12 +271,47 @@ def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]
     """An open image file of supported format and size; only its header has been read."""
     with _readable(path, what):
         try:
-            image = Image.open(path, formats=_FORMATS)
+            with _own_library_settings():
+                image = Image.open(path, formats=_FORMATS)
         except Image.UnidentifiedImageError:
             raise InputError(_not_an_image(path, what)) from None
         with image:
             _require_bounded(path, image.size, max_megapixels)
             yield image
+
+
+class _Settings:
+    """Global settings of Pillow and tifffile, which also affect the other code of the process."""
+
+    def __init__(self) -> None:
+        self._lock, self._users = threading.Lock(), 0
+        self._found: tuple[int | None, int] = (None, 0)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Our settings, while any of our threads opens a file; the last one restores the others.
+
+        The setting `max_megapixels` replaces Pillow's guard: it rejects images where Pillow only
+        warns. The errors that tifffile logs are also raised.
+        """
+        tiff = logging.getLogger("tifffile")
+        with self._lock:
+            if self._users == 0:
+                self._found = Image.MAX_IMAGE_PIXELS, tiff.level
+                Image.MAX_IMAGE_PIXELS = None
+                tiff.setLevel(logging.CRITICAL)
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    Image.MAX_IMAGE_PIXELS, level = self._found
+                    tiff.setLevel(level)
+
+
+_own_library_settings = _Settings()
 
 
 def _not_an_image(path: Path, what: str) -> str:
@@ -289,7 +336,7 @@ def _not_an_image(path: Path, what: str) -> str:
 
 
 @contextmanager
-def _readable(path: Path, what: str) -> Iterator[None]:
+def _readable(path: Path | str, what: str) -> Iterator[None]:
     try:
         yield
     except InputError:

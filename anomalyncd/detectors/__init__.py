@@ -6,7 +6,9 @@ needs only a file of yours: detector=custom detector.target=module:Class; see CO
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,7 +110,7 @@ def inputs(config: DetectorConfig, category: str, dataset: Dataset) -> Digests:
     Raises:
         InputError: something is missing or unreadable.
     """
-    train = {path.name: path for path in dataset.train}
+    train = _named(dataset.train)
     match config:
         case FilesDetectorConfig():
             return FilesDetector(config.path, category).inputs(dataset)
@@ -122,6 +124,15 @@ def inputs(config: DetectorConfig, category: str, dataset: Dataset) -> Digests:
             its_key = digest(key(_custom(config), dataset))
             return {**digests({"training image": train}), "detector": {"its key": its_key}}
     return {}
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by their paths relative to their common folder, so that its place does not matter."""
+    if not paths:
+        return {}
+    whole = [Path(os.path.abspath(path)) for path in paths]
+    common = os.path.commonpath([path.parent for path in whole])
+    return {path.relative_to(common).as_posix(): path for path in whole}
 
 
 def key(detector: Detector, dataset: Dataset) -> Any:
@@ -147,16 +158,17 @@ def reported(detector: Detector) -> Iterator[None]:
     """Report any error of a detector in one line that names it.
 
     Raises:
-        InputError: for any error except those of too little memory.
+        InputError: for any error except those of too little memory or a full disk.
     """
     try:
         yield
     except (InputError, StopIteration):
         raise
     except Exception as error:
-        from torch import OutOfMemoryError  # loaded by the detector already
+        from anomalyncd.runtime.devices import is_out_of_memory  # the detector has loaded torch
 
-        if isinstance(error, OutOfMemoryError):
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or is_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())
         raise InputError(

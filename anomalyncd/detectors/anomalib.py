@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from anomalyncd.config import AnomalibDetectorConfig
+from anomalyncd.data.folders import require_targets
 from anomalyncd.errors import InputError
 from anomalyncd.storage.cache import digest_files
 from anomalyncd.types import Dataset
@@ -55,15 +56,20 @@ class AnomalibDetector:
 
 
 def training_pictures(config: AnomalibDetectorConfig) -> dict[str, Path]:
-    """The files in folders named by the model's options, such as textures for drawn defects."""
+    """The files in folders named by the model's options, such as textures for drawn defects.
+
+    Raises:
+        InputError: one is a link to a missing file.
+    """
     named = {k: Path(v) for k, v in config.options.items() if isinstance(v, str)}
-    return {
+    found = {
         f"{option}/{path.relative_to(folder).as_posix()}": path
         for option, folder in named.items()
         if folder.is_dir()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
     }
+    require_targets(found.values())
+    return {name: path for name, path in found.items() if path.is_file()}
 
 
 def _not_installed(model: str) -> InputError:

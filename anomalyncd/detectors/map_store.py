@@ -106,7 +106,7 @@ def collect(
             for name, scores in zip(files, _read_raw(raw, shapes, dtype), strict=True):
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
-                levels = scores if used is None else _levels(scores, *used)
+                levels = scores if used is None else on_levels(scores, *used).astype(np.uint8)
                 # Level 1 writes a 1024² map in a few milliseconds and packs noise nearly as well.
                 png = cv2.imencode(".png", levels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
                 path.write_bytes(png.tobytes())
@@ -198,9 +198,19 @@ def _read_raw(
         yield np.frombuffer(file.read(size), dtype).reshape(shape)
 
 
-def _levels(scores: NDArray, lowest: float, highest: float) -> NDArray[np.uint8]:
+def on_levels(scores: Any, lowest: float, highest: float) -> Any:
+    """The scores of an array or tensor on the scale 0 … 255, to be rounded down to integers.
+
+    Args:
+        scores: of any shape and numeric type.
+        lowest: the score that becomes 0; lower ones do too.
+        highest: the score that becomes 255; higher ones do too.
+
+    Returns:
+        The same shape, float64.
+    """
     # A range so small that its reciprocal overflows counts as constant.
     scale = 255 / (highest - lowest) if highest - lowest > 255 * np.finfo(float).tiny else 0.0
+    precise = scores.double() if isinstance(scores, torch.Tensor) else scores.astype(float)
     # The epsilon keeps the highest score at 255 if rounding makes the product slightly smaller.
-    levels = (scores.astype(float) - lowest) * scale + 1e-9
-    return levels.clip(0, 255).astype(np.uint8)
+    return ((precise - lowest) * scale + 1e-9).clip(0, 255)

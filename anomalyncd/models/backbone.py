@@ -43,33 +43,34 @@ class Backbone:
     std: tuple[float, ...]
 
 
-def build(config: BackboneConfig, key: str = "backbone") -> Backbone:
+def build(config: BackboneConfig, key: str = "backbone", moved: str = "") -> Backbone:
     """Create the network for its image size; position embeddings are resampled.
 
     Args:
         config: which network and weights.
         key: the configuration key, for messages.
+        moved: for the network of a finished run: how to pass the weights file's new place.
 
     Raises:
         InputError: the network does not exist or has no class token, the patch size does not divide
             the image size, the weights file is missing or does not fit, or the hub is unreachable.
     """
     source: Source
-    path = weights_file(config, key)
+    path = weights_file(config, key, moved)
     if path is not None:
         vit, source = _create(config, key, pretrained=False), "file"
-        weights_hash = _load_file(vit, path, config.name, key)
+        weights_hash = _load_file(vit, path, config.name, key, moved)
     elif config.pretrained and config.name == embedded.NAME:
         vit, source = _create(config, key, pretrained=False), "package"
         weights_hash = embedded.load_weights(vit)
     elif config.pretrained:
-        vit, source = _create(config, key, pretrained=True), "hub"
+        vit, source = _create(config, key, moved, pretrained=True), "hub"
         # At the image size that they were trained at, weights are loaded as they are stored.
         native = cast(dict[str, Any], vit.pretrained_cfg)["input_size"][-1]
         if native == config.image_size:
             weights_hash = _hash_of(vit.state_dict())
         else:
-            native_vit = _create(replace(config, image_size=native), key, pretrained=True)
+            native_vit = _create(replace(config, image_size=native), key, moved, pretrained=True)
             weights_hash = _hash_of(native_vit.state_dict())
     else:
         with torch.random.fork_rng(devices=[]):
@@ -95,7 +96,9 @@ def _hash_of(weights: Mapping[str, Any]) -> str:
     return found.hexdigest()
 
 
-def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTransformer:
+def _create(
+    config: BackboneConfig, key: str, moved: str = "", *, pretrained: bool
+) -> VisionTransformer:
     if config.name != embedded.NAME and not timm.is_model(config.name.partition(".")[0]):
         close = ", ".join(timm.list_models(f"*{config.name[:12]}*")[:5])
         raise InputError(
@@ -120,11 +123,15 @@ def _create(config: BackboneConfig, key: str, *, pretrained: bool) -> VisionTran
     except Exception as error:
         if not pretrained:
             raise
+        remedy = (
+            f"go online, or give a local file: {moved}"
+            if moved
+            else f"give a local file with {key}.checkpoint=…, go online, or try the software "
+            "without weights: backbone=embedded, detector=musc_embedded"
+        )
         raise InputError(
             f"{key}.name={config.name}: its weights could not be fetched from the hub "
-            f"({type(error).__name__}: {_first_line(error)}); give a local "
-            f"file with {key}.checkpoint=…, go online, or try the software without weights: "
-            "backbone=embedded, detector=musc_embedded"
+            f"({type(error).__name__}: {_first_line(error)}); {remedy}"
         ) from error
     if not isinstance(vit, VisionTransformer):
         raise not_a_vit
@@ -157,7 +164,7 @@ def _no_waiting_for_the_hub() -> Iterator[None]:
         hub.HF_HUB_OFFLINE = was_offline
 
 
-def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
+def _load_file(vit: VisionTransformer, path: Path, name: str, key: str, moved: str) -> str:
     """Load a weights file; returns the hash of its content."""
     stored = _read_weights(path)
     weights_hash = _hash_of(stored)
@@ -168,10 +175,10 @@ def _load_file(vit: VisionTransformer, path: Path, name: str, key: str) -> str:
     except Exception as error:  # any error of torch or timm for weights of another network
         missing = [_first_line(error)]
     if missing:
-        raise InputError(
-            f"{path}: these weights do not fit {name} ({missing[0]}); set {key}.name to the "
-            "network that they belong to"
-        )
+        remedy = f"set {key}.name to the network that they belong to"
+        if moved:
+            remedy = f"give the file that the run was trained with: {moved}"
+        raise InputError(f"{path}: these weights do not fit {name} ({missing[0]}); {remedy}")
     return weights_hash
 
 

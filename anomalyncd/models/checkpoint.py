@@ -68,6 +68,10 @@ def save_model(path: Path, model: Model, metadata: ModelMetadata) -> None:
     save_tensors(path, tensors, {"metadata": asdict(metadata)})
 
 
+# How to pass the new place of a run's weights file, on the command line and in Python.
+_MOVED = "checkpoint=… (in Python: weights=…)"
+
+
 def load_model(path: Path, weights: str | None = None) -> tuple[Model, ModelMetadata]:
     """Load a trained model, strictly: weights may be neither missing nor left over.
 
@@ -85,7 +89,8 @@ def load_model(path: Path, weights: str | None = None) -> tuple[Model, ModelMeta
     )
     _require_sizes(metadata, tensors, path)
     backbone = backbones.build(
-        replace(metadata.backbone, checkpoint=weights or metadata.backbone.checkpoint)
+        replace(metadata.backbone, checkpoint=weights or metadata.backbone.checkpoint),
+        moved=_MOVED,
     )
     model = models.build(
         backbone,

@@ -224,9 +224,12 @@ def _category(group: str) -> str:
 def _read_record(target: Path) -> dict:
     """What was verified in `target` before: its fingerprint and the archives unpacked into it."""
     try:
-        return json.loads((target / _RECORD).read_text())
-    except (OSError, ValueError):
-        return {"fingerprint": None, "archives": []}
+        record = json.loads((target / _RECORD).read_text())
+        if isinstance(record["archives"], list) and "fingerprint" in record:
+            return record
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass  # missing or damaged: nothing counts as verified
+    return {"fingerprint": None, "archives": []}
 
 
 def _fingerprint(folder: Path) -> str:

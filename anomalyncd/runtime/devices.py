@@ -61,15 +61,25 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
 
 @contextmanager
 def memory_explained(advice: str) -> Iterator[None]:
-    """Report that a device is out of memory in one line, with advice.
+    """Report that a device or the machine is out of memory in one line, with advice.
 
     Raises:
-        InputError: instead of `torch.OutOfMemoryError`.
+        InputError: instead of `torch.OutOfMemoryError`, or of an error about main memory.
     """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise InputError(f"out of memory on the device: {advice}") from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        where = "the device" if isinstance(error, torch.OutOfMemoryError) else "this machine"
+        raise InputError(f"out of memory on {where}: {advice}") from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a device or the machine has no memory left. On a CPU, PyTorch has no error type of
+    its own for this."""
+    of_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return of_cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def describe(device: torch.device) -> str:

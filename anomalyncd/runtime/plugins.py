@@ -21,7 +21,8 @@ def call_target(key: str, target: str, options: dict[str, Any], expected: str) -
         expected: what is expected, for the error message.
 
     Raises:
-        InputError: it cannot be imported, does not exist, or does not accept these arguments.
+        InputError: it cannot be imported, does not exist, does not accept these arguments, or
+            fails.
     """
     module, _, name = target.partition(":")
     if (here := os.getcwd()) not in sys.path:  # Python adds only the script's folder
@@ -30,3 +31,10 @@ def call_target(key: str, target: str, options: dict[str, Any], expected: str) -
         return getattr(import_module(module), name)(**options)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(f"{key}={target}: {error}; expected {expected}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{key}={target}: {type(error).__name__}: {reason} (debug=true shows where)"
+        ) from error

@@ -95,8 +95,12 @@ class _Wandb:
     def __init__(
         self, config: WandbConfig, folder: Path, name: str, settings: dict[str, Any]
     ) -> None:
-        import wandb
-
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError(
+                "tracker=wandb is not installed; pip install wandb, or set tracker=none"
+            ) from error
         if config.mode == "online" and not wandb.login(prompt=False):
             raise InputError(
                 "tracker.mode=online: wandb has no API key; run `wandb login` once, set "

@@ -124,7 +124,7 @@ def _fault(place: Path) -> str | None:
         seal = json.loads((place / SEAL).read_text(encoding="utf-8"))
         named = seal["entry"]
         files = {str(name): (int(size), str(known)) for name, (size, known) in seal["files"]}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return f"is damaged or of an earlier version ({SEAL} is missing or cannot be read)"
     if named != place.name:
         return f"is damaged ({SEAL} is that of another entry)"

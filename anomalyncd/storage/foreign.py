@@ -9,21 +9,23 @@ from __future__ import annotations
 import json
 import math
 import stat
-import types
-from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast
 
 import yaml  # type: ignore[import-untyped]
 from omegaconf import MISSING as NOT_SET
 
+from anomalyncd import typed
+from anomalyncd.config import RENAMED
 from anomalyncd.errors import InputError
 
 MAX_DEPTH = 20  # of nested dictionaries and lists; libyaml crashes at about ten thousand
 MAX_TEXT = 10_000  # characters in one text
 MAX_BYTES = 1_000_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the one in C is 15 times as fast
+
+_EARLIER = {name.rpartition(".")[2] for name in RENAMED}
 
 Schema = TypeVar("Schema")
 
@@ -124,70 +126,27 @@ def build(schema: type[Schema], data: Any, where: str, *, complete: bool = False
         InputError: data is not a group, a key is unknown or missing, or a value is wrong.
     """
     if not isinstance(data, dict):
-        raise InputError(f"{where}: expected a group of settings, found {_named(data)}")
+        raise InputError(f"{where}: expected a group of settings, found {typed.named(data)}")
     known = {field.name: field for field in fields(cast(Any, schema))}
     if unknown := [key for key in data if key not in known]:
-        raise InputError(
-            f"{where}: {str(unknown[0])[:100]}: this version does not know it; "
-            "written by a newer version?"
-        )
+        key = str(unknown[0])
+        by = "an earlier version, which used this name" if key in _EARLIER else "a newer version?"
+        raise InputError(f"{where}: {key[:100]}: this version does not know it; written by {by}")
+
+    def group(kind: type, value: Any, place: str) -> Any:
+        return build(kind, value, place, complete=complete)
+
     values = {}
-    hints = _hints(cast(Any, schema))
+    hints = typed.hints(cast(Any, schema))
     for name, field in known.items():
         if name in data:
-            values[name] = _converted(hints[name], data[name], f"{where}: {name}", complete)
+            values[name] = typed.converted(hints[name], data[name], f"{where}: {name}", group)
         elif complete or (field.default in (MISSING, NOT_SET) and field.default_factory is MISSING):
             raise InputError(f"{where}: {name} is missing")
     try:
         return schema(**values)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-@cache  # the slowest part of `build`
-def _hints(schema: Any) -> dict[str, Any]:
-    return get_type_hints(schema)
-
-
-def _converted(hint: Any, value: Any, where: str, complete: bool) -> Any:
-    """The value, checked against and converted to its annotation."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if origin in (Union, types.UnionType):
-        if value is None and type(None) in inner:
-            return None
-        (hint,) = (kind for kind in inner if kind is not type(None))
-        return _converted(hint, value, where, complete)
-    if is_dataclass(hint):
-        return build(cast(type, hint), value, where, complete=complete)
-    if origin in (list, tuple):
-        several = len(inner) == 1 or inner[-1] is Ellipsis
-        if not isinstance(value, list) or not (several or len(value) == len(inner)):
-            many = "a list" if several else f"a list of {len(inner)}"
-            raise InputError(f"{where}: expected {many}, found {_named(value)}")
-        return origin(_converted(inner[0], item, where, complete) for item in value)
-    if origin is dict and isinstance(value, dict):
-        return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if origin is not None or type(value) is not hint:
-        expected = getattr(origin or hint, "__name__", str(hint))
-        raise InputError(
-            f"{where}: expected {_WORDS.get(expected, expected)}, found {_named(value)}"
-        )
-    return value
-
-
-_WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
-
-
-def _named(value: Any) -> str:
-    """A value for a message, shortened."""
-    if isinstance(value, dict | list):
-        return f"a {'group' if isinstance(value, dict) else 'list'} of {len(value)}"
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}…"
 
 
 def _read_text(path: Path, max_bytes: int) -> str:

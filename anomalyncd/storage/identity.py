@@ -61,8 +61,13 @@ def files_of(dataset: Dataset, role: str = "") -> dict[str, dict[str, Path]]:
     }
 
 
-def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
+def weights_file(config: BackboneConfig, key: str = "backbone", moved: str = "") -> Path | None:
     """The user's file of weights; None if they come from elsewhere.
+
+    Args:
+        config: of the network.
+        key: the configuration key, for the message.
+        moved: for the network of a finished run: how to pass the file's new place.
 
     Raises:
         InputError: it does not exist.
@@ -71,7 +76,7 @@ def weights_file(config: BackboneConfig, key: str = "backbone") -> Path | None:
         return None
     path = Path(config.checkpoint)
     if not path.is_file():
-        raise InputError(f"{path}: no such weights file; set {key}.checkpoint=…")
+        raise InputError(f"{path}: no such weights file; set {moved or key + '.checkpoint=…'}")
     return path
 
 

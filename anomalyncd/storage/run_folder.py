@@ -23,7 +23,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.storage.atomic import archive, atomic_write
 from anomalyncd.storage.cache import digest
 from anomalyncd.storage.identity import Digests, result_settings
-from anomalyncd.storage.run_record import METRICS, PROGRESS, read_metrics
+from anomalyncd.storage.run_record import METRICS, PROGRESS, read_metrics, read_progress
 
 # Settings that do not change a run's results: where files lie, what is shown, how much memory.
 NON_RESULT_KEYS = (
@@ -38,6 +38,7 @@ _INPUTS = "inputs.json"
 class RunFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
+        self.is_rerun = False  # recorded with the progress, so that a killed rerun is resumed
 
     @classmethod
     def of(cls, config: Config) -> RunFolder:
@@ -87,7 +88,7 @@ class RunFolder:
 
     @property
     def _lock(self) -> Path:
-        return self.root.with_name(f".{self.root.name}.lock")
+        return _lock_of(self.root)
 
     @property
     def is_held(self) -> bool:
@@ -101,22 +102,9 @@ class RunFolder:
         Raises:
             InputError: the place cannot be written, or another process holds the lock.
         """
-        lock = FileLock(self._lock, timeout=1)  # a process may test the lock briefly
-        try:
-            self.root.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise InputError(
-                f"{self.root}: another process computes this run; wait for it, or change a setting"
-            ) from None
-        except OSError as error:
-            raise InputError(
-                f"{self.root}: cannot be written ({error.strerror}); set output_root=… elsewhere"
-            ) from error
-        try:
+        busy = "another process computes this run; wait for it, or change a setting"
+        with hold(self.root, busy, "set output_root=… elsewhere"):
             yield
-        finally:
-            lock.release()
 
     def create(self) -> None:
         """Create the folder, unless an earlier attempt has."""
@@ -124,7 +112,17 @@ class RunFolder:
 
     def note_progress(self, **progress: Any) -> None:
         """Record the run's progress for other processes: the fields of `run_record.Progress`."""
+        if self.is_rerun and "failed" not in progress:
+            progress["rerun"] = True
         self.write_json(PROGRESS, {**progress, "at": time.time()})
+
+    @property
+    def has_unfinished_rerun(self) -> bool:
+        """A rerun of this folder was killed. A rerun that failed starts from scratch instead."""
+        try:
+            return not self.finished and read_progress(self.root).rerun
+        except InputError:  # damaged, so not reliable
+            return False
 
     def finish(self, metrics: dict[str, Any]) -> None:
         """Write the metrics, which mark the run as finished."""
@@ -145,6 +143,36 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def hold(folder: Path, busy: str, elsewhere: str) -> Iterator[None]:
+    """Let one process at a time use a folder, by a lock beside it; the folder need not exist.
+
+    Args:
+        folder: the folder to write to.
+        busy: the message if another process holds it.
+        elsewhere: what to do if it cannot be written.
+
+    Raises:
+        InputError: another process holds it, or it cannot be written.
+    """
+    lock = FileLock(_lock_of(folder), timeout=1)  # a process may test the lock briefly
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{folder}: {busy}") from None
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); {elsewhere}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
 
 
 def is_locked(path: Path) -> bool:

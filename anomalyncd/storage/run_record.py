@@ -54,6 +54,7 @@ class Progress:
     total: int = 0
     seconds_left: float | None = None
     failed: str | None = None  # why the run failed
+    rerun: bool = False  # whether a rerun has begun, which the next one resumes
 
     def __post_init__(self) -> None:
         for key in ("at", "done", "total", "seconds_left"):

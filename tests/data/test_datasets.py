@@ -260,6 +260,23 @@ def test_pictures_that_are_not_read_are_reported(tmp_path: Path) -> None:
     assert "1 .gif file not read" in load(MvtecConfig(path=str(tmp_path))).warnings[0]
 
 
+def test_pictures_in_too_deep_folders_are_reported(tmp_path: Path) -> None:
+    """Otherwise a class whose images are in batches would be missing without a message."""
+    touch(tmp_path, "photos/scratch/0.png", "photos/dent/batch1/0.png", "photos/dent/batch2/0.png")
+    touch(tmp_path, "photos/scratch/.thumbs/0.png")
+    (warning,) = load(FolderConfig(path=str(tmp_path / "photos"))).warnings
+    assert warning.startswith(f"{tmp_path / 'photos/dent/batch1'}: its images are not read, since")
+    assert not load(FolderConfig(path=str(tmp_path / "photos"), leave_out=["dent"])).warnings
+    with pytest.raises(InputError, match=rf"no images; .* deeper, in {tmp_path}/photos/dent/batch"):
+        load(FolderConfig(path=str(tmp_path)))
+    touch(tmp_path, "c/test/good/0.png", "c/test/cut/again/0.png")
+    (warning,) = load(MvtecConfig(path=str(tmp_path))).warnings
+    assert "test/cut/again: its images are not read" in warning
+    touch(tmp_path, "images/a/0.png", "masks/a/0.png", "images/a/more/0.png")
+    base = datasets.load_base(FolderBaseConfig(path=str(tmp_path)), Cache(tmp_path / "cache"))
+    assert base is not None and "images/a/more: its images" in base.warnings[0]
+
+
 def test_pages_beyond_the_first_are_reported_once_per_folder(tmp_path: Path) -> None:
     page = Image.fromarray(np.zeros((2, 2), np.uint8))
     for name in ("good/0.tif", "good/1.tif", "dent/0.tif"):
@@ -306,6 +323,14 @@ def labelled(path, masked=True):
 
 def wrong():
     return []
+
+def fails():
+    return [][0]
+
+def sharing(path, ids, targets=None, classes=("a", "b"), normal=None):
+    samples = tuple(Sample(name, Path(path, "0.png")) for name in ids)
+    labels = None if targets is None else Labels(classes, np.array(targets), normal)
+    return Dataset(samples, labels)
 '''
 
 
@@ -324,9 +349,45 @@ def test_a_custom_dataset_is_one_function(tmp_path: Path, monkeypatch: pytest.Mo
     for target, message in (
         ("own_sets:wrong", "returned list"),
         ("own_sets:no", "has no attribute"),
+        ("own_sets:fails", r"IndexError: list index out of range \(debug=true shows where\)"),
     ):
-        with pytest.raises(InputError, match=message):
+        with pytest.raises(InputError, match=f"{target}: .*{message}"):
             datasets.load(CustomDatasetConfig(target=target), "", cache)
     unmasked = CustomBaseConfig(target="own_sets:labelled", options={**options, "masked": False})
     with pytest.raises(InputError, match="no mask"):
         datasets.load_base(unmasked, cache)
+
+
+@pytest.mark.parametrize(
+    ("ids", "rest", "message"),
+    [
+        (["x", "y", "x"], {}, "2 samples have the id 'x'; expected a different id for each"),
+        (["../x"], {}, "id is '../x'; expected text such as"),
+        (["/tmp/x"], {}, "id is '/tmp/x'; expected"),
+        (["x", 3], {}, "id is 3; expected"),
+        (
+            ["x", "y"],
+            {"targets": [0]},
+            r"found int64 \(1,\); expected an integer array of shape \(2,\)",
+        ),
+        (["x"], {"targets": [0.5]}, "found float64"),
+        (["x", "y"], {"targets": [0, 2]}, "a target is 2; expected 0 to 1 for 2 classes, or -1"),
+        (["x"], {"targets": [-2]}, "a target is -2"),
+        (["x"], {"targets": [0], "classes": ("a", "a")}, "expected different texts"),
+        (["x"], {"targets": [0], "normal": 1}, "normal is 1; expected 0"),
+    ],
+)
+def test_what_a_custom_function_returns_is_checked_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: list, rest: dict, message: str
+) -> None:
+    """Otherwise images share a map, a map is written outside the cache, or training is useless."""
+    touch(tmp_path, "0.png")
+    (tmp_path / "own_sets.py").write_text(OWN_SETS)
+    monkeypatch.chdir(tmp_path)
+    options = {"path": str(tmp_path), "ids": ids, **rest}
+    config = CustomDatasetConfig(target="own_sets:sharing", options=options)
+    with pytest.raises(InputError, match=message):
+        load(config)
+    config.options |= {"ids": ["dent/1", "a b"], "targets": [-1, 1], "classes": ("a", "b")}
+    config.options |= {"normal": 0}
+    assert [sample.id for sample in load(config).samples] == ["dent/1", "a b"]

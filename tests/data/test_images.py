@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -226,3 +229,28 @@ def test_for_an_unreadable_image_the_message_advises_to_make_it_readable(
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(InputError, match=r"a\.png: Permission denied; make this image readable"):
         read_image(tmp_path / "a.png")
+
+
+def test_opening_files_leaves_the_libraries_settings_to_the_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow's guard against huge images is off only while we open a file."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((20, 20), np.float32)).save(tmp_path / "a.tif")
+    open_, seen = Image.open, []
+
+    def watched(*given: Any, **named: Any) -> Any:
+        seen.append(Image.MAX_IMAGE_PIXELS)
+        return open_(*given, **named)
+
+    monkeypatch.setattr(Image, "open", watched)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(i.shape == (20, 20, 3) for i in pool.map(read_image, [tmp_path / "a.png"] * 20))
+    read_map(tmp_path / "a.tif")
+    assert set(seen) == {None}
+    assert Image.MAX_IMAGE_PIXELS == 10
+    assert logging.getLogger("tifffile").level == logging.NOTSET
+    with pytest.raises(InputError, match="no such image"):
+        read_image(tmp_path / "none.png")
+    assert Image.MAX_IMAGE_PIXELS == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalyncd import detectors
-from anomalyncd.config import CustomDetectorConfig
+from anomalyncd.config import AnomalibDetectorConfig, CustomDetectorConfig
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.storage.cache import Cache
@@ -178,3 +179,36 @@ def test_a_wrong_target_is_reported(own_detector: str, target: str, tmp_path: Pa
     config = CustomDetectorConfig(target=target, options={"speed": 1})
     with pytest.raises(InputError, match=rf"detector\.target={target}"):
         detectors.create(config, "c", torch.device("cpu"), tmp_path)
+
+
+def test_a_full_disk_is_not_an_error_of_the_detector(tmp_path: Path) -> None:
+    """As such, its message would neither name a folder nor say what to do."""
+
+    class Storing(Yielding):
+        def maps(self, dataset: Dataset) -> Iterator[Any]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+            yield
+
+    with pytest.raises(OSError, match="No space left") as raised:
+        collected(tmp_path, Storing())
+    assert raised.value.filename == str(tmp_path / "cache")
+
+
+def test_training_images_with_the_same_name_are_distinguished(tmp_path: Path) -> None:
+    paths = [tmp_path / "train" / name for name in ("left/0.png", "right/0.png")]
+    for path in paths:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"one")
+    dataset = Dataset((), None, train=tuple(paths))
+    config = AnomalibDetectorConfig(model="padim")
+    before = detectors.inputs(config, "c", dataset)["training image"]
+    assert set(before) == {"left/0.png", "right/0.png"}
+    paths[0].write_bytes(b"other")
+    assert detectors.inputs(config, "c", dataset)["training image"] != before
+
+
+def test_pictures_behind_broken_links_are_reported_not_dropped(tmp_path: Path) -> None:
+    (tmp_path / "0.png").symlink_to(tmp_path / "store" / "0.png")
+    config = AnomalibDetectorConfig(model="efficientad", options={"imagenet_dir": str(tmp_path)})
+    with pytest.raises(InputError, match=r"0\.png: a link to a file that is missing"):
+        detectors.inputs(config, "c", Dataset((), None))

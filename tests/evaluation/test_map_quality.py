@@ -62,9 +62,9 @@ def test_maps_are_evaluated_once(
 def test_other_labels_of_the_same_maps_are_evaluated_again(
     tmp_path: Path, dataset: Dataset, targets: list[int], expected: float | None
 ) -> None:
-    assert judge(tmp_path, dataset)["image_auroc"] == 1
+    assert quality_of(tmp_path, dataset)["image_auroc"] == 1
     labels = Labels(("good", "scratch"), np.array(targets), normal=0)
-    assert judge(tmp_path, Dataset(dataset.samples, labels))["image_auroc"] == expected
+    assert quality_of(tmp_path, Dataset(dataset.samples, labels))["image_auroc"] == expected
 
 
 @pytest.mark.parametrize("changed", ["nothing", "versions", "which image the mask is of"])
@@ -76,12 +76,12 @@ def test_what_figures_follow_from_is_known(
     good, scratch = dataset.samples
     other = replace(good, id="good/0", truth_mask=scratch.truth_mask)
     labels = Labels(("good", "scratch"), np.array([1, 1]), normal=0)
-    judge(tmp_path, Dataset((good, scratch), labels))
+    quality_of(tmp_path, Dataset((good, scratch), labels))
     if changed == "versions":
         monkeypatch.setattr(map_quality, "versions", lambda: {"numpy": "another"})
     elif changed != "nothing":
         good, scratch = other, replace(scratch, truth_mask=None)
-    judge(tmp_path, Dataset((good, scratch), labels))
+    quality_of(tmp_path, Dataset((good, scratch), labels))
     assert len(calls) == (1 if changed == "nothing" else 2)
 
 
@@ -147,7 +147,7 @@ def test_an_image_is_as_anomalous_as_its_highest_score(tmp_path: Path, dataset: 
     scores[:] = 0
     scores[10, 10] = 70
     cv2.imwrite(str(tmp_path / "maps" / "scratch" / "1.png"), scores)
-    assert judge(tmp_path, dataset)["image_auroc"] == 1
+    assert quality_of(tmp_path, dataset)["image_auroc"] == 1
 
 
 @pytest.mark.parametrize(("pixels", "size"), [(20_000_000, 256), (200, 10), (241, 10), (242, 11)])
@@ -163,7 +163,7 @@ def test_overlaps_are_compared_at_a_size_that_memory_allows(
 
     monkeypatch.setitem(sys.modules, "anomalyncd.anomalib.aupro", SimpleNamespace(aupro=aupro))
     monkeypatch.setattr(map_quality, "_AUPRO_PIXELS", pixels)
-    assert judge(tmp_path, dataset)["aupro"] == 0.5
+    assert quality_of(tmp_path, dataset)["aupro"] == 0.5
     assert given == [(2, [True, False], size)]
 
 

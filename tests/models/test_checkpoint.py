@@ -87,6 +87,14 @@ def test_frozen_weights_of_a_file_stay_there_and_are_checked(tmp_path: Path) -> 
     checkpoint.save_model(path, network, metadata)
     assert "vit.vit.patch_embed.proj.weight" not in load_file(path)
     assert checkpoint.load_model(path)[1].backbone_source == "file"
+    moved = tmp_path / "moved.safetensors"
+    (tmp_path / "w.safetensors").rename(moved)
+    with pytest.raises(InputError, match=r"set checkpoint=… \(in Python: weights=…\)$"):
+        checkpoint.load_model(path)
+    assert checkpoint.load_model(path, str(moved))[1] == metadata
+    save_file({"cls_token": torch.zeros(1, 1, 3)}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"give the file that the run was trained with: checkp"):
+        checkpoint.load_model(path)
     saved_weights(tmp_path / "w.safetensors", 2)
     with pytest.raises(InputError, match=r"w\.safetensors: its weights are not those"):
         checkpoint.load_model(path)
@@ -264,6 +272,8 @@ def test_a_setting_that_this_version_does_not_know_is_named(saved: Any) -> None:
     path, tensors, header = saved
     message = fault(path, tensors, tampered(header, "metadata.train.warmup", 3))
     assert "train: warmup: this version does not know it; written by a newer version?" in message
+    message = fault(path, tensors, tampered(header, "metadata.backbone.side", 224))
+    assert "backbone: side: this version does not know it; written by an earlier version" in message
 
 
 def test_a_header_cannot_ask_for_more_than_its_weights(
@@ -272,9 +282,9 @@ def test_a_header_cannot_ask_for_more_than_its_weights(
     """Before any network is made."""
     path, tensors, header = saved
     monkeypatch.setattr(backbone, "build", lambda *_: pytest.fail("made"))
-    header = tampered(header, "metadata.train.hidden", 65_536)
+    header = tampered(header, "metadata.train.hidden", 16_384)
     message = fault(path, tensors, header)
-    assert "heads.projector.0.weight is 8 × 192, and its header says 65536 × any" in message
+    assert "heads.projector.0.weight is 8 × 192, and its header says 16384 × any" in message
 
 
 JUNK = st.recursive(

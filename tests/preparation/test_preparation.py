@@ -26,6 +26,7 @@ import pytest
 from PIL import Image
 
 from anomalyncd import preparation
+from anomalyncd.cli import prepare as command
 from anomalyncd.config import FolderBaseConfig, MtdConfig, MvtecConfig, RegionsConfig
 from anomalyncd.data import datasets
 from anomalyncd.errors import InputError
@@ -507,6 +508,20 @@ def test_each_problem_is_named(tmp_path: Path) -> None:
 
     draw(image)
     assert len(prepare("mvtec", None, target).problems) == 3  # checked again, not remembered
+    for record in ("[]", '{"archives": 3}', "null"):
+        (target / ".verified.json").write_text(record)
+        assert len(prepare("mvtec", None, target).problems) == 3
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command.print_report(tmp_path, Report(1, 1, ["\x1b[2J.png: no mask"], ["\x07"]))
+    monkeypatch.setattr("sys.argv", ["prepare", "mvtec", "--from", "\x1b[2J", "--to", "x"])
+    assert command.main() == 1
+    printed = capsys.readouterr()
+    assert r"\x1b[2J.png: no mask" in printed.out and r"\x1b[2J" in printed.err
+    assert not {"\x1b", "\x07"} & set(printed.out + printed.err)
 
 
 def test_an_interrupt_leaves_no_partial_dataset(

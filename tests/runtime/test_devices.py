@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from anomalyncd.errors import InputError
 from anomalyncd.runtime import devices
 
 
@@ -38,3 +39,21 @@ def test_half_of_what_a_gpu_has_free_is_left_to_computing(
     assert devices.has_room(torch.device("cuda:1"), size) == fits
     assert asked == [torch.device("cuda:1")]
     assert not devices.has_room(torch.device("cpu"), 0), "there it would be a second copy"
+
+
+@pytest.mark.parametrize(
+    ("error", "where"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "the device"),
+        (MemoryError("Unable to allocate 20.0 GiB"), "this machine"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "this machine"),
+    ],
+)
+def test_too_little_memory_is_one_line_with_what_to_do(error: Exception, where: str) -> None:
+    with (
+        pytest.raises(InputError, match=f"^out of memory on {where}: lower it$"),
+        devices.memory_explained("lower it"),
+    ):
+        raise error
+    with pytest.raises(RuntimeError, match="shapes"), devices.memory_explained("lower it"):
+        raise RuntimeError("shapes do not fit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -74,3 +75,11 @@ def test_wandb_online_without_a_key_is_one_message(
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path))
     with pytest.raises(InputError, match="wandb has no API key"):
         tracking.create(WandbConfig(mode="online"), tmp_path, "a run", {})
+
+
+def test_a_tracker_that_is_not_installed_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as if it were not installed
+    with pytest.raises(InputError, match="tracker=wandb is not installed; pip install wandb"):
+        track(WandbConfig(), tmp_path)

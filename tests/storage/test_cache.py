@@ -94,6 +94,7 @@ def test_a_damaged_file_is_made_again_with_one_line(
         '{"entry": "NAME", "files": [["a\\u0000", [0, ""]]]}',
         '{"entry": "NAME", "files": {"a": 1}}',
         '{"entry": "NAME"}',
+        '{"entry": "NAME", "files": [["a", [Infinity, ""]]]}',
     ],
 )
 def test_no_seal_of_another_shape_is_trusted(seal: str, tmp_path: Path) -> None:
