@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from anomalyncd.config import MuscDetectorConfig as MuscDetectorConfig
     from anomalyncd.config import MvtecConfig as MvtecConfig
     from anomalyncd.config import NoTrackerConfig as NoTrackerConfig
+    from anomalyncd.config import ReferenceDetectorConfig as ReferenceDetectorConfig
     from anomalyncd.config import RegionsConfig as RegionsConfig
     from anomalyncd.config import SimulatedDetectorConfig as SimulatedDetectorConfig
     from anomalyncd.config import TensorboardConfig as TensorboardConfig
@@ -95,6 +96,7 @@ _PUBLIC = {
             "MuscDetectorConfig",
             "MvtecConfig",
             "NoTrackerConfig",
+            "ReferenceDetectorConfig",
             "RegionsConfig",
             "SimulatedDetectorConfig",
             "TensorboardConfig",

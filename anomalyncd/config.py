@@ -191,6 +191,7 @@ class MvtecConfig(DatasetConfig):
 class FolderConfig(DatasetConfig):
     kind: str = "folder"
     path: str = MISSING  # holds images, or class folders of images, or both
+    good: str | None = None  # a folder of known-good photographs, for detectors that learn
     normal: str = "good"  # the class folder with defect-free images, if there is one
 
 
@@ -263,7 +264,9 @@ class GroundTruthConfig(DetectorConfig):
 @dataclass
 class FilesDetectorConfig(DetectorConfig):
     kind: str = "files"
-    path: str = MISSING  # holds <category>/<type>/<stem>.{png,npy,npz,tiff}
+    # Holds <category>/<type>/<stem>.{png,npy,npz,tiff}. Empty in a prediction: the run's own
+    # detector makes the maps.
+    path: str = MISSING
 
     @property
     def label(self) -> str:
@@ -362,6 +365,29 @@ class MuscDetectorConfig(DetectorConfig):
     @property
     def label(self) -> str:
         return f"{self.kind}-{self.backbone.name if self.backbone else 'descriptors'}"
+
+
+@dataclass
+class ReferenceDetectorConfig(DetectorConfig):
+    """Comparison with known-good photographs; see `detectors/reference.py`."""
+
+    kind: str = "reference"
+    # Images are compared at this size and at half of it; smaller photographs are not enlarged.
+    backbone: BackboneConfig = field(
+        default_factory=lambda: BackboneConfig("embedded", image_size=512)
+    )
+    bank_size: int = 2000  # patches of good images that are kept, at each size
+    neighbours: int = 8  # patches of the bank whose distance says how widely it is spaced
+    map_size: int = 256
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _within(self, "detector", 2, bank_size=10**6, map_size=MAX_SIDE)
+        _within(self, "detector", 1, neighbours=1000)
+
+    @property
+    def label(self) -> str:
+        return f"{self.kind}-{self.backbone.name}"
 
 
 @dataclass
@@ -622,6 +648,7 @@ CHOICES: dict[str, tuple[type, ...]] = {
         GroundTruthConfig,
         SimulatedDetectorConfig,
         MuscDetectorConfig,
+        ReferenceDetectorConfig,
         AnomalibDetectorConfig,
         CustomDetectorConfig,
     ),

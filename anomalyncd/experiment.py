@@ -24,6 +24,7 @@ from anomalyncd.models import backbone, checkpoint, model
 from anomalyncd.regions import cropping
 from anomalyncd.results import run_results
 from anomalyncd.runtime import devices, distributed, tracking
+from anomalyncd.storage.atomic import copy
 from anomalyncd.storage.cache import digest
 from anomalyncd.storage.run_folder import STATE, RunFolder
 from anomalyncd.training import train
@@ -135,6 +136,8 @@ def compute(
         checkpoint.save_model(
             folder.path("model.safetensors"), network, run_results.metadata_of(done)
         )
+        if prepared.maps.learned is not None:
+            copy(prepared.maps.learned, folder.path(map_store.LEARNED))
         run_results.write(folder, done, {**metrics, "seconds": seconds})
     seconds["total"] = sum(seconds.values())
     metrics["seconds"] = {stage: round(s, 3) for stage, s in seconds.items()}

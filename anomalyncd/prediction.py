@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from anomalyncd import detectors
 from anomalyncd.config import (
     MAX_MEGAPIXELS,
     DetectorConfig,
+    FilesDetectorConfig,
     FolderConfig,
     MuscDetectorConfig,
     PredictConfig,
@@ -125,8 +126,8 @@ class Classifier:
             images: a list of paths, PIL images, or (h, w, 3) uint8 RGB arrays, in any mixture; or
                 an (n, h, w, 3) array.
             maps: (h, w) anomaly maps of the images, made and scaled like the run's; None: made by
-                the run's detector, which must need nothing but these images (`musc*`, with at least
-                5 images).
+                the run's detector, which must need nothing but the new images: `reference`, or
+                `musc*` with at least 5 images.
 
         Returns:
             One prediction for each image, in their order.
@@ -160,7 +161,7 @@ class Classifier:
             dataset, cache = Dataset(samples, None), Cache(folder / "cache")
             for warning in datasets.with_headers_read(dataset, self.max_megapixels).warnings:
                 log.warning(warning)
-            detector = GivenMaps(maps) if maps is not None else self._own_detector(cache)
+            detector = GivenMaps(maps) if maps is not None else self.own_detector(cache)
             cropped, found = self.classify(dataset, detector, "images", cache, settings={})
             return self._as_predictions(cropped, found)
 
@@ -211,13 +212,19 @@ class Classifier:
             )
         return cropped, assign(probabilities[metadata.head], cropped.regions, metadata.fusion)
 
-    def _own_detector(self, cache: Cache) -> detectors.Detector:
+    def own_detector(self, cache: Cache) -> detectors.Detector:
         """The run's detector, if it needs nothing but the images that it scores."""
+        learned = self.run / map_store.LEARNED
+        if learned.is_file():
+            from anomalyncd.detectors.reference import LearnedReference
+
+            return LearnedReference(learned, self.device)
         config: DetectorConfig = run_record.read_settings(self.run).detector_config
         if not isinstance(config, MuscDetectorConfig):
             raise InputError(
                 f"{self.run}: its detector ({config.label}) needs more than the new images; "
-                "pass maps=[…], made like those of the run"
+                "give their maps, made like those of the run: detector.path=MAPS (in Python: "
+                "maps=[…])"
             )
         return detectors.create(config, "images", self.device, cache.root, self.max_megapixels)
 
@@ -301,8 +308,11 @@ def predict(config: PredictConfig) -> Path:
         dataset = datasets.load(images, config.category, cache, "path", most)
         for warning in dataset.warnings:
             console.say(f"warning: {warning}")
-        detector = detectors.create(
-            config.detector, config.category, classifier.device, cache.root, most
+        settings = cast(FilesDetectorConfig, config.detector)  # config.py has checked it
+        detector = (
+            detectors.create(settings, config.category, classifier.device, cache.root, most)
+            if settings.path
+            else classifier.own_detector(cache)
         )
         busy = "another process writes predictions there; wait for it, or set output=… elsewhere"
         with hold(output, busy, "set output=… elsewhere"):

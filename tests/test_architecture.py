@@ -38,7 +38,7 @@ FLOORS = [
 PURE = {
     *("regions/mebin", "regions/mebin_torch", "regions/boxes", "training/losses"),
     *("inference/fusion", "evaluation/metrics", "models/heads", "models/mask_guided_vit"),
-    "detectors/mutual_scoring",
+    *("detectors/mutual_scoring", "detectors/memory_bank"),
 }
 # Only these may know these libraries.
 KNOWN_ONLY_TO = {

@@ -14,9 +14,10 @@ from anomalyncd.runtime.console import printable
 HELP = """\
 Classify new images with a finished run.
 
-  {command} RUN PHOTOS detector.path=MAPS [output=DIR]
+  {command} RUN PHOTOS [detector.path=MAPS] [output=DIR]
 
-RUN is a run's folder, PHOTOS a folder of images, MAPS their anomaly maps, made with
+RUN is a run's folder, PHOTOS a folder of images. A run with detector=reference or
+musc* makes their anomaly maps itself. For other runs MAPS are their maps, made with
 the same detector as the run's:
 anomalyncd maps dataset=folder dataset.path=PHOTOS detector=…
 

@@ -200,6 +200,7 @@ def _training_names(path: Path) -> set[str]:
 
 
 def _load_folder(root: Path, config: FolderConfig) -> Dataset:
+    good = () if config.good is None else _known_good(Path(config.good))
     loose = _images_in(root)
     classes = [
         _TypeFolder(folder.name, folder, _images_in(folder), {})
@@ -209,12 +210,26 @@ def _load_folder(root: Path, config: FolderConfig) -> Dataset:
     samples = tuple(Sample(id=stem, image=path) for stem, path in loose.items())
     folders = [root, *(folder.folder for folder in classes)]
     if not any(folder.images for folder in classes):
-        return _complete(Dataset(samples, labels=None), root, folders)
+        return _complete(Dataset(samples, None, good), root, folders)
     dataset = _assemble(classes, root, normal=config.normal, unscored=config.unscored)
     assert dataset.labels is not None
     targets = np.concatenate([np.full(len(samples), UNLABELLED), dataset.labels.targets])
     labels = Labels(dataset.labels.classes, targets, dataset.labels.normal)
-    return _complete(Dataset(samples + dataset.samples, labels), root, folders)
+    return _complete(Dataset(samples + dataset.samples, labels, good), root, folders)
+
+
+def _known_good(folder: Path) -> tuple[Path, ...]:
+    """The photographs right in a folder.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = tuple(_images_in(_existing(folder, "dataset.good")).values())
+    if not found:
+        raise InputError(
+            f"{folder}: no images; dataset.good=… expects known-good photographs right in it"
+        )
+    return found
 
 
 def _assemble(

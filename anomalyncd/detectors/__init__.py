@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -24,6 +24,7 @@ from anomalyncd.config import (
     FilesDetectorConfig,
     GroundTruthConfig,
     MuscDetectorConfig,
+    ReferenceDetectorConfig,
     SimulatedDetectorConfig,
 )
 from anomalyncd.detectors.anomalib import AnomalibDetector, training_pictures
@@ -38,6 +39,15 @@ from anomalyncd.types import Dataset
 
 if TYPE_CHECKING:  # torch takes seconds to load and is not needed to recognise a finished run
     import torch
+
+
+@runtime_checkable
+class KeepsWhatItLearned(Protocol):
+    """A detector whose maps of new images follow from a file that it writes."""
+
+    def save(self, path: Path) -> None:
+        """Write all that maps of new images need; called after `Detector.maps` is exhausted."""
+        ...
 
 
 class Detector(Protocol):
@@ -70,6 +80,7 @@ _BUILDERS: dict[type[DetectorConfig], Callable[[Any, _Place], Detector]] = {
     GroundTruthConfig: lambda c, at: GroundTruthDetector(),
     SimulatedDetectorConfig: lambda c, at: SimulatedDetector(c.seed),
     MuscDetectorConfig: lambda c, at: _musc(c, at),
+    ReferenceDetectorConfig: lambda c, at: _reference(c, at),
     AnomalibDetectorConfig: lambda c, at: AnomalibDetector(c, at.device),
     CustomDetectorConfig: lambda c, at: _custom(c),
 }
@@ -117,6 +128,10 @@ def inputs(config: DetectorConfig, category: str, dataset: Dataset) -> Digests:
         case MuscDetectorConfig():
             file = config.backbone and weights_file(config.backbone, "detector.backbone")
             return digests({"detector's weights file": {file.name: file}} if file else {})
+        case ReferenceDetectorConfig():
+            file = weights_file(config.backbone, "detector.backbone")
+            weights = {"detector's weights file": {file.name: file}} if file else {}
+            return digests({"training image": train, **weights})
         case AnomalibDetectorConfig():
             pictures = training_pictures(config)
             return digests({"training image": train, "training picture": pictures})
@@ -188,6 +203,12 @@ def memory_advice(config: DetectorConfig) -> str:
             network = config.backbone
             smaller = f" or detector.backbone.image_size={network.image_size}" if network else ""
             return f"lower detector.memory_gb={config.memory_gb:g}{smaller}"
+        case ReferenceDetectorConfig():
+            size = config.backbone.image_size
+            return (
+                f"lower detector.backbone.image_size={size} or "
+                f"detector.bank_size={config.bank_size}"
+            )
         case AnomalibDetectorConfig():
             return (
                 f"lower detector.batch_size={config.batch_size}, or set a smaller "
@@ -200,6 +221,12 @@ def _musc(config: MuscDetectorConfig, at: _Place) -> Detector:
     from anomalyncd.detectors.musc import MuscDetector  # loads torch
 
     return MuscDetector(config, at.device, at.workspace)
+
+
+def _reference(config: ReferenceDetectorConfig, at: _Place) -> Detector:
+    from anomalyncd.detectors.reference import ReferenceDetector  # loads torch
+
+    return ReferenceDetector(config, at.device)
 
 
 def _custom(config: CustomDetectorConfig) -> Detector:

@@ -29,6 +29,7 @@ from anomalyncd.storage.cache import SEAL, Cache, digest_files
 from anomalyncd.storage.identity import result_settings
 from anomalyncd.types import Dataset
 
+LEARNED = "detector.safetensors"  # what the detector needs for new images, if it says so
 VERSION = 1  # part of the cache key: raise it when the same input gives different maps
 
 
@@ -42,6 +43,9 @@ class StoredMaps(Sequence[NDArray[np.uint8]]):
         # The scores that 0 and 255 stand for; None if the detector yielded 8-bit maps.
         self.raw_range: tuple[float, float] | None = tuple(raw_range) if raw_range else None
         self._files = [folder / name for name in index["files"]]
+        learned = folder / LEARNED
+        # What the detector has learned, for maps of new images; None if it keeps nothing.
+        self.learned: Path | None = learned if learned.is_file() else None
 
     def __len__(self) -> int:
         return len(self._files)
@@ -86,7 +90,7 @@ def collect(
             image, two-dimensional, finite, all of one type); or the category has the name of a
             file of the cache.
     """
-    if category in (MAPS_NOTE, SEAL):
+    if category in (MAPS_NOTE, SEAL, LEARNED):
         raise InputError(
             f"category={category}: the cache keeps a file of this name beside the folder of maps; "
             "choose another name"
@@ -117,6 +121,8 @@ def collect(
             "seconds": round(time.perf_counter() - start, 3),
             "files": files,
         }
+        if isinstance(detector, detectors.KeepsWhatItLearned):
+            detector.save(folder / LEARNED)
         (folder / MAPS_NOTE).write_text(json.dumps(index, indent=1), encoding="utf-8")
 
     kind = type(detector)

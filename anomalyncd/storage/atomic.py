@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         draft.unlink(missing_ok=True)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file's content.
+
+    Raises:
+        InputError: as `atomic_write`.
+    """
+    with atomic_write(target) as draft:
+        shutil.copyfile(source, draft)
 
 
 def sync(path: Path) -> None:

@@ -13,7 +13,7 @@ from anomalyncd.storage.cache import digest_files
 from anomalyncd.types import Dataset
 
 _RESOURCES = ("memory_gb", "forward_batch")  # affect speed and memory only
-_PATHS = ("path", "checkpoint")
+_PATHS = ("path", "checkpoint", "good")
 _SHOWN = 3  # names per kind of change
 
 # By role ("image", "truth mask", …) and by a name without the folder: paths …
