@@ -64,7 +64,7 @@ def converted(hint: Any, value: Any, where: str, group: Callable[[type, Any, str
 
 
 def named(value: Any) -> str:
-    """A value for a message, cut short."""
+    """A value for a message, shortened."""
     if isinstance(value, dict | list):
         return f"a {'group' if isinstance(value, dict) else 'list'} of {len(value)}"
     shown = repr(value)
