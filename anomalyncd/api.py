@@ -93,9 +93,8 @@ def _hydra_set_aside() -> Iterator[None]:
 
 
 def _override(key: str, value: Any) -> str:
-    new_keys = (
-        "++" if isinstance(value, dict) else ""
-    )  # dictionaries are options, which accept any name
+    # Dictionaries are options, whose keys the schema does not list.
+    new_keys = "++" if isinstance(value, dict) else ""
     return f"{new_keys}{key}={_in_hydra_syntax(value)}"
 
 

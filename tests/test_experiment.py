@@ -65,7 +65,7 @@ def test_the_model_knows_its_weights_file_from_any_folder(
 
 
 class Recorder:
-    """A tracker, and a run's folder, that remember what they are told."""
+    """A tracker, and a run's folder, that remember what is reported to them."""
 
     def __init__(self) -> None:
         self.logged: list[tuple[int, dict[str, float]]] = []
@@ -93,12 +93,12 @@ def test_training_is_told_to_the_tracker_and_to_other_processes(
     )
 
     def trained() -> tuple[Recorder, list[list[float]]]:
-        told, network = Recorder(), small_model()
+        reported, network = Recorder(), small_model()
         given: Any = SimpleNamespace(network=network, data=training_set())
         state = TrainingState(tmp_path / "state", "data")
         world: Any = ALONE
-        recorder: Any = told
-        return told, experiment._train(config, given, state, recorder, recorder, world)
+        recorder: Any = reported
+        return reported, experiment._train(config, given, state, recorder, recorder, world)
 
     if stop_after:
         log = Recorder.log
@@ -113,14 +113,14 @@ def test_training_is_told_to_the_tracker_and_to_other_processes(
             patch.setattr(TrainingState, "is_due", True)
             with pytest.raises(KeyboardInterrupt):
                 trained()
-    first = stop_after + 1 if stop_after else 0  # the epoch that was told last had been kept
-    told, history = trained()
-    assert [step for step, _ in told.logged] == list(range(first, 4))
-    for step, figures in told.logged:
+    first = stop_after + 1 if stop_after else 0  # the last epoch reported had been kept
+    reported, history = trained()
+    assert [step for step, _ in reported.logged] == list(range(first, 4))
+    for step, figures in reported.logged:
         assert list(figures) == list(train.TERMS)
         assert list(figures.values()) == history[step][: len(train.TERMS)]
-    views = [p for p in told.progress if p["unit"] == "view"]
-    epochs = [p for p in told.progress if p["unit"] == "epoch"]
+    views = [p for p in reported.progress if p["unit"] == "view"]
+    epochs = [p for p in reported.progress if p["unit"] == "epoch"]
     assert [p["done"] for p in views] == ([] if stop_after else [48])
     assert [p["done"] for p in epochs] == list(range(first + 1, 5))
     assert {p["total"] for p in epochs} == {4} and {p["stage"] for p in epochs} == {"train"}

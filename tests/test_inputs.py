@@ -103,7 +103,7 @@ def test_nothing_is_predicted_with_a_too_large_file(
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         ("images/good/1.png", "1 image changed (good/1)"),
         ("maps/dent/0.png", "1 anomaly map changed (dent/0)"),
@@ -113,7 +113,7 @@ def test_nothing_is_predicted_with_a_too_large_file(
     ],
 )
 def test_whatever_a_run_is_computed_from_is_known_by_its_content(
-    changed: str, told: str, overrides: list[str], tmp_path: Path
+    changed: str, message: str, overrides: list[str], tmp_path: Path
 ) -> None:
     """A finished run is computed again if any of it has changed."""
     (tmp_path / "w.safetensors").write_bytes(b"weights")
@@ -122,7 +122,7 @@ def test_whatever_a_run_is_computed_from_is_known_by_its_content(
     assert inputs.find_inputs(config).digests == before
     with (tmp_path / changed).open("ab") as file:
         file.write(b"more")
-    assert identity.difference(before, inputs.find_inputs(config).digests) == told
+    assert identity.difference(before, inputs.find_inputs(config).digests) == message
 
 
 def test_a_training_state_beside_a_finished_run_is_removed(overrides: list[str]) -> None:

@@ -608,7 +608,7 @@ def test_maps_of_another_kind_are_refused_in_prediction(
         *(f"run={outcome.folder}", f"path={photographs / 'photos'}"),
         f"detector.path={photographs / 'floats'}",
     ]
-    with pytest.raises(InputError, match="these maps are not yet normalised"):
+    with pytest.raises(InputError, match="these anomaly maps are not yet normalised"):
         prediction.predict(composed(settings, "predict"))
     assert not (outcome.folder / "predictions").exists()
 

@@ -75,7 +75,7 @@ def explained(error: Exception, root: type, overrides: Sequence[str]) -> str:
         case MissingConfigException(options=[*options], missing_cfg_file=str(name)), _:
             group, _, option = name.rpartition("/")
             if new := RENAMED_OPTIONS.get(group, {}).get(option):
-                return f"{group}={option}: is called {group}={new} now"
+                return f"{group}={option}: is now called {group}={new}"
             meant = get_close_matches(option, options, n=1)
             suggestion = f"did you mean {meant[0]}? " if meant else ""
             return f"{group}={option}: no such option; {suggestion}options: {_listed(options)}"

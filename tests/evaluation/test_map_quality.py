@@ -72,7 +72,7 @@ def test_what_figures_follow_from_is_known(
     changed: str, tmp_path: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr(map_quality, "_judge_maps", lambda *_: calls.append(1) or {})
+    monkeypatch.setattr(map_quality, "_compute_quality", lambda *_: calls.append(1) or {})
     good, scratch = dataset.samples
     other = replace(good, id="good/0", truth_mask=scratch.truth_mask)
     labels = Labels(("good", "scratch"), np.array([1, 1]), normal=0)

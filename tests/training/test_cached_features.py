@@ -221,9 +221,9 @@ def test_features_made_with_other_versions_are_not_resumed(
     half_filled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cached_features, "versions", lambda: {"torch": "another"})
-    told = []
-    fill(half_filled, on_views=lambda *figures: told.append(figures))
-    assert told[0] == (6, 48, 0)
+    reported = []
+    fill(half_filled, on_views=lambda *figures: reported.append(figures))
+    assert reported[0] == (6, 48, 0)
 
 
 @pytest.mark.parametrize("left", ["file", "no counts", "no label"])
