@@ -25,6 +25,7 @@ def discover(
     photos: str | Path,
     *,
     classes: int | None = None,
+    good: str | Path | None = None,
     output_root: str | Path = "outputs",
     **settings: Any,
 ) -> RunResult:
@@ -37,6 +38,8 @@ def discover(
         photos: a folder of images. Sub-folders, if there are any, are labels, used only for scores.
         classes: how many classes to find, including the defect-free one; None: the number of
             sub-folders.
+        good: a folder of known-good photographs, with which images are compared; None: they are
+            compared with each other.
         output_root: the run creates its own folder below this one.
         **settings: other settings of a run, with double underscores for dots: `train__epochs=100`.
             Paths, lists and dictionaries are accepted as well.
@@ -52,9 +55,10 @@ def discover(
         >>> result.metrics["counts"]["regions"]  # doctest: +SKIP
         41
     """
+    known_good = None if good is None else str(good)
     given = {"tracker": "none", "output_root": str(output_root), **settings}
     overrides = [_override(key.replace("__", "."), value) for key, value in given.items()]
-    return execute(compose(*overrides_for(str(photos), classes), *overrides))
+    return execute(compose(*overrides_for(str(photos), classes, known_good), *overrides))
 
 
 def compose(*overrides: str) -> Config:

@@ -122,7 +122,8 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_value_reaches_its_setting_as_it_is(name: str) -> None:
-    found = anomalyncd.compose(*overrides_for(name, 3)).dataset
+    found = anomalyncd.compose(*overrides_for(name, 3, name)).dataset
+    assert isinstance(found, anomalyncd.FolderConfig) and found.good == name
     assert isinstance(found, anomalyncd.FolderConfig) and found.path == name
     options = {"depth": 2, "rate": 1e-5, "on": True, "none": None, "path": name, "l": [1, name]}
     given = {
