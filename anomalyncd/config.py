@@ -30,7 +30,7 @@ MAX_SIDE = 4096  # pixels of a view, an image in a detector, or a map
 MAX_CLASSES = 10_000
 
 Compat = Literal["none", "release"]
-Binarization = Literal["mebin", "fixed", "otsu"]
+Binarization = Literal["mebin", "fixed", "otsu", "adaptive"]
 FullMask = Literal["keep", "empty"]
 
 MAX_MEGAPIXELS = 100  # of one image or map; what more is may be a file made to fill the memory
@@ -317,16 +317,26 @@ class MuscDetectorConfig(DetectorConfig):
 
 @dataclass
 class MebinConfig:
-    method: str = "mebin"  # or the thresholds that it is compared with; see `binarization.py`
+    # mebin: the published one. adaptive: a gate for images, then a mask with the image's edges.
+    # fixed, otsu: the thresholds that MEBin is compared with. See `regions/binarization.py`.
+    method: str = "mebin"
     threshold: float = 0.5  # of method=fixed: a share of the maps' full scale
     step: int = 4  # between thresholds, in 1/255 of the search range
     min_interval: int = 4  # thresholds that a count must hold to be stable
     erosion: int = 6  # side of the square that thin links are eroded with; 0: none
     # [lo, hi] in levels of the 8-bit maps, 0 to 255; None: lowest and highest peak of the maps
     search_range: list[float] | None = None
+    # of method=adaptive: the share of defect-free images that may get a region …
+    false_alarms: float = 0.2
+    # … from which follows the level, 0 to 255, that an image's worst spot must exceed; None: found
+    gate: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("mebin.method", self.method, Binarization)
+        share = self.false_alarms
+        _require(0 < share < 1, f"mebin.false_alarms={share}: expected above 0 and below 1")
+        if self.gate is not None:
+            _require(0 <= self.gate <= 255, f"mebin.gate={self.gate}: expected 0 to 255")
         known = 0 <= self.threshold < 1
         _require(known, f"mebin.threshold={self.threshold}: expected 0 or more and below 1")
         _require(1 <= self.step <= 255, f"mebin.step={self.step}: expected 1 to 255")

@@ -86,7 +86,11 @@ def metrics_of(done: Computed) -> dict[str, Any]:
             "novel_classes": done.n_novel,
             "base_classes": len(done.base_classes),
         },
-        "mebin": {"search_range": list(cropped.search_range), "raw_range": done.maps.raw_range},
+        "mebin": {
+            "search_range": list(cropped.search_range),
+            "gate": cropped.gate,
+            "raw_range": done.maps.raw_range,
+        },
         "head": done.head,
         "losses": done.losses,
         "seed": config.seed,
@@ -105,7 +109,9 @@ def metadata_of(done: Computed) -> ModelMetadata:
         backbone=_with_whole_path(config.backbone),
         backbone_source=done.source,
         attention=config.attention,
-        mebin=replace(config.mebin, search_range=list(cropped.search_range)),
+        mebin=replace(
+            config.mebin, search_range=list(cropped.search_range), gate=cropped.gate
+        ),
         regions=config.regions,
         fusion=config.fusion,
         train=config.train,

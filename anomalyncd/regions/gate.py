@@ -1,0 +1,154 @@
+"""Which images look defective at all: one level for a pile of maps, found without labels.
+
+A defect-free image has a highest spot too, so the spot's level alone says little. Two things do:
+
+- The levels of all images' spots. Those of defect-free images lie together at the low end, those
+  of defects spread above. A mixture of two log-normal distributions separates them, and the gate
+  is the level that a given share of the lower one exceeds.
+- What remains of each image without its main spot. That is background in a defective image too,
+  so it holds where no image is defect-free, or where the mixture has nothing to separate. The
+  gate lies between its median and two deviations above.
+
+Known-good images make both superfluous: the gate is then a quantile of their own levels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+_SPOT = 0.002  # share of an image's pixels whose mean is its level: noise has no say, a defect has
+_HALO = 0.03  # what is removed around the main spot, as a share of the map's longer side
+_STARTS = (0.2, 0.4, 0.6, 0.8)  # shares of low images that the mixture is fitted from
+_MAX_STEPS = 500
+_SHARPEST = 0.005  # least deviation of log levels, so that no component shrinks to one image
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    log_likelihood: float
+    mean: float  # of the lower component
+    deviation: float
+
+
+def spot_level(anomaly_map: NDArray) -> float:
+    """Mean of the highest 0.2 % of pixels: how anomalous an image is at its worst spot.
+
+    Example:
+        >>> spot_level(np.arange(1000).reshape(20, 50))
+        998.5
+    """
+    values = anomaly_map.ravel()
+    n = max(round(_SPOT * values.size), 1)
+    return float(np.partition(values, values.size - n)[values.size - n :].mean())
+
+
+def find_gate(
+    maps: Iterable[NDArray], false_alarms: float, good_maps: Iterable[NDArray] = ()
+) -> float:
+    """The spot level above which an image is taken for defective.
+
+    Reads the maps once, one at a time; their order has no influence. Where all levels are scaled
+    or shifted, the gate is too.
+
+    Args:
+        maps: (h, w) each, of one category; integers or floats.
+        false_alarms: share of the defect-free images that may pass, above 0 and below 1.
+        good_maps: of images known to be defect-free, if there are any; `maps` are not read then.
+
+    Raises:
+        ValueError: there is no map.
+
+    Example:
+        >>> levels = [10, 11, 12, 13, 14, 80, 90, 100]
+        >>> maps = [np.pad([[level]], 9, constant_values=1) for level in levels]
+        >>> 14 < find_gate(maps, 0.05, good_maps=maps[:5]) < 80
+        False
+        >>> find_gate(maps, 0.05, good_maps=maps[:5])
+        13.8
+    """
+    good = sorted(spot_level(anomaly_map) for anomaly_map in good_maps)
+    if good:
+        return float(np.quantile(good, 1 - false_alarms))
+    spots, rests, floor = [], [], math.inf
+    for anomaly_map in maps:
+        spots.append(spot_level(anomaly_map))
+        rests.append(spot_level(_without_main_spot(anomaly_map)))
+        floor = min(floor, anomaly_map.min().item())
+    if not spots:
+        raise ValueError("no anomaly maps: the gate needs at least one")
+    rest = np.sort(rests)
+    median = float(np.median(rest))
+    # from the lower half, since weaker defects raise the upper one
+    deviation = 1.4826 * float(np.median(median - rest[rest <= median]))
+    low, high = median, median + 2 * deviation
+    mixture = _fit_mixture(np.sort(spots) - floor)
+    if mixture is None:
+        return (low + high) / 2
+    quantile = NormalDist(mixture.mean, mixture.deviation).inv_cdf(1 - false_alarms)
+    return min(max(math.exp(quantile) + floor, low), high)
+
+
+def _without_main_spot(anomaly_map: NDArray) -> NDArray:
+    """The map, with its highest component and a halo around it brought down to the median."""
+    background = np.median(anomaly_map)
+    peak = anomaly_map.max()
+    above = (anomaly_map > (background + float(peak)) / 2).astype(np.uint8)
+    labels = cv2.connectedComponents(above, connectivity=8)[1]
+    spot = labels == labels[np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)]
+    side = 2 * round(_HALO * max(anomaly_map.shape) / 2) + 1
+    halo = cv2.dilate(spot.astype(np.uint8), np.ones((side, side), np.uint8))
+    return np.where(halo > 0, background, anomaly_map)
+
+
+def _fit_mixture(levels: NDArray[np.float64]) -> _Mixture | None:
+    """Two normal distributions of log levels, the lower one no wider (EM); None: not two kinds.
+
+    Args:
+        levels: (n,) ascending, above the lowest pixel of all maps.
+    """
+    if levels[-1] == 0:
+        return None
+    values = np.log(np.maximum(levels, levels[-1] * 1e-3))  # a constant map is at 0
+    found = [_from_start(values, share) for share in _STARTS]
+    fits = [fit for fit in found if fit is not None]
+    return max(fits, key=lambda fit: fit.log_likelihood) if fits else None
+
+
+def _from_start(values: NDArray[np.float64], share: float) -> _Mixture | None:
+    is_low = np.where(values <= np.quantile(values, share), 0.99, 0.01)
+    before = -math.inf
+    for _ in range(_MAX_STEPS):
+        weight = float(is_low.mean())
+        if not 0 < weight < 1:
+            return None
+        low, low_deviation = _moments(values, is_low)
+        high, high_deviation = _moments(values, 1 - is_low)
+        low_deviation = max(low_deviation, _SHARPEST)
+        high_deviation = max(high_deviation, low_deviation)
+        as_low = math.log(weight) + _log_density(values, low, low_deviation)
+        as_high = math.log(1 - weight) + _log_density(values, high, high_deviation)
+        both = np.logaddexp(as_low, as_high)
+        likelihood = float(both.sum())
+        is_low = np.clip(np.exp(as_low - both), 1e-6, 1 - 1e-6)
+        if likelihood - before < 1e-6:
+            break
+        before = likelihood
+    return _Mixture(likelihood, low, low_deviation) if low < high else None
+
+
+def _moments(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
+    mean = float(np.average(values, weights=weights))
+    return mean, math.sqrt(float(np.average((values - mean) ** 2, weights=weights)))
+
+
+def _log_density(
+    values: NDArray[np.float64], mean: float, deviation: float
+) -> NDArray[np.float64]:
+    return -0.5 * ((values - mean) / deviation) ** 2 - math.log(deviation)
