@@ -337,6 +337,10 @@ class MebinConfig:
         _require(0 < share < 1, f"mebin.false_alarms={share}: expected above 0 and below 1")
         if self.gate is not None:
             _require(0 <= self.gate <= 255, f"mebin.gate={self.gate}: expected 0 to 255")
+            _require(
+                self.method == "adaptive",
+                f"mebin.gate={self.gate} with mebin.method={self.method}: only adaptive has a gate",
+            )
         known = 0 <= self.threshold < 1
         _require(known, f"mebin.threshold={self.threshold}: expected 0 or more and below 1")
         _require(1 <= self.step <= 255, f"mebin.step={self.step}: expected 1 to 255")

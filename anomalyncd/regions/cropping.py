@@ -27,7 +27,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.regions import mebin
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
-from anomalyncd.regions.gate import find_gate
+from anomalyncd.regions.gate import centre_scores, find_gate
 from anomalyncd.storage.cache import Cache, digest_files
 from anomalyncd.types import Box, Regions, ResizeMode, Sample
 
@@ -96,6 +96,8 @@ def crop_novel(
                 mask = np.zeros_like(mask)
             boxes = _boxes(mask, found.count, config)
             box_scores = score_boxes(anomaly_map, boxes, lo, hi, (height, width))
+            if settings.gate is not None:
+                box_scores = centre_scores(box_scores, lo, hi, settings.gate)
             crops = _crops(image, mask, boxes, image_size, config)
             scores = box_scores.tolist()
             return _ImageCrops(
@@ -104,8 +106,8 @@ def crop_novel(
 
         crops_of_images = _in_parallel(crop_image, range(len(samples)))
         table = _pack(crops_of_images, folder)
-        found = {"search_range": (float(lo), float(hi)), "gate": settings.gate}
-        (folder / _INDEX).write_text(json.dumps({**table, **found}))
+        levels = {"search_range": (float(lo), float(hi)), "gate": settings.gate}
+        (folder / _INDEX).write_text(json.dumps({**table, **levels}))
 
     key = [
         _VERSIONS,

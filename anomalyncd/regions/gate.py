@@ -7,7 +7,8 @@ A defect-free image has a highest spot too, so the spot's level alone says littl
   is the level that a given share of the lower one exceeds.
 - What remains of each image without its main spot. That is background in a defective image too,
   so it holds where no image is defect-free, or where the mixture has nothing to separate. The
-  gate lies between its median and two deviations above.
+  gate lies between its median and two deviations above; and at its median, so that nearly all
+  pass, where even the images below the gate have spots that stand out from what remains of them.
 
 Known-good images make both superfluous: the gate is then a quantile of their own levels.
 """
@@ -83,16 +84,42 @@ def find_gate(
         floor = min(floor, anomaly_map.min().item())
     if not spots:
         raise ValueError("no anomaly maps: the gate needs at least one")
-    rest = np.sort(rests)
+    spot, rest = np.array(spots), np.array(rests)
     median = float(np.median(rest))
     # from the lower half, since weaker defects raise the upper one
     deviation = 1.4826 * float(np.median(median - rest[rest <= median]))
-    low, high = median, median + 2 * deviation
-    mixture = _fit_mixture(np.sort(spots) - floor)
-    if mixture is None:
-        return (low + high) / 2
-    quantile = NormalDist(mixture.mean, mixture.deviation).inv_cdf(1 - false_alarms)
-    return min(max(math.exp(quantile) + floor, low), high)
+    gate = median + deviation
+    mixture = _fit_mixture(np.sort(spot) - floor)
+    if mixture is not None:
+        quantile = NormalDist(mixture.mean, mixture.deviation).inv_cdf(1 - false_alarms)
+        gate = min(max(math.exp(quantile) + floor, median), median + 2 * deviation)
+    stands_out = (spot - rest)[spot <= gate]
+    if len(stands_out) and float(np.median(stands_out)) > deviation:
+        return median
+    return gate
+
+
+def centre_scores(
+    scores: NDArray[np.float64], lo: float, hi: float, gate: float
+) -> NDArray[np.float64]:
+    """Move scores so that the gate is at 0.5; linear below and above it.
+
+    Below 0.5 is where the pseudo-label correction takes a region for normal (reference section 8).
+
+    Args:
+        scores: (n,), 0 at the level `lo` and 1 at `hi`.
+        lo: lower end of the search range.
+        hi: upper end of it.
+        gate: as a level.
+
+    Example:
+        >>> centre_scores(np.array([0, 0.1, 0.2, 0.6, 1]), lo=50, hi=150, gate=70)
+        array([0.  , 0.25, 0.5 , 0.75, 1.  ])
+    """
+    share = (gate - lo) / (hi - lo) if hi > lo else 0.5
+    below = 0.5 * scores / share if share > 0 else np.full_like(scores, 0.5)
+    above = 0.5 + 0.5 * (scores - share) / (1 - share) if share < 1 else np.full_like(scores, 0.5)
+    return np.where(scores < share, below, above)
 
 
 def _without_main_spot(anomaly_map: NDArray) -> NDArray:

@@ -50,6 +50,7 @@ def refine(
         return mask
     models = np.zeros((1, 65)), np.zeros((1, 65))
     pixels = np.ascontiguousarray(image[rows, columns])
+    cv2.setRNGSeed(0)  # of this thread: the colour models start from drawn pixels
     cv2.grabCut(pixels, window, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     refined = np.zeros_like(mask)
     refined[rows, columns] = (window == cv2.GC_FGD) | (window == cv2.GC_PR_FGD)
