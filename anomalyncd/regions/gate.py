@@ -175,7 +175,5 @@ def _moments(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple
     return mean, math.sqrt(float(np.average((values - mean) ** 2, weights=weights)))
 
 
-def _log_density(
-    values: NDArray[np.float64], mean: float, deviation: float
-) -> NDArray[np.float64]:
+def _log_density(values: NDArray[np.float64], mean: float, deviation: float) -> NDArray[np.float64]:
     return -0.5 * ((values - mean) / deviation) ** 2 - math.log(deviation)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MARGIN = 0.05  # background seen around the border, as a share of the map's longer side
-_ROUNDS = 2  # colour models and cut by turns
 _LEAST, _MOST = 0.3, 2.0  # of the mask's area: a cut beyond them has followed something else
 
 
@@ -51,7 +50,7 @@ def refine(
     models = np.zeros((1, 65)), np.zeros((1, 65))
     pixels = np.ascontiguousarray(image[rows, columns])
     cv2.setRNGSeed(0)  # of this thread: the colour models start from drawn pixels
-    cv2.grabCut(pixels, window, None, *models, _ROUNDS, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
+    cv2.grabCut(pixels, window, None, *models, 1, cv2.GC_INIT_WITH_MASK)  # type: ignore[call-overload]
     refined = np.zeros_like(mask)
     refined[rows, columns] = (window == cv2.GC_FGD) | (window == cv2.GC_PR_FGD)
     share = np.count_nonzero(refined) / np.count_nonzero(mask)

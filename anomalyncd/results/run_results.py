@@ -109,9 +109,7 @@ def metadata_of(done: Computed) -> ModelMetadata:
         backbone=_with_whole_path(config.backbone),
         backbone_source=done.source,
         attention=config.attention,
-        mebin=replace(
-            config.mebin, search_range=list(cropped.search_range), gate=cropped.gate
-        ),
+        mebin=replace(config.mebin, search_range=list(cropped.search_range), gate=cropped.gate),
         regions=config.regions,
         fusion=config.fusion,
         train=config.train,
