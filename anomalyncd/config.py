@@ -326,15 +326,16 @@ class MebinConfig:
     erosion: int = 6  # side of the square that thin links are eroded with; 0: none
     # [lo, hi] in levels of the 8-bit maps, 0 to 255; None: lowest and highest peak of the maps
     search_range: list[float] | None = None
-    # of method=adaptive: the share of defect-free images that may get a region …
-    false_alarms: float = 0.2
-    # … from which follows the level, 0 to 255, that an image's worst spot must exceed; None: found
+    # of method=adaptive: one defect-free with more than this probability has no region …
+    normal_probability: float = 0.5
+    # … so that their worst spot must exceed this level, 0 to 255; None: it is found
     gate: float | None = None
 
     def __post_init__(self) -> None:
         _one_of("mebin.method", self.method, Binarization)
-        share = self.false_alarms
-        _require(0 < share < 1, f"mebin.false_alarms={share}: expected above 0 and below 1")
+        chance = self.normal_probability
+        known = 0 < chance < 1
+        _require(known, f"mebin.normal_probability={chance}: expected above 0 and below 1")
         if self.gate is not None:
             _require(0 <= self.gate <= 255, f"mebin.gate={self.gate}: expected 0 to 255")
             _require(

@@ -71,7 +71,7 @@ def evaluate(dataset: Dataset, maps: map_store.StoredMaps, settings: anomalyncd.
     labels = dataset.labels
     assert labels is not None and labels.normal is not None, "needs labels and a normal class"
     lo, hi = settings.mebin.search_range or mebin.search_range(maps)
-    gate = settings.mebin.gate or find_gate(maps, settings.mebin.false_alarms)
+    gate = settings.mebin.gate or find_gate(maps, settings.mebin.normal_probability)
     print(f"{len(maps)} maps, search range {lo:g} to {hi:g}, gate {gate:.1f}")
     print("| method | FPR / FNR | IoU | IoU where found | ms an image |")
     print("| :-- | --: | --: | --: | --: |")

@@ -113,7 +113,7 @@ def test_musc_may_use_the_network_that_is_configured_anyway() -> None:
         (["max_megapixels=0"], "max_megapixels=0: expected 1 to 1000"),
         (["max_megapixels=1001"], "max_megapixels=1001: expected 1 to 1000"),
         (["mebin.method=mean"], "mebin.method=mean: expected one of mebin, fixed, otsu, adaptive"),
-        (["mebin.false_alarms=1"], "mebin.false_alarms=1.0: expected above 0 and below 1"),
+        (["mebin.normal_probability=1"], "normal_probability=1.0: expected above 0 and below 1"),
         (["mebin.method=adaptive", "mebin.gate=300"], "mebin.gate=300.0: expected 0 to 255"),
         (["mebin.gate=30"], "mebin.method=mebin: only adaptive has a gate"),
         (["mebin.threshold=1"], "mebin.threshold=1.0: expected 0 or more and below 1"),

@@ -168,7 +168,7 @@ def _with_gate(config: MebinConfig, maps: StoredMaps) -> MebinConfig:
     """The settings with the gate of these maps, if the method has one and none is given."""
     if config.method != "adaptive" or config.gate is not None:
         return config
-    return replace(config, gate=find_gate(maps, config.false_alarms))
+    return replace(config, gate=find_gate(maps, config.normal_probability))
 
 
 def _boxes(mask: NDArray[np.uint8], count: int, config: RegionsConfig) -> list[Box]:

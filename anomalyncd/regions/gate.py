@@ -4,13 +4,14 @@ A defect-free image has a highest spot too, so the spot's level alone says littl
 
 - The levels of all images' spots. Those of defect-free images lie together at the low end, those
   of defects spread above. A mixture of two log-normal distributions separates them, and the gate
-  is the level that a given share of the lower one exceeds.
+  is where an image is as likely the one as the other.
 - What remains of each image without its main spot. That is background in a defective image too,
   so it holds where no image is defect-free, or where the mixture has nothing to separate. The
   gate lies between its median and two deviations above; and at its median, so that nearly all
   pass, where even the images below the gate have spots that stand out from what remains of them.
 
-Known-good images make both superfluous: the gate is then a quantile of their own levels.
+Images known to be defect-free make the second superfluous: they are the lower distribution, and
+the gate lies one to three of its deviations above its mean.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import cv2
 import numpy as np
@@ -32,10 +32,42 @@ _SHARPEST = 0.005  # least deviation of log levels, so that no component shrinks
 
 
 @dataclass(frozen=True)
+class _Normal:
+    """A normal distribution of log levels."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64], weights: NDArray[np.float64] | None = None) -> _Normal:
+        mean = float(np.average(values, weights=weights))
+        variance = float(np.average((values - mean) ** 2, weights=weights))
+        return cls(mean, max(math.sqrt(variance), _SHARPEST))
+
+    def log_density(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return -0.5 * ((values - self.mean) / self.deviation) ** 2 - math.log(self.deviation)
+
+
+@dataclass(frozen=True)
 class _Mixture:
     log_likelihood: float
-    mean: float  # of the lower component
-    deviation: float
+    weight: float  # of the lower component, in (0, 1)
+    low: _Normal
+    high: _Normal  # no narrower than the lower one
+
+    def crossing(self, probability: float) -> float:
+        """Log level above which a value is of the lower component with less than `probability`."""
+        low, high = self.low, self.high
+        # log of the ratio of both components, as a polynomial of the log level
+        square = 0.5 / high.deviation**2 - 0.5 / low.deviation**2
+        linear = low.mean / low.deviation**2 - high.mean / high.deviation**2
+        constant = 0.5 * (high.mean / high.deviation) ** 2 - 0.5 * (low.mean / low.deviation) ** 2
+        constant += math.log(high.deviation / low.deviation)
+        constant += math.log(self.weight / (1 - self.weight))
+        constant -= math.log(probability / (1 - probability))
+        roots = np.roots([square, linear, constant])
+        real = roots.real[np.abs(roots.imag) < 1e-9]
+        return float(real.max()) if len(real) else -math.inf
 
 
 def spot_level(anomaly_map: NDArray) -> float:
@@ -51,7 +83,7 @@ def spot_level(anomaly_map: NDArray) -> float:
 
 
 def find_gate(
-    maps: Iterable[NDArray], false_alarms: float, good_maps: Iterable[NDArray] = ()
+    maps: Iterable[NDArray], normal_probability: float = 0.5, good_maps: Iterable[NDArray] = ()
 ) -> float:
     """The spot level above which an image is taken for defective.
 
@@ -60,23 +92,19 @@ def find_gate(
 
     Args:
         maps: (h, w) each, of one category; integers or floats.
-        false_alarms: share of the defect-free images that may pass, above 0 and below 1.
-        good_maps: of images known to be defect-free, if there are any; `maps` are not read then.
+        normal_probability: images are below the gate that are defect-free with more than this
+            probability; above 0 and below 1.
+        good_maps: of images known to be defect-free, if there are any, on the same scale.
 
     Raises:
         ValueError: there is no map.
 
     Example:
-        >>> levels = [10, 11, 12, 13, 14, 80, 90, 100]
+        >>> levels = [10, 11, 12, 13, 14, 50, 70, 100]
         >>> maps = [np.pad([[level]], 9, constant_values=1) for level in levels]
-        >>> 14 < find_gate(maps, 0.05, good_maps=maps[:5]) < 80
-        False
-        >>> find_gate(maps, 0.05, good_maps=maps[:5])
-        13.8
+        >>> 14 < find_gate(maps, good_maps=maps[:5]) < 50
+        True
     """
-    good = sorted(spot_level(anomaly_map) for anomaly_map in good_maps)
-    if good:
-        return float(np.quantile(good, 1 - false_alarms))
     spots, rests, floor = [], [], math.inf
     for anomaly_map in maps:
         spots.append(spot_level(anomaly_map))
@@ -85,14 +113,22 @@ def find_gate(
     if not spots:
         raise ValueError("no anomaly maps: the gate needs at least one")
     spot, rest = np.array(spots), np.array(rests)
+    good = np.sort([spot_level(anomaly_map) for anomaly_map in good_maps])
+    known = _Normal.of(_log_levels(good - floor)) if len(good) else None
+    mixture = _fit_mixture(_log_levels(np.sort(spot) - floor), known)
+    crossing = mixture.crossing(normal_probability) if mixture else -math.inf
+    if known:
+        crossing = min(
+            max(crossing, known.mean + known.deviation), known.mean + 3 * known.deviation
+        )
+        return math.exp(crossing) + floor
+
     median = float(np.median(rest))
     # from the lower half, since weaker defects raise the upper one
     deviation = 1.4826 * float(np.median(median - rest[rest <= median]))
     gate = median + deviation
-    mixture = _fit_mixture(np.sort(spot) - floor)
-    if mixture is not None:
-        quantile = NormalDist(mixture.mean, mixture.deviation).inv_cdf(1 - false_alarms)
-        gate = min(max(math.exp(quantile) + floor, median), median + 2 * deviation)
+    if mixture:
+        gate = min(max(math.exp(crossing) + floor, median), median + 2 * deviation)
     stands_out = (spot - rest)[spot <= gate]
     if len(stands_out) and float(np.median(stands_out)) > deviation:
         return median
@@ -134,46 +170,40 @@ def _without_main_spot(anomaly_map: NDArray) -> NDArray:
     return np.where(halo > 0, background, anomaly_map)
 
 
-def _fit_mixture(levels: NDArray[np.float64]) -> _Mixture | None:
-    """Two normal distributions of log levels, the lower one no wider (EM); None: not two kinds.
+def _log_levels(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of levels above the lowest pixel; constant maps, which are at 0, come out very low."""
+    highest = float(levels.max())
+    return np.log(np.maximum(levels, highest * 1e-3)) if highest > 0 else np.zeros_like(levels)
+
+
+def _fit_mixture(values: NDArray[np.float64], known: _Normal | None) -> _Mixture | None:
+    """Two distributions of log levels, the lower one no wider (EM); None: not two kinds.
 
     Args:
-        levels: (n,) ascending, above the lowest pixel of all maps.
+        values: (n,) ascending log levels.
+        known: the lower distribution, if it is known.
     """
-    if levels[-1] == 0:
-        return None
-    values = np.log(np.maximum(levels, levels[-1] * 1e-3))  # a constant map is at 0
-    found = [_from_start(values, share) for share in _STARTS]
+    found = [_from_start(values, share, known) for share in _STARTS]
     fits = [fit for fit in found if fit is not None]
     return max(fits, key=lambda fit: fit.log_likelihood) if fits else None
 
 
-def _from_start(values: NDArray[np.float64], share: float) -> _Mixture | None:
+def _from_start(
+    values: NDArray[np.float64], share: float, known: _Normal | None
+) -> _Mixture | None:
     is_low = np.where(values <= np.quantile(values, share), 0.99, 0.01)
     before = -math.inf
     for _ in range(_MAX_STEPS):
         weight = float(is_low.mean())
-        if not 0 < weight < 1:
-            return None
-        low, low_deviation = _moments(values, is_low)
-        high, high_deviation = _moments(values, 1 - is_low)
-        low_deviation = max(low_deviation, _SHARPEST)
-        high_deviation = max(high_deviation, low_deviation)
-        as_low = math.log(weight) + _log_density(values, low, low_deviation)
-        as_high = math.log(1 - weight) + _log_density(values, high, high_deviation)
+        low = known or _Normal.of(values, is_low)
+        high = _Normal.of(values, 1 - is_low)
+        high = _Normal(high.mean, max(high.deviation, low.deviation))
+        as_low = math.log(weight) + low.log_density(values)
+        as_high = math.log(1 - weight) + high.log_density(values)
         both = np.logaddexp(as_low, as_high)
         likelihood = float(both.sum())
         is_low = np.clip(np.exp(as_low - both), 1e-6, 1 - 1e-6)
         if likelihood - before < 1e-6:
             break
         before = likelihood
-    return _Mixture(likelihood, low, low_deviation) if low < high else None
-
-
-def _moments(values: NDArray[np.float64], weights: NDArray[np.float64]) -> tuple[float, float]:
-    mean = float(np.average(values, weights=weights))
-    return mean, math.sqrt(float(np.average((values - mean) ** 2, weights=weights)))
-
-
-def _log_density(values: NDArray[np.float64], mean: float, deviation: float) -> NDArray[np.float64]:
-    return -0.5 * ((values - mean) / deviation) ** 2 - math.log(deviation)
+    return _Mixture(likelihood, weight, low, high) if low.mean < high.mean else None

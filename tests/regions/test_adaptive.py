@@ -86,7 +86,7 @@ def test_the_border_moves_to_the_edge_in_the_image() -> None:
     truth = square(96, slice(40, 56))
     image, scores = photograph(truth), soft_map(truth)
     plain = binarize_one(scores, 50)
-    found = binarize_one(scores, 50, cv2.resize(image, (192, 192)))
+    found = binarize_one(scores, 50, np.asarray(cv2.resize(image, (192, 192)), np.uint8))
     assert overlap(plain.mask, truth) < 0.75
     assert overlap(found.mask, truth) > 0.9
     assert found.threshold == plain.threshold

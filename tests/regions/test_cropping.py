@@ -102,7 +102,7 @@ def test_one_image_alone_is_cut_as_in_its_pile_by_the_numbers_that_were_kept(
     dataset, config = product(tmp_path, n=6), MebinConfig(method="adaptive")
     stored, cache = stored_maps(tmp_path, dataset), Cache(tmp_path / "cache")
     pile = cropping.crop_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
-    assert pile.gate == find_gate(stored, 0.2)
+    assert pile.gate == find_gate(stored)
     assert pile.counts.tolist() == [1] * 5 + [0]
     kept = replace(config, search_range=list(pile.search_range), gate=pile.gate)
     for i, sample in enumerate(dataset.samples):

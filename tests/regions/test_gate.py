@@ -49,35 +49,41 @@ def test_false_alarms_fall_by_two_fifths_and_misses_hardly_rise(
     n_good: int, n_defective: int
 ) -> None:
     maps, defective = pile(n_good, n_defective)
-    passes = passing(maps, find_gate(maps, 0.2))
+    passes = passing(maps, find_gate(maps))
     lo, hi = mebin.search_range(maps)
     published = np.array([mebin.binarize_one(one, lo, hi, erosion=2).count > 0 for one in maps])
     assert published[~defective].mean() >= 0.25, "else there is little to gain"
     assert passes[~defective].mean() <= 0.6 * published[~defective].mean()
-    assert passes[defective].mean() >= published[defective].mean() - 0.04
+    assert passes[defective].mean() >= published[defective].mean() - 0.05
 
 
 def test_where_every_image_is_defective_all_pass() -> None:
     maps, _ = pile(0, 40, weakest=50)
-    gate = find_gate(maps, 0.2)
+    gate = find_gate(maps)
     assert passing(maps, gate).mean() >= 0.97
     # the published range leaves out at least the image of the lowest peak
     assert gate < mebin.search_range(maps)[0]
 
 
-def test_fewer_false_alarms_mean_a_higher_gate() -> None:
+def test_the_surer_an_image_must_be_defect_free_the_lower_the_gate() -> None:
     maps, _ = pile(40, 40)
-    gates = [find_gate(maps, share) for share in (0.5, 0.3, 0.1, 0.02)]
-    assert gates == sorted(gates)
-    assert gates[0] < gates[-1]
+    gates = [find_gate(maps, chance) for chance in (0.01, 0.3, 0.5, 0.7, 0.99)]
+    assert gates == sorted(gates, reverse=True)
+    assert gates[0] > gates[-1]
 
 
-def test_known_good_images_say_what_may_pass() -> None:
-    maps, defective = pile(40, 40)
-    good = maps[~defective]
-    for share in (0.05, 0.25):
-        gate = find_gate(maps, share, good_maps=good)
-        assert passing(good, gate).mean() == pytest.approx(share, abs=0.02)
+def test_known_good_images_say_what_is_normal() -> None:
+    defective, good = pile(0, 60, weakest=50)[0], pile(80, 0)[0]
+    gate = find_gate(defective, good_maps=good)
+    assert passing(good, gate).mean() < 0.16
+    assert passing(defective, gate).mean() > 0.95
+    assert find_gate(defective) < gate, "which a pile without good images cannot know"
+
+
+def test_a_pile_of_one_is_judged_by_known_good_images_alone() -> None:
+    good, defective = pile(80, 0)[0], pile(0, 60, weakest=50)[0][:1]
+    assert passing(defective, find_gate(defective, good_maps=good)).all()
+    assert not passing(good[:1], find_gate(good[:1], good_maps=good)).any()
 
 
 @settings(max_examples=10, deadline=None)
@@ -86,15 +92,15 @@ def test_the_order_of_images_has_no_influence(random: object) -> None:
     maps, _ = pile(12, 12)
     order = list(range(len(maps)))
     random.shuffle(order)  # type: ignore[attr-defined]
-    assert find_gate(maps[order], 0.2) == find_gate(maps, 0.2)
+    assert find_gate(maps[order]) == find_gate(maps)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.floats(0.01, 100), st.floats(-1000, 1000))
 def test_the_gate_scales_and_shifts_with_the_maps(scale: float, shift: float) -> None:
     maps, _ = pile(12, 12)
-    moved = find_gate(maps * scale + shift, 0.2)
-    expected = find_gate(maps.astype(float), 0.2) * scale + shift
+    moved = find_gate(maps * scale + shift)
+    expected = find_gate(maps.astype(float)) * scale + shift
     assert moved == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
@@ -102,7 +108,7 @@ def test_the_gate_scales_and_shifts_with_the_maps(scale: float, shift: float) ->
 @pytest.mark.parametrize("n", [1, 3])
 def test_nothing_passes_where_no_map_shows_anything(level: int, n: int) -> None:
     maps = np.full((n, 20, 30), level, np.uint8)
-    assert not passing(maps, find_gate(maps, 0.2)).any()
+    assert not passing(maps, find_gate(maps)).any()
 
 
 @given(st.floats(0, 255), st.floats(0, 255), st.floats(0, 255))
@@ -120,4 +126,4 @@ def test_scores_rise_through_one_half_at_the_gate(lo: float, hi: float, gate: fl
 
 def test_no_maps_are_refused() -> None:
     with pytest.raises(ValueError, match="no anomaly maps"):
-        find_gate([], 0.2)
+        find_gate([])
