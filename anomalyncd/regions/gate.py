@@ -7,8 +7,8 @@ A defect-free image has a highest spot too, so the spot's level alone says littl
   is where an image is as likely the one as the other.
 - What remains of each image without its main spot. That is background in a defective image too,
   so it holds where no image is defect-free, or where the mixture has nothing to separate. The
-  gate lies between its median and two deviations above; and at its median, so that nearly all
-  pass, where even the images below the gate have spots that stand out from what remains of them.
+  gate lies between its median and two deviations above; but one at most where even the images
+  below the gate have spots that stand out from what remains of them.
 
 Images known to be defect-free make the second superfluous: they are the lower distribution, and
 the gate lies one to three of its deviations above its mean.
@@ -131,7 +131,7 @@ def find_gate(
         gate = min(max(math.exp(crossing) + floor, median), median + 2 * deviation)
     stands_out = (spot - rest)[spot <= gate]
     if len(stands_out) and float(np.median(stands_out)) > deviation:
-        return median
+        return min(gate, median + deviation)
     return gate
 
 
