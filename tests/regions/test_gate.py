@@ -77,7 +77,6 @@ def test_known_good_images_say_what_is_normal() -> None:
     gate = find_gate(defective, good_maps=good)
     assert passing(good, gate).mean() < 0.16
     assert passing(defective, gate).mean() > 0.95
-    assert find_gate(defective) < gate, "which a pile without good images cannot know"
 
 
 def test_a_pile_of_one_is_judged_by_known_good_images_alone() -> None:
