@@ -4,8 +4,9 @@ MEBin asks one question of a map, where its number of components is stable, and 
 whether the image has a defect, and where that ends. Here they are asked apart:
 
 1. `gate`: an image whose worst spot lies below a level of the whole pile has no defect.
-2. The mask is what lies above 0.65 of the height from the image's median to its peak. Only
-   components that reach the gate count.
+2. The mask is what lies above 0.65 of the height from the image's median to its peak; above up to
+   0.75 of it where the gate is higher, since backgrounds reach that. Only components that reach
+   the gate count.
 3. `refinement`: the border moves to an edge of the image nearby.
 
 No number depends on the map's scale, so that other detectors need no other settings.
@@ -21,8 +22,10 @@ from anomalyncd.regions.gate import spot_level
 from anomalyncd.regions.mebin import TOP, Binarized
 from anomalyncd.regions.refinement import refine
 
-# Heights above the image's median, as shares of its peak's.
-_EXTENT, _MASK, _CORE = 0.45, 0.65, 0.85
+# Heights above the image's median, as shares of its peak's: of the mask, and how much lower than it
+# the extent lies and higher the core, between which the border may move.
+_LOWEST, _HIGHEST = 0.65, 0.75
+_LEEWAY = 0.2
 
 
 def binarize_one(
@@ -54,14 +57,15 @@ def binarize_one(
     def above(share: float) -> NDArray[np.bool_]:
         return anomaly_map > np.float64(background + share * (peak - background))
 
-    mask = _reaching(above(_MASK), anomaly_map > np.float64(gate))
+    share = min(max((gate - background) / (peak - background), _LOWEST), _HIGHEST)
+    mask = _reaching(above(share), anomaly_map > np.float64(gate))
     if image is not None:
         height, width = anomaly_map.shape
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        extent = _reaching(above(_EXTENT), mask)
-        mask = refine(np.asarray(small, np.uint8), above(_CORE) & mask, mask, extent)
+        extent = _reaching(above(share - _LEEWAY), mask)
+        mask = refine(np.asarray(small, np.uint8), above(share + _LEEWAY) & mask, mask, extent)
     count = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[0] - 1
-    return Binarized(mask, background + _MASK * (peak - background), count)
+    return Binarized(mask, background + share * (peak - background), count)
 
 
 def _reaching(mask: NDArray[np.bool_], places: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -46,6 +46,15 @@ def test_the_mask_is_what_lies_above_a_share_of_the_height() -> None:
     assert (found.count, found.threshold) == (1, 165)
 
 
+def test_the_height_rises_to_the_gate_but_leaves_a_mask() -> None:
+    levels = np.full((40, 40), 100, np.uint8)
+    levels[10:20, 10:20], levels[12:18, 12:18], levels[14:16, 14:16] = 168, 174, 200
+    assert binarize_one(levels, gate=160).threshold == 165
+    assert binarize_one(levels, gate=170).threshold == 170
+    assert binarize_one(levels, gate=190).threshold == 175
+    np.testing.assert_array_equal(binarize_one(levels, gate=170).mask, levels >= 174)
+
+
 def test_a_component_that_does_not_reach_the_gate_is_left_out() -> None:
     levels = np.zeros((40, 40), np.uint8)
     levels[5:9, 5:9], levels[5:9, 25:29], levels[25:29, 5:9] = 100, 90, 70
