@@ -31,7 +31,7 @@ MAX_SIDE = 4096  # pixels of a view, an image in a detector, or a map
 MAX_CLASSES = 10_000
 
 Compat = Literal["none", "release"]
-Binarization = Literal["mebin", "fixed", "otsu"]
+Binarization = Literal["mebin", "fixed", "otsu", "adaptive"]
 FullMask = Literal["keep", "empty"]
 
 MAX_MEGAPIXELS = 100  # of one image or map; a larger file may be made to fill the memory
@@ -392,17 +392,32 @@ class ReferenceDetectorConfig(DetectorConfig):
 
 @dataclass
 class MebinConfig(_Typed):
-    method: str = "mebin"  # or `fixed` or `otsu`; see `binarization.py`
+    # mebin: the published one. adaptive: a gate for images, then a mask with the image's edges.
+    # fixed, otsu: the thresholds that MEBin is compared with. See `regions/binarization.py`.
+    method: str = "mebin"
     threshold: float = 0.5  # of method=fixed: a share of the maps' full scale
     step: int = 4  # between thresholds, in 1/255 of the search range
     min_interval: int = 4  # thresholds over which a count must be constant to be stable
     erosion: int = 6  # side of the square that thin links are eroded with; 0: none
     # [lo, hi] in levels of the 8-bit maps, 0 to 255; None: lowest and highest peak of the maps
     search_range: list[float] | None = None
+    # of method=adaptive: one defect-free with more than this probability has no region …
+    normal_probability: float = 0.5
+    # … so that their worst spot must exceed this level, 0 to 255; None: it is found
+    gate: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("mebin.method", self.method, Binarization)
+        chance = self.normal_probability
+        known = 0 < chance < 1
+        _require(known, f"mebin.normal_probability={chance}: expected above 0 and below 1")
+        if self.gate is not None:
+            _require(0 <= self.gate <= 255, f"mebin.gate={self.gate}: expected 0 to 255")
+            _require(
+                self.method == "adaptive",
+                f"mebin.gate={self.gate} with mebin.method={self.method}: only adaptive has a gate",
+            )
         known = 0 <= self.threshold < 1
         _require(known, f"mebin.threshold={self.threshold}: expected 0 or more and below 1")
         _require(1 <= self.step <= 255, f"mebin.step={self.step}: expected 1 to 255")

@@ -257,7 +257,7 @@ def _require_enough_regions(cropped: cropping.Cropped, n_novel: int) -> None:
             f"no defect found: no main element in any of {n_images} anomaly maps "
             f"(search range {lo:g} to {hi:g}); check that maps are brighter at defects, or set "
             "mebin.search_range=[lo,hi], a smaller mebin.erosion or, with mebin.method=fixed, a "
-            "lower mebin.threshold"
+            "lower mebin.threshold, or, with mebin.method=adaptive, a lower mebin.gate"
         )
     if len(cropped.regions) < n_novel:
         raise InputError(

@@ -37,6 +37,7 @@ FLOORS = [
 # The method itself: these import no other module of ours but `types`.
 PURE = {
     *("regions/mebin", "regions/mebin_torch", "regions/boxes", "training/losses"),
+    *("regions/gate", "regions/refinement"),
     *("inference/fusion", "evaluation/metrics", "models/heads", "models/mask_guided_vit"),
     *("detectors/mutual_scoring", "detectors/memory_bank"),
 }

@@ -11,7 +11,15 @@ import pytest
 import anomalyncd
 
 MODULES = [
-    *("api", "regions.mebin", "regions.binarization", "regions.boxes", "inference.fusion"),
+    *(
+        "api",
+        "regions.mebin",
+        "regions.gate",
+        "regions.adaptive",
+        "regions.binarization",
+        "regions.boxes",
+        "inference.fusion",
+    ),
     *("evaluation.metrics", "training.losses", "models.mask_guided_vit"),
 ]
 

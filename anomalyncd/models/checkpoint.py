@@ -38,7 +38,7 @@ class ModelMetadata:
     backbone: BackboneConfig
     backbone_source: str  # hub, file or random
     attention: AttentionConfig
-    mebin: MebinConfig  # with the search range of the training maps
+    mebin: MebinConfig  # with the search range, and the gate, of the training maps
     regions: RegionsConfig
     fusion: FusionConfig
     train: TrainConfig
@@ -57,6 +57,8 @@ class ModelMetadata:
             raise InputError(f"{len(self.class_names)} class_names; expected 2 to {MAX_CLASSES}")
         if self.mebin.search_range is None:
             raise InputError("mebin.search_range is missing")
+        if self.mebin.method == "adaptive" and self.mebin.gate is None:
+            raise InputError("mebin.gate is missing")
         if self.raw_range and not self.raw_range[0] <= self.raw_range[1]:
             raise InputError(f"raw_range is {self.raw_range}; expected the lower value first")
 

@@ -1,6 +1,7 @@
-"""From an anomaly map to the mask of its defects: MEBin, a fixed threshold, or Otsu's.
+"""From an anomaly map to the mask of its defects, by the method that the settings name.
 
-The paper's ablation changes only the threshold, so all methods erode by `mebin.erosion`.
+MEBin, the thresholds that it is compared with (fixed, Otsu's), and the adaptive method. The paper's
+ablation changes only the threshold, so the first three erode by `mebin.erosion`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.config import MebinConfig
-from anomalyncd.regions import mebin
+from anomalyncd.regions import adaptive, mebin
 from anomalyncd.regions.mebin import TOP, Binarized
 
 
 def binarize_one(
-    anomaly_map: NDArray[np.uint8], lo: float, hi: float, config: MebinConfig
+    anomaly_map: NDArray[np.uint8],
+    lo: float,
+    hi: float,
+    config: MebinConfig,
+    image: NDArray[np.uint8] | None = None,
 ) -> Binarized:
     """Binarize one map by the method that `config` names.
 
@@ -25,15 +30,20 @@ def binarize_one(
     - fixed: one for all maps, on the scale on which the category's lowest value is 0 and its
       highest 1; 8-bit maps are on it already.
     - otsu: one for each map, which best separates its values into two groups.
+    - adaptive: a gate for the image, then a share of its peak's height; see `adaptive.py`.
 
     Args:
         anomaly_map: (h, w), normalised over its category.
         lo: lower end of MEBin's search range.
         hi: upper end of it.
-        config: method and settings.
+        config: method and settings; the adaptive method needs `config.gate`.
+        image: (H, W, 3) RGB, that the map is of; only the adaptive method looks at it.
 
     Returns:
-        The mask; with a fixed threshold or Otsu's, every component of it counts as a main element.
+        The mask; but for MEBin, every component of it counts as a main element.
+
+    Raises:
+        ValueError: the adaptive method without a gate.
 
     Example:
         >>> blobs = np.zeros((40, 40), np.uint8)
@@ -47,6 +57,10 @@ def binarize_one(
             threshold = math.floor(config.threshold * TOP)
         case "otsu":
             threshold = _otsu(anomaly_map)
+        case "adaptive":
+            if config.gate is None:
+                raise ValueError("mebin.gate is missing; regions.gate.find_gate finds it")
+            return adaptive.binarize_one(anomaly_map, config.gate, image)
         case _:
             return mebin.binarize_one(
                 anomaly_map,

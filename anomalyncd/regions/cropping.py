@@ -11,7 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -27,12 +27,13 @@ from anomalyncd.errors import InputError
 from anomalyncd.regions import mebin
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
+from anomalyncd.regions.gate import centre_scores, find_gate
 from anomalyncd.storage.cache import Cache, digest_files
 from anomalyncd.types import Box, Regions, ResizeMode, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
 # Part of the cache key: raise the number when the same input gives different regions.
-_VERSIONS = [2, PIL.__version__, cv2.__version__]
+_VERSIONS = [3, PIL.__version__, cv2.__version__]
 _BASE_COMPONENTS = 1  # a base image gives at most this many boxes besides the largest
 
 Item = TypeVar("Item")
@@ -45,6 +46,7 @@ class Cropped:
 
     regions: Regions
     search_range: tuple[float, float]  # levels of the 8-bit maps
+    gate: float | None  # likewise; None: the method has none
     thresholds: NDArray  # (n_images,), levels of the 8-bit maps
     counts: NDArray[np.int64]  # (n_images,), main elements; 0 = looks defect-free
 
@@ -81,18 +83,21 @@ def crop_novel(
     def build(folder: Path) -> None:
         given = mebin_config.search_range
         lo, hi = (given[0], given[1]) if given else mebin.search_range(maps)
+        settings = _with_gate(mebin_config, maps)
 
         def crop_image(index: int) -> _ImageCrops:
             sample, anomaly_map = samples[index], maps[index]
             image = read_image(sample.image)
             height, width = image.shape[:2]
             _require_same_aspect(sample, anomaly_map.shape, (height, width))
-            found = binarize_one(anomaly_map, lo, hi, mebin_config)
+            found = binarize_one(anomaly_map, lo, hi, settings, image)
             mask = _resize_mask(found.mask, height, width)
             if config.full_mask == "empty" and mask.all():
                 mask = np.zeros_like(mask)
             boxes = _boxes(mask, found.count, config)
             box_scores = score_boxes(anomaly_map, boxes, lo, hi, (height, width))
+            if settings.gate is not None:
+                box_scores = centre_scores(box_scores, lo, hi, settings.gate)
             crops = _crops(image, mask, boxes, image_size, config)
             scores = box_scores.tolist()
             return _ImageCrops(
@@ -101,7 +106,8 @@ def crop_novel(
 
         crops_of_images = _in_parallel(crop_image, range(len(samples)))
         table = _pack(crops_of_images, folder)
-        (folder / _INDEX).write_text(json.dumps({**table, "search_range": (float(lo), float(hi))}))
+        levels = {"search_range": (float(lo), float(hi)), "gate": settings.gate}
+        (folder / _INDEX).write_text(json.dumps({**table, **levels}))
 
     key = [
         _VERSIONS,
@@ -117,6 +123,7 @@ def crop_novel(
     return Cropped(
         _open(folder, image_size),
         search_range=(lo, hi),
+        gate=table["gate"],
         thresholds=np.array(table["thresholds"]),
         counts=np.array(table["counts"], np.int64),
     )
@@ -155,6 +162,13 @@ def crop_base(
     files = [path for sample in samples for path in (sample.image, sample.truth_mask) if path]
     key = [_VERSIONS, digest_files(files), asdict(config), image_size]
     return _open(cache.entry("base-regions", key, build), image_size)
+
+
+def _with_gate(config: MebinConfig, maps: StoredMaps) -> MebinConfig:
+    """The settings with the gate of these maps, if the method has one and none is given."""
+    if config.method != "adaptive" or config.gate is not None:
+        return config
+    return replace(config, gate=find_gate(maps, config.normal_probability))
 
 
 def _boxes(mask: NDArray[np.uint8], count: int, config: RegionsConfig) -> list[Box]:

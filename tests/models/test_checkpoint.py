@@ -232,6 +232,8 @@ ODD_HEADERS: list[tuple[str, Any]] = [
     ("metadata.attention.mask_threshold", float("nan")),
     *(("metadata.mebin.search_range", v) for v in (None, [1], [9, 3], "all", [0, float("inf")])),
     *(("metadata.mebin.step", value) for value in (0, "4", HUGE)),
+    *(("metadata.mebin.gate", value) for value in (-1, 256, "high", float("nan"))),
+    ("metadata.mebin.method", "adaptive"),  # without a gate
     ("metadata.regions.padding", 1e308),
     ("metadata.fusion.temperature", 0),
     ("metadata.fusion.weighting", None),

@@ -17,6 +17,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.regions import cropping
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop
+from anomalyncd.regions.gate import find_gate
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Box, ResizeMode, Sample
 from tests.helpers.product import cut, product, save, stored_maps
@@ -96,6 +97,53 @@ def test_a_given_search_range_replaces_that_of_the_maps(tmp_path: Path) -> None:
     expected = [binarize_one(m, 150, 250, config).threshold for m in stored]
     assert found.thresholds.tolist() == expected
     assert found.regions.scores[0] == pytest.approx(0.5, abs=0.1)  # 200 in 150 … 250
+
+
+def test_one_image_alone_is_cut_as_in_its_pile_by_the_numbers_that_were_kept(
+    tmp_path: Path,
+) -> None:
+    dataset, config = product(tmp_path, n=6), MebinConfig(method="adaptive")
+    stored, cache = stored_maps(tmp_path, dataset), Cache(tmp_path / "cache")
+    pile = cropping.crop_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
+    assert pile.gate == find_gate(stored)
+    assert pile.counts.tolist() == [1] * 5 + [0]
+    kept = replace(config, search_range=list(pile.search_range), gate=pile.gate)
+    for i, sample in enumerate(dataset.samples):
+        one = replace(dataset, samples=(sample,))
+        maps = stored_maps(tmp_path, one)
+        alone = cropping.crop_novel(one.samples, maps, kept, RegionsConfig(), 56, cache).regions
+        in_pile = pile.regions.image_index == i
+        np.testing.assert_array_equal(alone.masks, pile.regions.masks[in_pile])
+        np.testing.assert_array_equal(alone.images, pile.regions.images[in_pile])
+        np.testing.assert_array_equal(alone.scores, pile.regions.scores[in_pile])
+
+
+def test_the_adaptive_mask_is_made_with_the_image(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    for i in range(3):
+        path = tmp_path / "maps" / "t" / f"{i}.png"
+        save(path, cv2.GaussianBlur(np.asarray(Image.open(path)), (0, 0), 3))
+    stored, cache = stored_maps(tmp_path, dataset), Cache(tmp_path / "cache")
+    config = MebinConfig(method="adaptive", gate=60)
+    found = cropping.crop_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
+    for i in range(3):
+        image = np.asarray(Image.open(dataset.samples[i].image))
+        refined, plain = (
+            binarize_one(stored[i], 0, 255, config, picture).mask for picture in (image, None)
+        )
+        assert found.regions.areas[i] == 4 * refined.sum() != 4 * plain.sum()
+
+
+def test_scores_of_an_adaptive_cut_are_one_half_at_the_gate(tmp_path: Path) -> None:
+    dataset = product(tmp_path)
+    stored, cache = stored_maps(tmp_path, dataset), Cache(tmp_path / "cache")
+    config = MebinConfig(method="adaptive", gate=110, search_range=[0, 220])
+    found = cropping.crop_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
+    assert found.gate == 110
+    assert found.regions.scores[3] == pytest.approx(20 / 220, abs=0.01)
+    config = MebinConfig(method="adaptive", gate=30, search_range=[0, 220])
+    found = cropping.crop_novel(dataset.samples, stored, config, RegionsConfig(), 56, cache)
+    assert found.regions.scores[3] == pytest.approx(0.5 * 20 / 30, abs=0.01)
 
 
 def test_arrays_are_mapped_not_loaded(tmp_path: Path) -> None:
