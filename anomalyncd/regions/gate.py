@@ -140,7 +140,7 @@ def centre_scores(
 ) -> NDArray[np.float64]:
     """Move scores so that the gate is at 0.5; linear below and above it.
 
-    Below 0.5 is where the pseudo-label correction takes a region for normal (reference section 8).
+    Below 0.5 is where the pseudo-label correction takes a region for normal.
 
     Args:
         scores: (n,), 0 at the level `lo` and 1 at `hi`.
