@@ -50,7 +50,7 @@ def test_the_model_knows_its_weights_file_from_any_folder(
     done: Any = SimpleNamespace(
         config=composed(["backbone.checkpoint=../w.safetensors"]),
         source="file",
-        cropped=SimpleNamespace(search_range=(3.0, 200.0)),
+        cropped=SimpleNamespace(search_range=(3.0, 200.0), gate=90.0),
         maps=SimpleNamespace(raw_range=(0.5, 4.0)),
         head=1,
         base_classes=("dent",),
@@ -59,7 +59,7 @@ def test_the_model_knows_its_weights_file_from_any_folder(
     )
     metadata = run_results.metadata_of(done)
     assert metadata.backbone.checkpoint == str(tmp_path / "w.safetensors")
-    assert metadata.mebin.search_range == [3.0, 200.0]
+    assert (metadata.mebin.search_range, metadata.mebin.gate) == ([3.0, 200.0], 90.0)
     assert (metadata.raw_range, metadata.head) == ((0.5, 4.0), 1)
     assert metadata.backbone.image_size == done.config.backbone.image_size
 

@@ -209,7 +209,7 @@ def test_a_run_classifies_paths_pictures_and_arrays_as_it_did_its_own_images(
         ((images[2], maps[:1]), "one image, a PngImageFile; expected a list of them"),
         ((images[4], maps[:1]), "one image, a ndarray; expected a list of them"),
         (([photographs / "nowhere.png"], maps[:1]), r"nowhere\.png: "),
-        ((images, None), r"needs more than the new images; pass maps=\[…\]"),
+        ((images, None), r"needs more than the new images; give their maps"),
         ((images, [m.astype(np.float32) for m in maps]), "not yet normalised"),
     ):
         with pytest.raises(InputError, match=message):
