@@ -48,7 +48,7 @@ def test_the_model_knows_its_weights_file_from_any_folder(
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     done: Any = SimpleNamespace(
-        config=composed(["backbone.checkpoint=../w.safetensors"]),
+        config=composed(["backbone.checkpoint=../w.safetensors", "mebin.method=adaptive"]),
         source="file",
         cropped=SimpleNamespace(search_range=(3.0, 200.0), gate=90.0),
         maps=SimpleNamespace(raw_range=(0.5, 4.0)),
