@@ -80,6 +80,7 @@ def compute(
         config, prepared.source, labelled=dataset.labels is not None
     )
     warnings += dataset.warnings + (given.base.warnings if given.base else ())
+    warnings += run_results.map_caveats(cropped.counts)
     for warning in warnings:
         log.warning(warning)
     log.info(

@@ -102,7 +102,10 @@ class Classifier:
         self.run = Path(run)
         path = self.run / "model.safetensors"
         if not path.is_file():
-            raise InputError(f"{path}: no such file; expected the folder of a finished run")
+            begun = (self.run / "config.yaml").is_file()
+            reason = "the run is not finished; repeat its command to resume it"
+            expected = reason if begun else "expected the folder of a finished run"
+            raise InputError(f"{path}: no such file; {expected}")
         self.network, self.metadata = checkpoint.load_model(
             path, None if weights is None else str(weights)
         )
@@ -226,6 +229,10 @@ class Classifier:
                 "give their maps, made like those of the run: detector.path=MAPS (in Python: "
                 "maps=[…])"
             )
+        log.warning(
+            "the run's detector compares the new images with each other, so their maps can differ "
+            "from the run's; give as many images as the run had, or use detector=reference"
+        )
         return detectors.create(config, "images", self.device, cache.root, self.max_megapixels)
 
     def _as_predictions(self, cropped: cropping.Cropped, found: Predictions) -> list[Prediction]:

@@ -130,3 +130,13 @@ def test_training_is_told_to_the_tracker_and_to_other_processes(
 def test_scores_are_tracked_by_their_level() -> None:
     scores = {"image": {"nmi": 0.5, "f1": 0.25}, "region": None}
     assert experiment._flat(scores) == {"image/nmi": 0.5, "image/f1": 0.25}
+
+
+@pytest.mark.parametrize(("found", "warns"), [(0, True), (4, True), (5, False), (100, False)])
+def test_maps_that_find_next_to_nothing_give_a_warning(found: int, warns: bool) -> None:
+    counts = np.zeros(100, np.int64)
+    counts[:found] = 2
+    warnings = run_results.map_caveats(counts)
+    assert bool(warnings) == warns
+    if warns:
+        assert f"only {found} of 100 images" in warnings[0]

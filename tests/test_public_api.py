@@ -262,6 +262,9 @@ def test_a_picture_is_classified_as_its_own_file_would_be(
 def test_only_a_finished_run_can_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file; expected the folder of a finished run"):
         anomalyncd.load(tmp_path)
+    (tmp_path / "config.yaml").write_text("seed: 1")
+    with pytest.raises(InputError, match="the run is not finished; repeat its command"):
+        anomalyncd.load(tmp_path)
 
 
 def test_photographs_are_sorted_into_classes_and_found_again(

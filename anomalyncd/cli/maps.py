@@ -44,4 +44,5 @@ def _main(composed: DictConfig) -> None:
 
         folder, quality = anomaly_maps.make_maps(config)
         console.show_detection(quality)
-        print(printable(f"Maps: {folder} (elsewhere: detector=files detector.path={folder})"))
+        print(printable(f"To use them elsewhere: detector=files detector.path={folder}"))
+        print(printable(f"Maps: {folder}"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import sys
+from collections import Counter
 
 import hydra
 from omegaconf import DictConfig
@@ -30,7 +32,10 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP.format(command=entry.command()))
         return 0
-    sys.argv[1:] = entry.named(sys.argv[1:], ("run", "path"))
+    given = entry.named(sys.argv[1:], ("run", "path"))
+    if not any(override.startswith("detector") for override in given):
+        given.append(entry.override("detector.path", ""))  # the run's own detector makes the maps
+    sys.argv[1:] = given
     entry.register_schemas()
     entry.call(_main, PredictConfig)
     return 1 if entry.failures else 0
@@ -43,4 +48,8 @@ def _main(composed: DictConfig) -> None:
         config = entry.validated(composed)
         from anomalyncd import prediction  # after validation: torch takes seconds to load
 
-        print(printable(f"Predictions: {prediction.predict(config)}"))
+        folder = prediction.predict(config)
+        with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
+            found = Counter(row["class_name"] for row in csv.DictReader(file))
+        print(printable(", ".join(f"{name}: {count}" for name, count in found.most_common())))
+        print(printable(f"Predictions: {folder}"))

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from anomalyncd.config import BackboneConfig, Config, SimulatedDetectorConfig
 from anomalyncd.detectors.map_store import StoredMaps
@@ -28,6 +30,7 @@ UNTRAINED = (
 SIMULATED = (
     "The anomaly maps are simulated from the ground-truth masks; no detector has seen the images."
 )
+FEW_FOUND = 0.05  # share of images with a defect, below which classes mean little
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,22 @@ def caveats(
             "pseudo-label correction moves regions with a low anomaly score towards it."
         )
     return tuple(warnings), tuple(notes)
+
+
+def map_caveats(counts: NDArray[np.int64]) -> tuple[str, ...]:
+    """What the binarized maps say of themselves, without labels.
+
+    Args:
+        counts: (n_images,) main elements of each.
+    """
+    found = int((counts > 0).sum())
+    if found >= FEW_FOUND * len(counts):
+        return ()
+    return (
+        f"The maps find a defect in only {found} of {len(counts)} images, so the classes mean "
+        "little: use another detector, or known-good photographs (dataset.good=FOLDER "
+        "detector=reference).",
+    )
 
 
 def metrics_of(done: Computed) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 from anomalyncd.errors import InputError
 from anomalyncd.storage import run_record
+from anomalyncd.storage.cache import SEAL
 from anomalyncd.storage.run_folder import NON_RESULT_KEYS, RunFolder, is_locked
 from anomalyncd.storage.run_record import CONFIG, JOBS, METRICS, RUN_NAME, Listed, Progress
 
@@ -24,7 +25,6 @@ State = Literal["running", "failed", "stopped", "done", "queued", "not started"]
 STATES: tuple[State, ...] = get_args(State)
 
 SWEEP_LOCK = ".sweep.lock"  # held while a sweep lasts
-_CACHE_ENTRY = re.compile(r"-[0-9a-f]{20}$")  # an entry of `cache`: holds many files, but no runs
 _NOT_STARTED = {  # by whether it is on Slurm: the reason
     False: "its sweep has ended; run it again",
     True: "its sweep's command has ended; run it again if squeue no longer lists the job",
@@ -123,9 +123,9 @@ def _walk(root: Path, failures: list[Job]) -> Iterator[tuple[Path, set[str]]]:
 
     for folder, below, names in os.walk(root, onerror=denied):
         yield Path(folder), {*names, *below}
-        if re.match(r"seed-\d+", os.path.basename(folder)):
-            below.clear()
-        below[:] = [n for n in sorted(below) if n[0] != "." and not _CACHE_ENTRY.search(n)]
+        if SEAL in names or re.match(r"seed-\d+", os.path.basename(folder)):
+            below.clear()  # an entry of the cache, or a run
+        below[:] = [name for name in sorted(below) if name[0] != "."]
 
 
 def _of_listed(

@@ -81,7 +81,7 @@ def test_a_number_instead_of_an_option_is_named() -> None:
         ("dataset=folder", "dataset: no such setting"),
         ("detector.model=x", "detector.model: is a setting of detector=anomalib"),
         ("pathh=x", "did you mean path"),
-        ("run=x", "not set: path; add path=…"),
+        ("run=x", "not set: detector.path, path; add detector.path=… path=…"),
     ],
 )
 def test_predict_knows_its_own_settings(override: str, message: str) -> None:

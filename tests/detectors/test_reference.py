@@ -229,7 +229,11 @@ def test_a_run_keeps_its_detector_and_predicts_its_own_images_alike(
     folder = run(overrides).folder
     own = {row["id"]: row for row in table(folder / "predictions.csv")}
     config = composed(
-        [f"run={folder}", f"path={photographs / 'new'}", f"output={tmp_path / 'p'}"], "predict"
+        [
+            *(f"run={folder}", f"path={photographs / 'new'}", f"output={tmp_path / 'p'}"),
+            "detector.path=''",
+        ],
+        "predict",
     )
     predict(config)
     again = table(tmp_path / "p" / "predictions.csv")

@@ -26,6 +26,7 @@ from anomalyncd.results.paper_tables import as_csv, grids, latex, markdown, show
 from anomalyncd.runtime import console, local_gpus
 from anomalyncd.runtime.console import printable
 from anomalyncd.storage import foreign, run_record
+from anomalyncd.storage.cache import SEAL
 from anomalyncd.storage.jobs import find
 
 SETTINGS: dict[str, Any] = {
@@ -237,6 +238,16 @@ def test_a_folder_that_may_not_be_listed_is_one_line(
 
     monkeypatch.setattr(os, "scandir", denied)
     assert "Permission denied" in reported_line(tmp_path, odd)
+
+
+def test_only_what_is_an_entry_of_the_cache_is_not_searched(tmp_path: Path) -> None:
+    """A run on maps of the cache has their digest in its own path."""
+    run = tmp_path / "out" / "folder" / "photos" / f"files-maps-{'0' * 20}" / "v" / "seed-2"
+    write(run, SETTINGS, METRICS)
+    entry = tmp_path / "out" / "cache" / "maps-1"
+    write(entry / "seed-3", SETTINGS, METRICS)
+    (entry / SEAL).write_text("{}")
+    assert [job.name for job in find([tmp_path / "out"])] == [str(run)]
 
 
 def test_a_run_that_was_read_by_others_is_not_written(tmp_path: Path) -> None:
