@@ -268,7 +268,7 @@ def test_only_a_finished_run_can_be_loaded(tmp_path: Path) -> None:
 
 
 def test_photographs_are_sorted_into_classes_and_found_again(
-    photographs: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"device": "cpu", "quiet": True, "train__epochs": 1, "train__hidden": 16}
 
@@ -291,3 +291,4 @@ def test_photographs_are_sorted_into_classes_and_found_again(
     # MuSc needs nothing but the images: it makes maps of new ones
     images = sorted((photographs / "photos").iterdir())
     assert len(anomalyncd.load(result.folder, device="cpu").predict(images)) == len(images)
+    assert "compares the new images with each other" in caplog.text
