@@ -319,7 +319,6 @@ def test_any_header_loads_or_is_reported(saved: Any, data: st.DataObject) -> Non
         (lambda t: t.bfloat16(), "has type torch.bfloat16"),
         (lambda t: t.double(), "has type torch.float64"),
         (lambda t: t.to(torch.float8_e4m3fn), "has type torch.float8_e4m3fn"),
-        (lambda t: t.to(torch.complex64), "has type torch.complex64"),
         (lambda t: t > 0, "has type torch.bool"),
         (lambda t: torch.full_like(t, torch.nan), "values that are not finite"),
         (lambda t: torch.full_like(t, -torch.inf), "values that are not finite"),
