@@ -126,18 +126,19 @@ def test_a_pixel_of_the_map_is_defective_if_the_mask_covers_half_of_it(
 def test_unscored_images_and_defects_without_a_mask_are_left_out(
     tmp_path: Path, dataset: Dataset
 ) -> None:
-    """The third image is not scored, the fourth has a defect that no mask shows."""
-    for name in ("combined/2", "scratch/3"):
-        wrong = np.full((32, 32), 77 if name == "combined/2" else 0, np.uint8)
+    """The third image is not scored, the others have defects that no mask shows."""
+    maps = {"combined/2": 77, "scratch/3": 0, "scratch/4": 200}
+    for name, level in maps.items():
+        wrong = np.full((32, 32), level, np.uint8)
         path = tmp_path / "maps" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(path), wrong)
     image = dataset.samples[0].image
-    samples = (*dataset.samples, Sample("combined/2", image), Sample("scratch/3", image))
-    targets = np.array([0, 1, UNLABELLED, 1])
+    samples = (*dataset.samples, *(Sample(name, image) for name in maps))
+    targets = np.array([0, 1, UNLABELLED, 1, 1])
     found = quality_of(tmp_path, Dataset(samples, Labels(("good", "scratch"), targets, normal=0)))
     assert found["pixel_auroc"] == 1
-    assert found["image_auroc"] == pytest.approx(0.75)  # its map ties with the good one's
+    assert found["image_auroc"] == pytest.approx(2.5 / 3)  # one map ties with the good one's
 
 
 def test_an_image_is_as_anomalous_as_its_highest_score(tmp_path: Path, dataset: Dataset) -> None:
