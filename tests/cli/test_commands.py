@@ -69,7 +69,12 @@ def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path
         "predict.py",
         *(f"run={report.parent}", "path=photos", f"detector.path={maps}"),
     )
-    assert printed.strip() == f"Predictions: {report.parent / 'predictions'}"
+    *counts, last = printed.splitlines()
+    assert last == f"Predictions: {report.parent / 'predictions'}"
+    predicted = (report.parent / "predictions" / "predictions.csv").read_text().splitlines()[1:]
+    numbers = [int(entry.rpartition(": ")[2]) for entry in counts[0].split(", ")]
+    assert len(counts) == 1 and sum(numbers) == len(predicted)
+    assert numbers == sorted(numbers, reverse=True)
     assert len((report.parent / "predictions" / "predictions.csv").read_text().splitlines()) == 9
 
 
