@@ -70,7 +70,7 @@ def test_maps_of_new_images_are_scaled_as_the_runs_were(finished: Path, level: f
     assert scores == pytest.approx([level / 4, 0.75 * level / 4], rel=0.15)  # bicubic overshoot
 
 
-def test_each_region_is_told_as_it_was_found(
+def test_each_region_is_reported_as_it_was_found(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[Any] = []

@@ -79,7 +79,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("stop_after", [0, 2])
-def test_training_is_told_to_the_tracker_and_to_other_processes(
+def test_training_is_reported_to_the_tracker_and_to_other_processes(
     stop_after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when it resumes: the time left does not count what an earlier process has done."""

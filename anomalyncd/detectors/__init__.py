@@ -125,13 +125,11 @@ def inputs(config: DetectorConfig, category: str, dataset: Dataset) -> Digests:
     match config:
         case FilesDetectorConfig():
             return FilesDetector(config.path, category).inputs(dataset)
-        case MuscDetectorConfig():
+        case MuscDetectorConfig() | ReferenceDetectorConfig():
             file = config.backbone and weights_file(config.backbone, "detector.backbone")
-            return digests({"detector's weights file": {file.name: file}} if file else {})
-        case ReferenceDetectorConfig():
-            file = weights_file(config.backbone, "detector.backbone")
             weights = {"detector's weights file": {file.name: file}} if file else {}
-            return digests({"training image": train, **weights})
+            learns = isinstance(config, ReferenceDetectorConfig)
+            return digests({"training image": train, **weights} if learns else weights)
         case AnomalibDetectorConfig():
             pictures = training_pictures(config)
             return digests({"training image": train, "training picture": pictures})

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +105,9 @@ class LearnedReference:
         InputError: the file is not one of these, or does not fit its backbone.
     """
 
-    def __init__(self, path: Path, device: torch.device, weights: str | None = None) -> None:
+    def __init__(self, path: Path, device: torch.device) -> None:
         self._path = path
-        self._reference = Reference.load(path, device, weights)
+        self._reference = Reference.load(path, device)
 
     def key(self, dataset: Dataset) -> Any:
         return VERSION, digest_files([self._path])
@@ -128,15 +128,10 @@ class _Scale:
     bank: MemoryBank
     peak: float  # median highest score of known-good images
 
-    def patches(self, image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-        """(h · w, dimensions) of an image, and (h, w)."""
-        found, size = _patches(self.features, image, self.image_size)
-        return found @ self.weight + self.bias, size
-
     def anomaly_map(self, image: NDArray[np.uint8], map_size: int) -> NDArray[np.float32]:
         """(map_size, map_size), smoothed, in units of the bank's spacing."""
-        patches, size = self.patches(image)
-        scores = self.bank.scores(patches).view(1, 1, *size).float()
+        patches, grid = _patches(self.features, image, self.image_size)
+        scores = self.bank.scores(patches @ self.weight + self.bias).view(1, 1, *grid).float()
         enlarged = F.interpolate(scores, (map_size, map_size), mode="bilinear")[0, 0].cpu().numpy()
         # As PatchCore: 4 pixels at 224.
         return cv2.GaussianBlur(enlarged, (0, 0), map_size / 56).astype(np.float32)
@@ -160,10 +155,16 @@ class Reference:
             InputError: an image is unreadable, or the backbone cannot be used.
         """
         good = _evenly(good, _MOST_REFERENCES)
-        scales = []
-        for size in _sizes(config, good):
-            features = patch_features.create(config.backbone, size, _BACKBONE, device)
-            scales.append(_learn_scale(config, features, size, good))
+        extractors = {
+            size: patch_features.create(config.backbone, size, _BACKBONE, device)
+            for size in _sizes(config, good)
+        }
+        candidates = _draw_candidates(extractors, good)
+        scales = [
+            _select(config, features, size, candidates[size])
+            for size, features in extractors.items()
+        ]
+        scales = _calibrate(scales, config.map_size, good)
         log.info(
             "maps: compared with %d known-good images at %s pixels",
             len(good),
@@ -201,23 +202,21 @@ class Reference:
         save_tensors(path, tensors, header)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device, weights: str | None = None) -> Reference:
+    def load(cls, path: Path, device: torch.device) -> Reference:
         """Restore what `save` wrote.
 
         Args:
             path: the file.
             device: where to compute.
-            weights: the backbone's weights file, if it has been moved.
 
         Raises:
             InputError: the file is damaged or of another kind, or the backbone cannot be used.
         """
         tensors, header = load_tensors(path)
         where = f"{path}: its header"
-        stored = foreign.build(_Header, {k: header.get(k) for k in _HEADER}, where, complete=True)
+        named = {field.name: header.get(field.name) for field in fields(_Header)}
+        stored = foreign.build(_Header, named, where, complete=True)
         config = stored.reference
-        if weights:
-            config.backbone.checkpoint = weights
         scales = []
         for number, (size, peak) in enumerate(zip(stored.image_sizes, stored.peaks, strict=True)):
             features = patch_features.create(config.backbone, size, _BACKBONE, device)
@@ -244,7 +243,6 @@ class _Header:
             raise InputError(f"sizes {self.image_sizes} with peaks {self.peaks}: out of range")
 
 
-_HEADER = ("reference", "image_sizes", "peaks")
 _SHAPES = {"weight": 2, "bias": 1, "patches": 2, "spacing": 1}
 
 
@@ -285,26 +283,39 @@ def _sizes(config: ReferenceDetectorConfig, good: Sequence[Path]) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def _learn_scale(
-    config: ReferenceDetectorConfig, features: PatchFeatures, size: int, good: Sequence[Path]
-) -> _Scale:
-    generator = torch.Generator().manual_seed(_SEED)
+def _draw_candidates(
+    extractors: Mapping[int, PatchFeatures], good: Sequence[Path]
+) -> dict[int, Tensor]:
+    """For each image size (n, channels): patches drawn from all known-good images."""
+    generators = {size: torch.Generator().manual_seed(_SEED) for size in extractors}
     share = math.ceil(_CANDIDATES / len(good))
-    drawn = []
+    drawn: dict[int, list[Tensor]] = {size: [] for size in extractors}
     for image in _decoded(good):
-        found, _ = _patches(features, image, size)
-        drawn.append(found[torch.randperm(len(found), generator=generator)[:share]])
-    candidates = torch.cat(drawn)
+        for size, features in extractors.items():
+            found, _ = _patches(features, image, size)
+            order = torch.randperm(len(found), generator=generators[size])
+            drawn[size].append(found[order[:share]])
+    return {size: torch.cat(patches) for size, patches in drawn.items()}
+
+
+def _select(
+    config: ReferenceDetectorConfig, features: PatchFeatures, size: int, candidates: Tensor
+) -> _Scale:
+    """The bank of one size, not calibrated yet."""
     weight, bias = _projection(candidates, features.channels)
     bank = MemoryBank.of(candidates @ weight + bias, config.bank_size, config.neighbours)
-    scale = _Scale(size, features, weight, bias, bank, peak=1.0)
+    return _Scale(size, features, weight, bias, bank, peak=1.0)
+
+
+def _calibrate(scales: Sequence[_Scale], map_size: int, good: Sequence[Path]) -> list[_Scale]:
+    """The same banks with their peaks."""
     peaks = [
-        float(scale.anomaly_map(image, config.map_size).max())
+        [float(scale.anomaly_map(image, map_size).max()) for scale in scales]
         for image in _decoded(_evenly(good, _CALIBRATED))
     ]
     # Of equal images every score is 0.
-    peak = max(float(np.median(peaks)), 1e-3)
-    return _Scale(size, features, weight, bias, bank, peak)
+    medians = np.maximum(np.median(peaks, axis=0), 1e-3)
+    return [replace(scale, peak=float(peak)) for scale, peak in zip(scales, medians, strict=True)]
 
 
 def _projection(candidates: Tensor, channels: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -223,7 +223,7 @@ def test_an_image_without_a_defect_is_resized_as_the_settings_say(
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_base_image_with_nothing_marked_is_told(tmp_path: Path) -> None:
+def test_a_base_image_with_nothing_marked_is_reported(tmp_path: Path) -> None:
     blank = np.zeros((40, 40), np.uint8)
     image, mask = save(tmp_path / "0.png", np.dstack([blank] * 3)), save(tmp_path / "m.png", blank)
     with pytest.raises(InputError, match=r"m\.png: an empty mask"):
