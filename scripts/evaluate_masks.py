@@ -16,15 +16,14 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 import anomalyncd
-from anomalyncd import detectors
-from anomalyncd.data.images import read_image, read_mask
+from anomalyncd.data.images import read_image
 from anomalyncd.detectors import map_store
-from anomalyncd.inputs import find_images
+from anomalyncd.evaluation.map_quality import truth_at
+from anomalyncd.inputs import find_images, open_detector
 from anomalyncd.regions import mebin
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.gate import find_gate, spot_level
@@ -91,12 +90,9 @@ def evaluate(dataset: Dataset, maps: map_store.StoredMaps, settings: anomalyncd.
             found.append(mask.any())
             if not is_defective or sample.truth_mask is None:
                 continue
-            size = (mask.shape[1], mask.shape[0])
-            share = cv2.resize(
-                read_mask(sample.truth_mask).astype(float), size, interpolation=cv2.INTER_AREA
-            )
-            if (share >= 0.5).any():
-                overlaps.append(overlap(mask, share >= 0.5))
+            truth = truth_at(sample.truth_mask, mask.shape)
+            if truth.any():
+                overlaps.append(overlap(mask, truth))
                 hits.append(mask.any())
         passes = np.array(found)
         row = Row(
@@ -119,8 +115,7 @@ def main(overrides: list[str]) -> None:
     settings = anomalyncd.compose(*overrides)
     cache = Cache(Path(settings.cache_folder))
     dataset = find_images(settings, cache)
-    device = devices.choose(settings.device)
-    detector = detectors.create(settings.detector, settings.category, device, cache.root)
+    detector = open_detector(settings, cache, devices.choose(settings.device))
     given = asdict(settings.detector)
     maps = map_store.collect(detector, dataset, settings.category, cache, settings=given)
     evaluate(dataset, maps, settings)

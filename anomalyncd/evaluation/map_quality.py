@@ -100,9 +100,22 @@ def _pairs(
         if mask is None:
             yield scores, np.zeros(scores.shape, bool)
         else:
-            size = (scores.shape[1], scores.shape[0])
-            share = cv2.resize(read_mask(mask).astype(float), size, interpolation=cv2.INTER_AREA)
-            yield scores, share >= 0.5
+            yield scores, truth_at(mask, scores.shape)
+
+
+def truth_at(mask: Path, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A truth mask at a map's resolution: a pixel is defective that the mask covers by half.
+
+    Args:
+        mask: its file.
+        shape: (h, w) of the map.
+
+    Raises:
+        InputError: the file is unreadable.
+    """
+    height, width = shape
+    whole = read_mask(mask).astype(float)
+    return cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA) >= 0.5
 
 
 def _aupro(dataset: Dataset, anomaly_maps: AnomalyMaps, images: list[int]) -> float | None:
