@@ -33,6 +33,7 @@ MAX_CLASSES = 10_000
 Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu", "adaptive"]
 FullMask = Literal["keep", "empty"]
+Comparison = Literal["nearest", "subspace"]
 
 MAX_MEGAPIXELS = 100  # of one image or map; a larger file may be made to fill the memory
 HIGHEST_MAX_MEGAPIXELS = 1000  # the largest value of the setting
@@ -376,18 +377,26 @@ class ReferenceDetectorConfig(DetectorConfig):
     backbone: BackboneConfig = field(
         default_factory=lambda: BackboneConfig("embedded", image_size=512)
     )
-    bank_size: int = 2000  # patches of good images that are kept, at each size
-    neighbours: int = 8  # patches of the bank whose distance says how widely it is spaced
+    # nearest: distance to the nearest of a bank of good patches. subspace: what the principal
+    # components of good patches leave unexplained, cheaper and less exact.
+    comparison: str = "nearest"
+    bank_size: int = 2000  # nearest: patches of good images that are kept, at each size …
+    neighbours: int = 8  # … and patches of the bank whose distance says how widely it is spaced
+    explained: float = 0.99  # subspace: share of the variance that the components explain
     map_size: int = 256
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _one_of("detector.comparison", self.comparison, Comparison)
+        known = 0 < self.explained < 1
+        _require(known, f"detector.explained={self.explained}: expected above 0 and below 1")
         _within(self, "detector", 2, bank_size=10**6, map_size=MAX_SIDE)
         _within(self, "detector", 1, neighbours=1000)
 
     @property
     def label(self) -> str:
-        return f"{self.kind}-{self.backbone.name}"
+        kind = "subspace" if self.comparison == "subspace" else self.kind
+        return f"{kind}-{self.backbone.name}"
 
 
 @dataclass

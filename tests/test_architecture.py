@@ -39,7 +39,7 @@ PURE = {
     *("regions/mebin", "regions/mebin_torch", "regions/boxes", "training/losses"),
     *("regions/gate", "regions/refinement"),
     *("inference/fusion", "evaluation/metrics", "models/heads", "models/mask_guided_vit"),
-    *("detectors/mutual_scoring", "detectors/memory_bank"),
+    *("detectors/mutual_scoring", "detectors/memory_bank", "detectors/subspace"),
 }
 # Only these may know these libraries.
 KNOWN_ONLY_TO = {

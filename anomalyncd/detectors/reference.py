@@ -2,10 +2,10 @@
 
 A patch is described by the frozen backbone at two depths, averaged over its neighbours, at two
 sizes of the image: the larger finds small defects, the smaller sees more around each patch. The
-patches of the known-good images are thinned to a memory bank for each size. Then one image at a
-time is scored by these banks alone, in a time that depends neither on the number of known-good
-images nor on that of the others. So the same banks score tomorrow's photographs: `save` keeps
-them, `load` restores them.
+patches of the known-good images are thinned to a memory bank for each size, or reduced to their
+principal components (`comparison=subspace`). Then one image at a time is scored by these alone, in
+a time that depends neither on the number of known-good images nor on that of the others. So they
+score tomorrow's photographs too: `save` keeps them, `load` restores them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor
 from anomalyncd.config import MAX_SIDE, ReferenceDetectorConfig
 from anomalyncd.data.images import read_header, read_image
 from anomalyncd.detectors.memory_bank import MemoryBank
+from anomalyncd.detectors.subspace import Subspace
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.models.patch_features import PatchFeatures
@@ -58,7 +59,7 @@ class ReferenceDetector:
     """Learns from the known-good images of a dataset, and scores the others.
 
     Args:
-        config: backbone, sizes and bank.
+        config: backbone, sizes, and what is learned of them.
         device: where the network and the search run.
     """
 
@@ -123,15 +124,15 @@ class _Scale:
 
     image_size: int
     features: PatchFeatures
-    weight: Tensor  # (channels, dimensions), from features to what the bank holds
+    weight: Tensor  # (channels, dimensions), from features to what is compared
     bias: Tensor  # (dimensions,)
-    bank: MemoryBank
+    normal: MemoryBank | Subspace
     peak: float  # median highest score of known-good images
 
     def anomaly_map(self, image: NDArray[np.uint8], map_size: int) -> NDArray[np.float32]:
-        """(map_size, map_size), smoothed, in units of the bank's spacing."""
+        """(map_size, map_size), smoothed, not comparable between sizes yet."""
         patches, grid = _patches(self.features, image, self.image_size)
-        scores = self.bank.scores(patches @ self.weight + self.bias).view(1, 1, *grid).float()
+        scores = self.normal.scores(patches @ self.weight + self.bias).view(1, 1, *grid).float()
         enlarged = F.interpolate(scores, (map_size, map_size), mode="bilinear")[0, 0].cpu().numpy()
         # As PatchCore: 4 pixels at 224.
         return cv2.GaussianBlur(enlarged, (0, 0), map_size / 56).astype(np.float32)
@@ -149,7 +150,7 @@ class Reference:
     def learn(
         cls, config: ReferenceDetectorConfig, good: Sequence[Path], device: torch.device
     ) -> Reference:
-        """Select the banks from known-good images.
+        """Learn from known-good images.
 
         Raises:
             InputError: an image is unreadable, or the backbone cannot be used.
@@ -192,10 +193,11 @@ class Reference:
         """
         tensors: dict[str, Tensor] = {}
         for number, scale in enumerate(self._scales):
-            own = {"weight": scale.weight, "bias": scale.bias, **vars(scale.bank)}
+            own = {"weight": scale.weight, "bias": scale.bias, **vars(scale.normal)}
             tensors |= {f"{number}.{name}": tensor.float() for name, tensor in own.items()}
         header = {
             "reference": asdict(self.config),
+            "weights_hash": self._scales[0].features.weights_hash,
             "image_sizes": [scale.image_size for scale in self._scales],
             "peaks": [scale.peak for scale in self._scales],
         }
@@ -220,11 +222,17 @@ class Reference:
         scales = []
         for number, (size, peak) in enumerate(zip(stored.image_sizes, stored.peaks, strict=True)):
             features = patch_features.create(config.backbone, size, _BACKBONE, device)
-            own = {name: tensors.pop(f"{number}.{name}", None) for name in _SHAPES}
-            kept = _checked(own, sum(features.channels), path)
-            bank = MemoryBank(kept["patches"].to(device), kept["spacing"].to(device))
-            weight, bias = kept["weight"].to(device), kept["bias"].to(device)
-            scales.append(_Scale(size, features, weight, bias, bank, peak))
+            if features.weights_hash != stored.weights_hash:
+                raise InputError(
+                    f"{config.backbone.checkpoint or config.backbone.name}: its weights are not "
+                    f"those that {path} was learned with; restore them, or compute the run again"
+                )
+            shapes = _PROJECTION | _NORMAL[config.comparison]
+            own = {name: tensors.pop(f"{number}.{name}", None) for name in shapes}
+            kept = _checked(own, shapes, sum(features.channels), path)
+            weight, bias = (kept.pop(name).to(device) for name in _PROJECTION)
+            normal = _KINDS[config.comparison](**{k: t.to(device) for k, t in kept.items()})
+            scales.append(_Scale(size, features, weight, bias, normal, peak))
         if tensors:
             raise InputError(f"{path}: holds {sorted(tensors)[0]}, which is not expected")
         return cls(config, scales)
@@ -233,6 +241,7 @@ class Reference:
 @dataclass
 class _Header:
     reference: ReferenceDetectorConfig
+    weights_hash: str
     image_sizes: list[int]
     peaks: list[float]
 
@@ -243,31 +252,41 @@ class _Header:
             raise InputError(f"sizes {self.image_sizes} with peaks {self.peaks}: out of range")
 
 
-_SHAPES = {"weight": 2, "bias": 1, "patches": 2, "spacing": 1}
+# Tensors of the file for each size, and their dimensions.
+_PROJECTION = {"weight": 2, "bias": 1}
+_NORMAL = {"nearest": {"patches": 2, "spacing": 1}, "subspace": {"basis": 2}}
+_KINDS: dict[str, type[MemoryBank] | type[Subspace]] = {
+    "nearest": MemoryBank,
+    "subspace": Subspace,
+}
 
 
-def _checked(tensors: dict[str, Tensor | None], channels: int, path: Path) -> dict[str, Tensor]:
+def _checked(
+    tensors: dict[str, Tensor | None], shapes: dict[str, int], channels: int, path: Path
+) -> dict[str, Tensor]:
     """Tensors that fit each other and the backbone.
 
     Raises:
         InputError: they do not.
     """
     found = {}
-    for name, dimensions in _SHAPES.items():
+    for name, dimensions in shapes.items():
         tensor = tensors[name]
         if tensor is None or tensor.ndim != dimensions or tensor.dtype != torch.float32:
             raise InputError(f"{path}: {name} is missing or of another kind; compute the run again")
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name} holds values that are not finite numbers")
         found[name] = tensor
-    width, n = found["weight"].shape[1], len(found["patches"])
+    width = found["weight"].shape[1]
+    vectors = found["patches" if "patches" in found else "basis"]
+    spacing = found.get("spacing", torch.ones(len(vectors)))
     fits = (
         found["weight"].shape[0] == channels
         and found["bias"].shape == (width,)
-        and found["patches"].shape[1] == width
-        and found["spacing"].shape == (n,)
-        and n > 0
-        and bool((found["spacing"] > 0).all())
+        and len(vectors) > 0
+        and vectors.shape[1] == width
+        and spacing.shape == (len(vectors),)
+        and bool((spacing > 0).all())
     )
     if not fits:
         raise InputError(f"{path}: its tensors do not fit each other; compute the run again")
@@ -301,14 +320,19 @@ def _draw_candidates(
 def _select(
     config: ReferenceDetectorConfig, features: PatchFeatures, size: int, candidates: Tensor
 ) -> _Scale:
-    """The bank of one size, not calibrated yet."""
+    """What is normal at one size, not calibrated yet."""
     weight, bias = _projection(candidates, features.channels)
-    bank = MemoryBank.of(candidates @ weight + bias, config.bank_size, config.neighbours)
-    return _Scale(size, features, weight, bias, bank, peak=1.0)
+    patches = candidates @ weight + bias
+    normal: MemoryBank | Subspace
+    if config.comparison == "subspace":
+        normal = Subspace.of(patches, config.explained)
+    else:
+        normal = MemoryBank.of(patches, config.bank_size, config.neighbours)
+    return _Scale(size, features, weight, bias, normal, peak=1.0)
 
 
 def _calibrate(scales: Sequence[_Scale], map_size: int, good: Sequence[Path]) -> list[_Scale]:
-    """The same banks with their peaks."""
+    """The same with their peaks."""
     peaks = [
         [float(scale.anomaly_map(image, map_size).max()) for scale in scales]
         for image in _decoded(_evenly(good, _CALIBRATED))

@@ -22,6 +22,7 @@ class PatchFeatures(Protocol):
     """Features of images on a grid of patches."""
 
     channels: tuple[int, ...]  # of each depth
+    weights_hash: str  # of the backbone's stored weights
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """(b, 3, s, s) images in [0, 1] → for each depth (b, channels, h, w)."""
@@ -63,6 +64,7 @@ class _Normalised:
             torch.tensor(values, device=device).view(3, 1, 1) for values in (built.mean, built.std)
         )
         self._device = device
+        self.weights_hash = built.weights_hash
 
     def _prepare(self, images: Tensor) -> Tensor:
         return (images.to(self._device) - self._mean) / self._std

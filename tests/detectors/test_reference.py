@@ -18,6 +18,7 @@ from anomalyncd.data import datasets
 from anomalyncd.detectors import reference
 from anomalyncd.detectors.reference import LearnedReference, ReferenceDetector
 from anomalyncd.errors import InputError
+from anomalyncd.models import patch_features
 from anomalyncd.prediction import load, predict
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Dataset, Sample
@@ -109,6 +110,37 @@ def test_what_was_learned_is_kept_bit_for_bit(
         assert np.array_equal(again, before)
 
 
+def test_the_subspace_of_good_photographs_finds_them_too_and_is_kept(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    detector = ReferenceDetector(replace(CONFIG, comparison="subspace"), CPU)
+    maps = list(detector.maps(dataset))
+    is_defect = np.array([sample.id.startswith("dent") for sample in dataset.samples])
+    peaks = np.array([scores.max() for scores in maps])
+    assert peaks[is_defect].min() > peaks[~is_defect].max()
+    detector.save(tmp_path / "kept.safetensors")
+    kept = LearnedReference(tmp_path / "kept.safetensors", CPU)
+    assert all(np.array_equal(a, b) for a, b in zip(kept.maps(dataset), maps, strict=True))
+
+
+def test_what_was_learned_with_other_weights_is_refused(
+    learned: tuple[ReferenceDetector, list[NDArray]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learned[0].save(tmp_path / "kept.safetensors")
+    create = patch_features.create
+
+    def changed(*args: Any) -> patch_features.PatchFeatures:
+        features = create(*args)
+        features.weights_hash = "of others"
+        return features
+
+    monkeypatch.setattr(patch_features, "create", changed)
+    with pytest.raises(InputError, match="embedded: its weights are not those that"):
+        LearnedReference(tmp_path / "kept.safetensors", CPU)
+
+
 def test_without_good_photographs_it_names_the_setting(dataset: Dataset) -> None:
     with pytest.raises(InputError, match=r"set dataset\.good=FOLDER, or use detector=musc_embed"):
         next(ReferenceDetector(CONFIG, CPU).maps(replace(dataset, train=())))
@@ -193,7 +225,7 @@ def test_a_changed_file_is_refused_in_one_line(
 def test_the_key_follows_the_settings_and_the_weights(dataset: Dataset) -> None:
     keys = [
         ReferenceDetector(config, CPU).key(dataset)
-        for config in (CONFIG, replace(CONFIG, bank_size=99), replace(CONFIG, neighbours=2))
+        for config in (CONFIG, replace(CONFIG, bank_size=99), replace(CONFIG, explained=0.9))
     ]
     assert len({str(key) for key in keys}) == 3
 
