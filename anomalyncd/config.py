@@ -370,10 +370,11 @@ class MuscDetectorConfig(DetectorConfig):
 
 @dataclass
 class ReferenceDetectorConfig(DetectorConfig):
-    """Comparison with known-good photographs; see `detectors/reference.py`."""
+    """Comparison with known-good photographs, or with each other; see `detectors/reference/`."""
 
     kind: str = "reference"
-    # Images are compared at this size and at half of it; smaller photographs are not enlarged.
+    # Images are compared at this size, with known-good ones also at half of it; smaller photographs
+    # are not enlarged.
     backbone: BackboneConfig = field(
         default_factory=lambda: BackboneConfig("embedded", image_size=512)
     )
@@ -383,6 +384,7 @@ class ReferenceDetectorConfig(DetectorConfig):
     bank_size: int = 2000  # nearest: patches of good images that are kept, at each size …
     neighbours: int = 8  # … and patches of the bank whose distance says how widely it is spaced
     explained: float = 0.99  # subspace: share of the variance that the components explain
+    panel: int = 64  # without known-good photographs: images that the others are compared with
     map_size: int = 256
 
     def __post_init__(self) -> None:
@@ -391,6 +393,7 @@ class ReferenceDetectorConfig(DetectorConfig):
         known = 0 < self.explained < 1
         _require(known, f"detector.explained={self.explained}: expected above 0 and below 1")
         _within(self, "detector", 2, bank_size=10**6, map_size=MAX_SIDE)
+        _within(self, "detector", 5, panel=10_000)
         _within(self, "detector", 1, neighbours=1000)
 
     @property

@@ -39,7 +39,8 @@ PURE = {
     *("regions/mebin", "regions/mebin_torch", "regions/boxes", "training/losses"),
     *("regions/gate", "regions/refinement"),
     *("inference/fusion", "evaluation/metrics", "models/heads", "models/mask_guided_vit"),
-    *("detectors/mutual_scoring", "detectors/memory_bank", "detectors/subspace"),
+    *("detectors/mutual_scoring", "detectors/reference/memory_bank"),
+    *("detectors/reference/subspace", "detectors/reference/panel"),
 }
 # Only these may know these libraries.
 KNOWN_ONLY_TO = {

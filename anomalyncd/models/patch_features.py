@@ -6,6 +6,7 @@ eighth of the network's time; of any other Vision Transformer the patch tokens o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Protocol, cast
 
@@ -49,6 +50,18 @@ def create(
     return _TokenFeatures(built, device)
 
 
+def create_tokens(
+    config: BackboneConfig, image_size: int, key: str, device: torch.device
+) -> PatchFeatures:
+    """The patch tokens of a backbone's last block, as they are; arguments as of `create`.
+
+    Raises:
+        InputError: as `backbone.build`.
+    """
+    built = backbone.build(replace(config, image_size=image_size), key)
+    return _TokenFeatures(built, device, depths=(1.0,), norm=False)
+
+
 def patch_size(config: BackboneConfig, key: str) -> int:
     """Pixels that image sizes must be a multiple of.
 
@@ -83,15 +96,23 @@ class _StemFeatures(_Normalised):
 
 
 class _TokenFeatures(_Normalised):
-    def __init__(self, built: backbone.Backbone, device: torch.device) -> None:
+    def __init__(
+        self,
+        built: backbone.Backbone,
+        device: torch.device,
+        depths: Sequence[float] = _DEPTHS,
+        *,
+        norm: bool = True,
+    ) -> None:
         super().__init__(built, device)
         self._vit = built.vit.to(device)
+        self._norm = norm
         depth = len(self._vit.blocks)
-        self._blocks = sorted({max(1, round(depth * share)) - 1 for share in _DEPTHS})
+        self._blocks = sorted({max(1, round(depth * share)) - 1 for share in depths})
         self.channels = (self._vit.embed_dim,) * len(self._blocks)
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         _, tokens = self._vit.forward_intermediates(
-            self._prepare(images), indices=self._blocks, output_fmt="NCHW", norm=True
+            self._prepare(images), indices=self._blocks, output_fmt="NCHW", norm=self._norm
         )
         return list(tokens)

@@ -5,46 +5,45 @@ sizes of the image: the larger finds small defects, the smaller sees more around
 patches of the known-good images are thinned to a memory bank for each size, or reduced to their
 principal components (`comparison=subspace`). Then one image at a time is scored by these alone, in
 a time that depends neither on the number of known-good images nor on that of the others. So they
-score tomorrow's photographs too: `save` keeps them, `load` restores them.
+score tomorrow's photographs too: `save` keeps them, `restore` brings them back.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import PIL
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from anomalyncd.config import MAX_SIDE, ReferenceDetectorConfig
-from anomalyncd.data.images import read_header, read_image
-from anomalyncd.detectors.memory_bank import MemoryBank
-from anomalyncd.detectors.subspace import Subspace
+from anomalyncd.detectors.reference.memory_bank import MemoryBank
+from anomalyncd.detectors.reference.photographs import (
+    KEY,
+    decoded,
+    evenly,
+    image_sizes,
+    require_weights,
+    squeezed,
+)
+from anomalyncd.detectors.reference.subspace import Subspace
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.models.patch_features import PatchFeatures
-from anomalyncd.runtime.console import ProgressThrottle
 from anomalyncd.storage import foreign
-from anomalyncd.storage.cache import digest_files
-from anomalyncd.storage.identity import weights_file
-from anomalyncd.storage.tensors import load_tensors, save_tensors
-from anomalyncd.types import Dataset
+from anomalyncd.storage.tensors import save_tensors
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # part of the cache key: raise it when maps change
-_BACKBONE = "detector.backbone"  # its key
+HEADER = "known_good"  # under which the file has what is not a tensor
 _SHARES = (1.0, 0.5)  # of the image size: what is compared
 _NEIGHBOURHOOD = 3  # patches whose features are averaged: as wide and high
 _DIMENSIONS = 256  # that features are projected to at random, which keeps distances
@@ -52,70 +51,6 @@ _CANDIDATES = 40_000  # patches that a bank is selected from
 _MOST_REFERENCES = 500  # known-good images that are read; of more, evenly spaced ones
 _CALIBRATED = 32  # known-good images whose maps make the two sizes comparable
 _SEED = 0
-_DECODED = 8  # images that wait, decoded
-
-
-class ReferenceDetector:
-    """Learns from the known-good images of a dataset, and scores the others.
-
-    Args:
-        config: backbone, sizes, and what is learned of them.
-        device: where the network and the search run.
-    """
-
-    def __init__(self, config: ReferenceDetectorConfig, device: torch.device) -> None:
-        self.config = config
-        self.device = device
-        self._reference: Reference | None = None
-
-    def key(self, dataset: Dataset) -> Any:
-        settings = asdict(self.config)
-        if weights := weights_file(self.config.backbone, _BACKBONE):
-            settings["backbone"]["checkpoint"] = digest_files([weights])
-        return VERSION, settings, self.device.type, torch.__version__, PIL.__version__
-
-    def maps(self, dataset: Dataset) -> Iterator[NDArray]:
-        """One (map_size, map_size) float32 map per image, ≥ 0, comparable between images.
-
-        Raises:
-            InputError: no known-good images, an unreadable image, or an unusable backbone.
-        """
-        if not dataset.train:
-            raise InputError(
-                "detector=reference compares with known-good photographs, and there are none; set "
-                "dataset.good=FOLDER, or use detector=musc_embedded, which needs none"
-            )
-        self._reference = Reference.learn(self.config, dataset.train, self.device)
-        paths = [sample.image for sample in dataset.samples]
-        progress = ProgressThrottle()
-        for done, anomaly_map in enumerate(self._reference.maps(paths), 1):
-            yield anomaly_map
-            if progress.another(done / len(paths)):
-                log.info("maps: %d of %d images", done, len(paths))
-
-    def save(self, path: Path) -> None:
-        """Keep what `maps` has learned, for images to come."""
-        assert self._reference is not None, "maps() comes first"
-        self._reference.save(path)
-
-
-class LearnedReference:
-    """A detector that has learned already: the file of a finished run.
-
-    Raises:
-        InputError: the file is not one of these, or does not fit its backbone.
-    """
-
-    def __init__(self, path: Path, device: torch.device) -> None:
-        self._path = path
-        self._reference = Reference.load(path, device)
-
-    def key(self, dataset: Dataset) -> Any:
-        return VERSION, digest_files([self._path])
-
-    def maps(self, dataset: Dataset) -> Iterator[NDArray]:
-        """As `ReferenceDetector.maps`."""
-        yield from self._reference.maps([sample.image for sample in dataset.samples])
 
 
 @dataclass(frozen=True)
@@ -138,7 +73,7 @@ class _Scale:
         return cv2.GaussianBlur(enlarged, (0, 0), map_size / 56).astype(np.float32)
 
 
-class Reference:
+class KnownGood:
     """Known-good patches at each size, and how they score an image."""
 
     def __init__(self, config: ReferenceDetectorConfig, scales: Sequence[_Scale]) -> None:
@@ -149,16 +84,16 @@ class Reference:
     @torch.inference_mode()
     def learn(
         cls, config: ReferenceDetectorConfig, good: Sequence[Path], device: torch.device
-    ) -> Reference:
+    ) -> KnownGood:
         """Learn from known-good images.
 
         Raises:
             InputError: an image is unreadable, or the backbone cannot be used.
         """
-        good = _evenly(good, _MOST_REFERENCES)
+        good = evenly(good, _MOST_REFERENCES)
         extractors = {
-            size: patch_features.create(config.backbone, size, _BACKBONE, device)
-            for size in _sizes(config, good)
+            size: patch_features.create(config.backbone, size, KEY, device)
+            for size in image_sizes(config.backbone, good, _SHARES)
         }
         candidates = _draw_candidates(extractors, good)
         scales = [
@@ -180,11 +115,6 @@ class Reference:
         maps = [s.anomaly_map(image, self.config.map_size) / s.peak for s in self._scales]
         return np.mean(maps, axis=0, dtype=np.float32)
 
-    def maps(self, paths: Sequence[Path]) -> Iterator[NDArray[np.float32]]:
-        """The map of each image, which is scored alone."""
-        for image in _decoded(paths):
-            yield self.anomaly_map(image)
-
     def save(self, path: Path) -> None:
         """Write everything but the backbone's weights.
 
@@ -196,37 +126,34 @@ class Reference:
             own = {"weight": scale.weight, "bias": scale.bias, **vars(scale.normal)}
             tensors |= {f"{number}.{name}": tensor.float() for name, tensor in own.items()}
         header = {
-            "reference": asdict(self.config),
+            "config": asdict(self.config),
             "weights_hash": self._scales[0].features.weights_hash,
             "image_sizes": [scale.image_size for scale in self._scales],
             "peaks": [scale.peak for scale in self._scales],
         }
-        save_tensors(path, tensors, header)
+        save_tensors(path, tensors, {HEADER: header})
 
     @classmethod
-    def load(cls, path: Path, device: torch.device) -> Reference:
+    def restore(
+        cls, path: Path, tensors: dict[str, Tensor], header: Any, device: torch.device
+    ) -> KnownGood:
         """Restore what `save` wrote.
 
         Args:
-            path: the file.
+            path: the file, for messages.
+            tensors: its tensors.
+            header: what it has under HEADER.
             device: where to compute.
 
         Raises:
             InputError: the file is damaged or of another kind, or the backbone cannot be used.
         """
-        tensors, header = load_tensors(path)
-        where = f"{path}: its header"
-        named = {field.name: header.get(field.name) for field in fields(_Header)}
-        stored = foreign.build(_Header, named, where, complete=True)
-        config = stored.reference
+        stored = foreign.build(_Header, header, f"{path}: its header", complete=True)
+        config = stored.config
         scales = []
         for number, (size, peak) in enumerate(zip(stored.image_sizes, stored.peaks, strict=True)):
-            features = patch_features.create(config.backbone, size, _BACKBONE, device)
-            if features.weights_hash != stored.weights_hash:
-                raise InputError(
-                    f"{config.backbone.checkpoint or config.backbone.name}: its weights are not "
-                    f"those that {path} was learned with; restore them, or compute the run again"
-                )
+            features = patch_features.create(config.backbone, size, KEY, device)
+            require_weights(features, stored.weights_hash, config.backbone, path)
             shapes = _PROJECTION | _NORMAL[config.comparison]
             own = {name: tensors.pop(f"{number}.{name}", None) for name in shapes}
             kept = _checked(own, shapes, sum(features.channels), path)
@@ -240,7 +167,7 @@ class Reference:
 
 @dataclass
 class _Header:
-    reference: ReferenceDetectorConfig
+    config: ReferenceDetectorConfig
     weights_hash: str
     image_sizes: list[int]
     peaks: list[float]
@@ -293,15 +220,6 @@ def _checked(
     return found
 
 
-def _sizes(config: ReferenceDetectorConfig, good: Sequence[Path]) -> list[int]:
-    """The sizes that images are compared at; small photographs are not enlarged."""
-    patch = patch_features.patch_size(config.backbone, _BACKBONE)
-    sides = sorted(max(header.width, header.height) for header in map(read_header, good))
-    largest = min(config.backbone.image_size, sides[len(sides) // 2])
-    sizes = (max(2, round(largest * share / patch)) * patch for share in _SHARES)
-    return list(dict.fromkeys(sizes))
-
-
 def _draw_candidates(
     extractors: Mapping[int, PatchFeatures], good: Sequence[Path]
 ) -> dict[int, Tensor]:
@@ -309,7 +227,7 @@ def _draw_candidates(
     generators = {size: torch.Generator().manual_seed(_SEED) for size in extractors}
     share = math.ceil(_CANDIDATES / len(good))
     drawn: dict[int, list[Tensor]] = {size: [] for size in extractors}
-    for image in _decoded(good):
+    for image in decoded(good):
         for size, features in extractors.items():
             found, _ = _patches(features, image, size)
             order = torch.randperm(len(found), generator=generators[size])
@@ -335,7 +253,7 @@ def _calibrate(scales: Sequence[_Scale], map_size: int, good: Sequence[Path]) ->
     """The same with their peaks."""
     peaks = [
         [float(scale.anomaly_map(image, map_size).max()) for scale in scales]
-        for image in _decoded(_evenly(good, _CALIBRATED))
+        for image in decoded(evenly(good, _CALIBRATED))
     ]
     # Of equal images every score is 0.
     medians = np.maximum(np.median(peaks, axis=0), 1e-3)
@@ -365,24 +283,9 @@ def _patches(
     features: PatchFeatures, image: NDArray[np.uint8], size: int
 ) -> tuple[Tensor, tuple[int, int]]:
     """(h · w, channels) of an image squeezed to a square, averaged over neighbours, and (h, w)."""
-    square = Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None] / 255
     pooled = [
         F.avg_pool2d(depth.float(), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-        for depth in features(pixels)
+        for depth in features(squeezed(image, size))
     ]
     h, w = pooled[0].shape[-2:]
     return torch.cat(pooled, 1)[0].flatten(1).T, (h, w)
-
-
-def _decoded(paths: Sequence[Path]) -> Iterator[NDArray[np.uint8]]:
-    """Images in order, decoded on threads, only a few at a time."""
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(paths), _DECODED):
-            yield from pool.map(read_image, paths[start : start + _DECODED])
-
-
-def _evenly(paths: Sequence[Path], most: int) -> Sequence[Path]:
-    if len(paths) <= most:
-        return paths
-    return [paths[i * len(paths) // most] for i in range(most)]

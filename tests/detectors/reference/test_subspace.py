@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyncd.detectors.subspace import Subspace
+from anomalyncd.detectors.reference.subspace import Subspace
 
 
 def patches(n: int, d: int, seed: int = 0) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyncd.detectors.memory_bank import MemoryBank, coreset
+from anomalyncd.detectors.reference.memory_bank import MemoryBank, coreset
 
 
 def patches(n: int, d: int = 4, seed: int = 0) -> torch.Tensor:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from anomalyncd.config import BackboneConfig, FolderConfig, ReferenceDetectorConfig
 from anomalyncd.data import datasets
-from anomalyncd.detectors import reference
 from anomalyncd.detectors.reference import LearnedReference, ReferenceDetector
+from anomalyncd.detectors.reference.photographs import evenly, image_sizes
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.prediction import load, predict
@@ -141,11 +141,6 @@ def test_what_was_learned_with_other_weights_is_refused(
         LearnedReference(tmp_path / "kept.safetensors", CPU)
 
 
-def test_without_good_photographs_it_names_the_setting(dataset: Dataset) -> None:
-    with pytest.raises(InputError, match=r"set dataset\.good=FOLDER, or use detector=musc_embed"):
-        next(ReferenceDetector(CONFIG, CPU).maps(replace(dataset, train=())))
-
-
 @pytest.mark.parametrize(
     ("largest", "asked", "sizes"),
     [(96, 512, [96, 48]), (600, 512, [512, 256]), (600, 64, [64, 32]), (20, 512, [32])],
@@ -156,14 +151,14 @@ def test_small_photographs_are_not_enlarged(
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path, width in zip(paths, (10, largest, 700), strict=True):
         Image.new("RGB", (width, 10)).save(path)
-    config = replace(CONFIG, backbone=BackboneConfig("embedded", image_size=asked))
-    assert reference._sizes(config, paths) == sizes
+    backbone = BackboneConfig("embedded", image_size=asked)
+    assert image_sizes(backbone, paths, (1.0, 0.5)) == sizes
 
 
 def test_of_many_good_photographs_some_are_read_from_everywhere() -> None:
     paths = [Path(str(i)) for i in range(10)]
-    assert reference._evenly(paths, 4) == [paths[0], paths[2], paths[5], paths[7]]
-    assert reference._evenly(paths, 10) == paths
+    assert evenly(paths, 4) == [paths[0], paths[2], paths[5], paths[7]]
+    assert evenly(paths, 10) == paths
 
 
 def without_a_peak(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> None:
