@@ -4,7 +4,7 @@ MuSc (arXiv 2401.16753) scores the patches of an image by all other images, and 
 images that happen to fit it best. Here a panel of at most a few dozen images scores, each thinned
 to patches that lie far from each other, and only images that resemble the scored one as a whole
 count, the same for all of its patches. So a defect that recurs is not hidden by the other images
-that have it, as long as most of the similar images do not.
+that have it, unless half of the similar ones do.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Panel:
             left_out: images of the panel that do not count: the scored one itself.
 
         Returns:
-            (p,) distance to the nearest patch in an image, mean over the nearer half of the similar
-            images; 0 to 2.
+            (p,) distance to the nearest patch in an image, the median over the similar images;
+            0 to 2.
 
         Raises:
             ValueError: no image is left.
@@ -52,9 +52,7 @@ class Panel:
         nearest = whole.sort()
         second = nearest.values[min(1, len(kept) - 1)]
         similar = max(_FEWEST, int((nearest.values <= _TOLERANCE * second).sum()))
-        chosen = distances[:, nearest.indices[:similar]]
-        half = math.ceil(chosen.shape[1] / 2)
-        return chosen.topk(half, dim=1, largest=False).values.mean(1)
+        return distances[:, nearest.indices[:similar]].quantile(0.5, dim=1)
 
     def _distances(self, patches: Tensor) -> Tensor:
         """(p, images): from each patch to the nearest of an image."""
