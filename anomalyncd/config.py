@@ -373,8 +373,8 @@ class ReferenceDetectorConfig(DetectorConfig):
     """Comparison with known-good photographs, or with each other; see `detectors/reference/`."""
 
     kind: str = "reference"
-    # Images are compared at this size, with known-good ones also at half of it; smaller photographs
-    # are not enlarged.
+    # Images are compared with each other at this size, and with known-good ones also at half of it,
+    # but then not enlarged.
     backbone: BackboneConfig = field(
         default_factory=lambda: BackboneConfig("embedded", image_size=512)
     )

@@ -29,7 +29,6 @@ from anomalyncd.detectors.reference.photographs import (
     KEY,
     decoded,
     evenly,
-    image_sizes,
     require_weights,
     squeezed,
 )
@@ -84,7 +83,7 @@ class Pile:
                 f"images are compared with each other: found {len(images)}, expected at least "
                 f"{FEWEST}; add images, or known-good photographs with dataset.good=FOLDER"
             )
-        (size,) = image_sizes(config.backbone, images, (1.0,))
+        size = config.backbone.image_size  # enlarging small photographs makes maps finer
         features = patch_features.create_tokens(config.backbone, size, KEY, device)
         chosen = evenly(images, config.panel)
         patches, members = [], []
