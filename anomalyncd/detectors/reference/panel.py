@@ -4,7 +4,7 @@ MuSc (arXiv 2401.16753) scores the patches of an image by all other images, and 
 images that happen to fit it best. Here a panel of at most a few dozen images scores, each thinned
 to patches that lie far from each other, and only images that resemble the scored one as a whole
 count, the same for all of its patches. So a defect that recurs is not hidden by the other images
-that have it, unless half of the similar ones do.
+that have it, unless a quarter of the similar ones do.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 _QUANTILE = 0.9  # of an image's patches: how far another image is as a whole
-_TOLERANCE = 1.05  # an image is similar up to this multiple of the second smallest distance …
-_FEWEST = 4  # … and at least so many count
+_SIMILAR = 8  # images that count
+_SHARE = 0.25  # of them that may show a patch by chance, such as the same defect
 _IMAGES_AT_ONCE = 4
 
 
@@ -36,8 +36,8 @@ class Panel:
             left_out: images of the panel that do not count: the scored one itself.
 
         Returns:
-            (p,) distance to the nearest patch in an image, the median over the similar images;
-            0 to 2.
+            (p,) distance to the nearest patch in an image, 0 to 2: the lower quartile over the similar
+            images.
 
         Raises:
             ValueError: no image is left.
@@ -49,10 +49,8 @@ class Panel:
         distances = distances[:, kept]
         rank = max(1, math.ceil(_QUANTILE * len(patches)))
         whole = distances.kthvalue(rank, dim=0).values  # of each image
-        nearest = whole.sort()
-        second = nearest.values[min(1, len(kept) - 1)]
-        similar = max(_FEWEST, int((nearest.values <= _TOLERANCE * second).sum()))
-        return distances[:, nearest.indices[:similar]].quantile(0.5, dim=1)
+        similar = whole.argsort()[:_SIMILAR]
+        return distances[:, similar].quantile(_SHARE, dim=1)
 
     def _distances(self, patches: Tensor) -> Tensor:
         """(p, images): from each patch to the nearest of an image."""
