@@ -36,8 +36,8 @@ class Panel:
             left_out: images of the panel that do not count: the scored one itself.
 
         Returns:
-            (p,) distance to the nearest patch in an image, 0 to 2: the lower quartile over the similar
-            images.
+            (p,) distance to the nearest patch in an image, 0 to 2: the lower quartile over the
+            similar images.
 
         Raises:
             ValueError: no image is left.
