@@ -33,6 +33,8 @@ MAX_CLASSES = 10_000
 Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu", "adaptive"]
 FullMask = Literal["keep", "empty"]
+Subfolders = Literal["labels", "pile"]
+Unreadable = Literal["stop", "skip"]
 
 MAX_MEGAPIXELS = 100  # of one image or map; a larger file may be made to fill the memory
 HIGHEST_MAX_MEGAPIXELS = 1000  # the largest value of the setting
@@ -194,6 +196,15 @@ class FolderConfig(DatasetConfig):
     path: str = MISSING  # holds images, or class folders of images, or both
     good: str | None = None  # a folder of known-good photographs, for detectors that learn
     normal: str = "good"  # the class folder with defect-free images, if there is one
+    # labels: sub-folders are classes, used for scores. pile: they mean nothing, at any depth.
+    subfolders: str = "labels"
+    # stop: an image that cannot be read ends the run. skip: it is left out, with a warning.
+    unreadable: str = "stop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("dataset.subfolders", self.subfolders, Subfolders)
+        _one_of("dataset.unreadable", self.unreadable, Unreadable)
 
 
 @dataclass
@@ -218,6 +229,13 @@ class BaseConfig(_Choice):
     """The labelled base set; this class is `base=none`."""
 
     kind: str = "none"
+
+
+@dataclass
+class EmbeddedBaseConfig(BaseConfig):
+    """The one inside the package, drawn by scripts/make_base_set.py."""
+
+    kind: str = "embedded"
 
 
 @dataclass
@@ -682,7 +700,7 @@ class PredictConfig(_Typed):
 # By group: the schemas of its options; `kind` is the name of an option.
 CHOICES: dict[str, tuple[type, ...]] = {
     "dataset": (DemoConfig, MvtecConfig, MtdConfig, FolderConfig, CustomDatasetConfig),
-    "base": (BaseConfig, FolderBaseConfig, DrawnBaseConfig, CustomBaseConfig),
+    "base": (BaseConfig, EmbeddedBaseConfig, FolderBaseConfig, DrawnBaseConfig, CustomBaseConfig),
     "detector": (
         FilesDetectorConfig,
         GroundTruthConfig,

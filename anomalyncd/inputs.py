@@ -81,7 +81,10 @@ def find_images(config: Config, cache: Cache) -> Dataset:
         InputError: as in `find_inputs`.
     """
     most = config.max_megapixels
-    dataset = datasets.load(config.dataset, config.category, cache, max_megapixels=most)
+    results = [Path(config.output_root), cache.root]
+    dataset = datasets.load(
+        config.dataset, config.category, cache, max_megapixels=most, left_out=results
+    )
     _require_truth_masks(config, dataset)
     return dataset
 

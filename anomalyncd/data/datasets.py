@@ -21,12 +21,13 @@ from anomalyncd.config import (
     DatasetConfig,
     DemoConfig,
     DrawnBaseConfig,
+    EmbeddedBaseConfig,
     FolderBaseConfig,
     FolderConfig,
     MtdConfig,
     MvtecConfig,
 )
-from anomalyncd.data import demo
+from anomalyncd.data import demo, photographs
 from anomalyncd.data.custom import require_sound
 from anomalyncd.data.folders import and_more, entries, readable_inputs, require_targets, subfolders
 from anomalyncd.data.images import OTHER_SUFFIXES, SUFFIXES, read_header
@@ -34,6 +35,8 @@ from anomalyncd.errors import InputError
 from anomalyncd.runtime.plugins import call_target
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
+
+EMBEDDED_BASE = Path(__file__).parent / "base_set"  # by scripts/make_base_set.py
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ def load(
     cache: Cache,
     path_key: str = "dataset.path",
     max_megapixels: int = MAX_MEGAPIXELS,
+    left_out: Sequence[Path] = (),
 ) -> Dataset:
     """Find the images of one product.
 
@@ -61,6 +65,7 @@ def load(
         cache: for the demo product.
         path_key: the setting named in messages about a wrong path.
         max_megapixels: limit for each image.
+        left_out: folders of results, which are not read if they lie inside a pile.
 
     Raises:
         InputError: a folder is missing, empty or unreadable, or holds a broken link; two images
@@ -77,7 +82,9 @@ def load(
             case MtdConfig():
                 dataset = _load_mtd(_existing(Path(config.path), "dataset.path"), config)
             case FolderConfig():
-                dataset = _load_folder(_existing(Path(config.path), path_key), config)
+                folder = _existing(Path(config.path), path_key)
+                load_folder = _load_pile if config.subfolders == "pile" else _load_folder
+                dataset = load_folder(folder, config, max_megapixels, left_out)
             case CustomDatasetConfig():
                 dataset = _custom("dataset", config)
             case _:
@@ -98,6 +105,8 @@ def load_base(
             settings = {"seed": config.seed, "per_class": config.per_class}
             key = {**settings, "drawing": demo.VERSION}
             root = cache.entry("demo-base", key, lambda at: demo.draw_base(at, **settings))
+        case EmbeddedBaseConfig():
+            root = EMBEDDED_BASE
         case FolderBaseConfig():
             root = Path(config.path)
         case CustomBaseConfig():
@@ -114,6 +123,19 @@ def load_base(
         ]
     dataset = _assemble(types, images, normal=None, unscored=())
     return with_headers_read(_require_masks(dataset, root / "masks"), max_megapixels)
+
+
+def count_base(config: BaseConfig) -> int:
+    """The number of images of a base set, without drawing or checking it; 0 if not known."""
+    match config:
+        case DrawnBaseConfig():
+            return config.per_class * len(demo.BASE_CLASSES)
+        case EmbeddedBaseConfig():
+            return len(photographs.find(EMBEDDED_BASE / "images").images)
+        case FolderBaseConfig():
+            images = Path(config.path, "images")
+            return len(photographs.find(images).images) if images.is_dir() else 0
+    return 0
 
 
 def _require_masks(dataset: Dataset, folder: Path | None = None) -> Dataset:
@@ -199,7 +221,9 @@ def _training_names(path: Path) -> set[str]:
         ) from error
 
 
-def _load_folder(root: Path, config: FolderConfig) -> Dataset:
+def _load_folder(
+    root: Path, config: FolderConfig, max_megapixels: int, left_out: Sequence[Path]
+) -> Dataset:
     good = () if config.good is None else _known_good(Path(config.good))
     loose = _images_in(root)
     classes = [
@@ -207,15 +231,45 @@ def _load_folder(root: Path, config: FolderConfig) -> Dataset:
         for folder in subfolders(root)
         if folder.name not in config.leave_out
     ]
+    images = [*loose.values(), *(path for folder in classes for path in folder.images.values())]
+    skipped = _skipped(config, [*images, *good], max_megapixels)
+    good = tuple(path for path in good if path not in skipped)
+    for found in (loose, *(folder.images for folder in classes)):
+        for stem in [stem for stem, path in found.items() if path in skipped]:
+            del found[stem]
     samples = tuple(Sample(id=stem, image=path) for stem, path in loose.items())
     folders = [root, *(folder.folder for folder in classes)]
     if not any(folder.images for folder in classes):
-        return _complete(Dataset(samples, None, good), root, folders)
+        return _complete(Dataset(samples, None, good), root, folders, skipped)
     dataset = _assemble(classes, root, normal=config.normal, unscored=config.unscored)
     assert dataset.labels is not None
     targets = np.concatenate([np.full(len(samples), UNLABELLED), dataset.labels.targets])
     labels = Labels(dataset.labels.classes, targets, dataset.labels.normal)
-    return _complete(Dataset(samples + dataset.samples, labels, good), root, folders)
+    return _complete(Dataset(samples + dataset.samples, labels, good), root, folders, skipped)
+
+
+def _load_pile(
+    root: Path, config: FolderConfig, max_megapixels: int, left_out: Sequence[Path]
+) -> Dataset:
+    good_folder = None if config.good is None else _existing(Path(config.good), "dataset.good")
+    inside = [*left_out, *([good_folder] if good_folder else [])]
+    pile = photographs.find(root, inside, config.leave_out)
+    if pairs := pile.same_names():
+        raise InputError(_same_name(*pairs[0]))
+    good = photographs.find(good_folder, left_out).images if good_folder else []
+    if good_folder and not good:
+        raise InputError(f"{good_folder}: no images; dataset.good=… expects known-good photographs")
+    skipped = _skipped(config, [*pile.images, *good], max_megapixels)
+    samples = tuple(Sample(pile.name(path), path) for path in pile.images if path not in skipped)
+    if not samples:
+        raise InputError(_no_images(root, pile.others))
+    warnings = (*pile.warnings(), *photographs.unreadable_warnings(skipped))
+    return Dataset(samples, None, tuple(p for p in good if p not in skipped), warnings)
+
+
+def _skipped(config: FolderConfig, images: Sequence[Path], max_megapixels: int) -> dict[Path, str]:
+    """The images that are left out because they cannot be read, with the reasons."""
+    return photographs.unreadable(images, max_megapixels) if config.unreadable == "skip" else {}
 
 
 def _known_good(folder: Path) -> tuple[Path, ...]:
@@ -260,7 +314,9 @@ def _assemble(
     return _complete(Dataset(tuple(samples), labels, tuple(train)), root, folders)
 
 
-def _complete(dataset: Dataset, root: Path, folders: Iterable[Path]) -> Dataset:
+def _complete(
+    dataset: Dataset, root: Path, folders: Iterable[Path], skipped: dict[Path, str] | None = None
+) -> Dataset:
     """The dataset, with warnings about pictures in or below its folders that are not read.
 
     Raises:
@@ -269,18 +325,14 @@ def _complete(dataset: Dataset, root: Path, folders: Iterable[Path]) -> Dataset:
     folders = list(folders)
     found = Counter(path.suffix.lower() for folder in folders for path in _files_in(folder))
     if not dataset.samples:
-        instead = f"; found {_listed(found)}" if found else ""
         deeper = _first_images_below(root)
-        instead += f"; there are images deeper, in {deeper}" if deeper else ""
-        raise InputError(
-            f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
-        )
-    warnings = []
+        instead = f"; there are images deeper, in {deeper}" if deeper else ""
+        raise InputError(_no_images(root, found) + instead)
+    warnings = list(photographs.unreadable_warnings(skipped or {}))
     others = Counter({suffix: found[suffix] for suffix in OTHER_SUFFIXES if found[suffix]})
     if others:
-        warnings.append(
-            f"{root}: {_listed(others)} not read; convert them to PNG or JPEG to use them"
-        )
+        shown = photographs.listed(others)
+        warnings.append(f"{root}: {shown} not read; convert them to PNG or JPEG to use them")
     warnings += [
         f"{deeper}: its images are not read, since they are deeper than {folder}; move them there "
         "to use them"
@@ -307,13 +359,16 @@ def _files_in(folder: Path) -> list[Path]:
     return [path for path in entries(folder) if path.is_file()]
 
 
-def _listed(suffixes: Counter[str]) -> str:
-    """ "12 .heic files and 1 .gif file", the most frequent three."""
-    shown = [
-        f"{count} {suffix or 'suffixless'} file{'s' * (count > 1)}"
-        for suffix, count in suffixes.most_common(3)
-    ]
-    return ", ".join(shown)
+def _no_images(root: Path, found: Counter[str]) -> str:
+    instead = f"; found {photographs.listed(found)}" if found else ""
+    return f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
+
+
+def _same_name(first: Path, second: Path) -> str:
+    return (
+        f"{first} and {second.name} have the same name; rename one, since maps and masks are "
+        "matched by name"
+    )
 
 
 def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) -> Dataset:
@@ -382,9 +437,6 @@ def _images_in(
         if path.suffix.lower() in suffixes and path.is_file():
             stem = path.stem.removesuffix(stem_ends)
             if stem in found:
-                raise InputError(
-                    f"{found[stem]} and {path.name} have the same name; rename one, since maps and "
-                    "masks are matched by name"
-                )
+                raise InputError(_same_name(found[stem], path))
             found[stem] = path
     return found

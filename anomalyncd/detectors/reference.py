@@ -33,7 +33,7 @@ from anomalyncd.detectors.memory_bank import MemoryBank
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.models.patch_features import PatchFeatures
-from anomalyncd.runtime.console import ProgressThrottle
+from anomalyncd.runtime import console
 from anomalyncd.storage import foreign
 from anomalyncd.storage.cache import digest_files
 from anomalyncd.storage.identity import weights_file
@@ -86,11 +86,7 @@ class ReferenceDetector:
             )
         self._reference = Reference.learn(self.config, dataset.train, self.device)
         paths = [sample.image for sample in dataset.samples]
-        progress = ProgressThrottle()
-        for done, anomaly_map in enumerate(self._reference.maps(paths), 1):
-            yield anomaly_map
-            if progress.another(done / len(paths)):
-                log.info("maps: %d of %d images", done, len(paths))
+        yield from self._reference.maps(paths)
 
     def save(self, path: Path) -> None:
         """Keep what `maps` has learned, for images to come."""
@@ -290,11 +286,13 @@ def _draw_candidates(
     generators = {size: torch.Generator().manual_seed(_SEED) for size in extractors}
     share = math.ceil(_CANDIDATES / len(good))
     drawn: dict[int, list[Tensor]] = {size: [] for size in extractors}
-    for image in _decoded(good):
-        for size, features in extractors.items():
-            found, _ = _patches(features, image, size)
-            order = torch.randperm(len(found), generator=generators[size])
-            drawn[size].append(found[order[:share]])
+    with console.steps("Maps: known-good photographs") as step:
+        for done, image in enumerate(_decoded(good), start=1):
+            for size, features in extractors.items():
+                found, _ = _patches(features, image, size)
+                order = torch.randperm(len(found), generator=generators[size])
+                drawn[size].append(found[order[:share]])
+            step(done, len(good))
     return {size: torch.cat(patches) for size, patches in drawn.items()}
 
 
@@ -309,10 +307,11 @@ def _select(
 
 def _calibrate(scales: Sequence[_Scale], map_size: int, good: Sequence[Path]) -> list[_Scale]:
     """The same banks with their peaks."""
-    peaks = [
-        [float(scale.anomaly_map(image, map_size).max()) for scale in scales]
-        for image in _decoded(_evenly(good, _CALIBRATED))
-    ]
+    peaks, calibrated = [], _evenly(good, _CALIBRATED)
+    with console.steps("Maps: scores of known-good photographs") as step:
+        for done, image in enumerate(_decoded(calibrated), start=1):
+            peaks.append([float(s.anomaly_map(image, map_size).max()) for s in scales])
+            step(done, len(calibrated))
     # Of equal images every score is 0.
     medians = np.maximum(np.median(peaks, axis=0), 1e-3)
     return [replace(scale, peak=float(peak)) for scale, peak in zip(scales, medians, strict=True)]
