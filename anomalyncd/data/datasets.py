@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +26,16 @@ from anomalyncd.config import (
 )
 from anomalyncd.data import demo, photographs
 from anomalyncd.data.custom import require_sound
-from anomalyncd.data.folders import and_more, entries, readable_inputs, require_targets, subfolders
+from anomalyncd.data.folders import (
+    and_more,
+    existing,
+    files_in,
+    first_images_below,
+    images_in,
+    readable_inputs,
+    same_name,
+    subfolders,
+)
 from anomalyncd.data.images import OTHER_SUFFIXES, SUFFIXES, read_header
 from anomalyncd.errors import InputError
 from anomalyncd.runtime.plugins import call_target
@@ -78,11 +84,11 @@ def load(
                 assert drawn is not None
                 dataset = _load_mvtec(drawn, config)
             case MvtecConfig():
-                dataset = _load_mvtec(_existing(Path(config.path) / category, "category"), config)
+                dataset = _load_mvtec(existing(Path(config.path) / category, "category"), config)
             case MtdConfig():
-                dataset = _load_mtd(_existing(Path(config.path), "dataset.path"), config)
+                dataset = _load_mtd(existing(Path(config.path), "dataset.path"), config)
             case FolderConfig():
-                folder = _existing(Path(config.path), path_key)
+                folder = existing(Path(config.path), path_key)
                 load_folder = _load_pile if config.subfolders == "pile" else _load_folder
                 dataset = load_folder(folder, config, max_megapixels, left_out)
             case CustomDatasetConfig():
@@ -114,10 +120,10 @@ def load_base(
         case _:
             return None
     with readable_inputs():
-        images = _existing(_existing(root, "base.path") / "images", "base.path")
+        images = existing(existing(root, "base.path") / "images", "base.path")
         types = [
             _TypeFolder(
-                folder.name, folder, _images_in(folder), _images_in(root / "masks" / folder.name)
+                folder.name, folder, images_in(folder), images_in(root / "masks" / folder.name)
             )
             for folder in subfolders(images)
         ]
@@ -170,18 +176,18 @@ def _drawn_product(config: DemoConfig, cache: Cache) -> Path:
 
 
 def _load_mvtec(root: Path, config: DatasetConfig) -> Dataset:
-    test = _existing(root / "test", "dataset.path")
+    test = existing(root / "test", "dataset.path")
     types = [
         _TypeFolder(
             folder.name,
             folder,
-            _images_in(folder),
-            _images_in(root / "ground_truth" / folder.name, "_mask"),
+            images_in(folder),
+            images_in(root / "ground_truth" / folder.name, "_mask"),
         )
         for folder in subfolders(test)
         if folder.name not in config.leave_out
     ]
-    train = _images_in(root / "train" / "good")
+    train = images_in(root / "train" / "good")
     return _assemble(types, root, normal="good", unscored=config.unscored, train=train.values())
 
 
@@ -190,8 +196,8 @@ def _load_mtd(root: Path, config: MtdConfig) -> Dataset:
         _TypeFolder(
             folder.name,
             folder / "Imgs",
-            _images_in(folder / "Imgs", suffixes=(".jpg",)),
-            _images_in(folder / "Imgs", suffixes=(".png",)) if folder.name != "MT_Free" else {},
+            images_in(folder / "Imgs", suffixes=(".jpg",)),
+            images_in(folder / "Imgs", suffixes=(".png",)) if folder.name != "MT_Free" else {},
         )
         for folder in subfolders(root)
         if folder.name.startswith("MT_") and folder.name not in config.leave_out
@@ -225,9 +231,9 @@ def _load_folder(
     root: Path, config: FolderConfig, max_megapixels: int, left_out: Sequence[Path]
 ) -> Dataset:
     good = () if config.good is None else _known_good(Path(config.good))
-    loose = _images_in(root)
+    loose = images_in(root)
     classes = [
-        _TypeFolder(folder.name, folder, _images_in(folder), {})
+        _TypeFolder(folder.name, folder, images_in(folder), {})
         for folder in subfolders(root)
         if folder.name not in config.leave_out
     ]
@@ -251,11 +257,11 @@ def _load_folder(
 def _load_pile(
     root: Path, config: FolderConfig, max_megapixels: int, left_out: Sequence[Path]
 ) -> Dataset:
-    good_folder = None if config.good is None else _existing(Path(config.good), "dataset.good")
+    good_folder = None if config.good is None else existing(Path(config.good), "dataset.good")
     inside = [*left_out, *([good_folder] if good_folder else [])]
     pile = photographs.find(root, inside, config.leave_out)
     if pairs := pile.same_names():
-        raise InputError(_same_name(*pairs[0]))
+        raise InputError(same_name(*pairs[0]))
     good = photographs.find(good_folder, left_out).images if good_folder else []
     if good_folder and not good:
         raise InputError(f"{good_folder}: no images; dataset.good=… expects known-good photographs")
@@ -278,7 +284,7 @@ def _known_good(folder: Path) -> tuple[Path, ...]:
     Raises:
         InputError: there are none.
     """
-    found = tuple(_images_in(_existing(folder, "dataset.good")).values())
+    found = tuple(images_in(existing(folder, "dataset.good")).values())
     if not found:
         raise InputError(
             f"{folder}: no images; dataset.good=… expects known-good photographs right in it"
@@ -323,9 +329,9 @@ def _complete(
         InputError: it is empty.
     """
     folders = list(folders)
-    found = Counter(path.suffix.lower() for folder in folders for path in _files_in(folder))
+    found = Counter(path.suffix.lower() for folder in folders for path in files_in(folder))
     if not dataset.samples:
-        deeper = _first_images_below(root)
+        deeper = first_images_below(root)
         instead = f"; there are images deeper, in {deeper}" if deeper else ""
         raise InputError(_no_images(root, found) + instead)
     warnings = list(photographs.unreadable_warnings(skipped or {}))
@@ -337,38 +343,14 @@ def _complete(
         f"{deeper}: its images are not read, since they are deeper than {folder}; move them there "
         "to use them"
         for folder in folders
-        if folder != root and (deeper := _first_images_below(folder))
+        if folder != root and (deeper := first_images_below(folder))
     ]
     return replace(dataset, warnings=tuple(warnings))
-
-
-def _first_images_below(folder: Path) -> Path | None:
-    """The first folder below that directly contains images; hidden folders are ignored."""
-    # The limit keeps a path such as / from being searched completely.
-    for place, below, files in islice(os.walk(folder), 10_000):
-        below[:] = sorted(name for name in below if name[0] != ".")
-        shown = (PurePath(name) for name in files if name[0] != ".")
-        if place != str(folder) and any(name.suffix.lower() in SUFFIXES for name in shown):
-            return Path(place)
-    return None
-
-
-def _files_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [path for path in entries(folder) if path.is_file()]
 
 
 def _no_images(root: Path, found: Counter[str]) -> str:
     instead = f"; found {photographs.listed(found)}" if found else ""
     return f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
-
-
-def _same_name(first: Path, second: Path) -> str:
-    return (
-        f"{first} and {second.name} have the same name; rename one, since maps and masks are "
-        "matched by name"
-    )
 
 
 def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) -> Dataset:
@@ -395,48 +377,3 @@ def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) ->
         for paths in with_more.values()
     )
     return replace(dataset, warnings=dataset.warnings + warnings)
-
-
-def _existing(folder: Path, key: str) -> Path:
-    """The folder; if it does not exist, the error names the folders that do."""
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; expected its folder: {key}={folder.parent}")
-    require_targets([folder])
-    parent = folder.parent
-    if not parent.is_dir():
-        raise InputError(f"{folder}: no such folder, nor is there {parent}; set {key}=…")
-    found = (path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
-    beside = sorted(path.name for path in found)
-    if key == "category" and {"train", "test"} & set(beside):
-        raise InputError(
-            f"{folder}: no such folder, and {parent} looks like a category itself; "
-            f"set dataset.path={parent.parent} category={parent.name}"
-        )
-    same = {name.lower(): name for name in beside}
-    near = get_close_matches(folder.name.lower(), same, n=1)
-    hint = f"did you mean {same[near[0]]}? " if near else ""
-    shown = ", ".join(beside[:8]) + (f" and {len(beside) - 8} more" if len(beside) > 8 else "")
-    other = ", or train without a base set: base=none" if key == "base.path" else ""
-    raise InputError(
-        f"{folder}: no such folder; {hint}{parent} holds {shown or 'no folders'}; "
-        f"set {key}=…{other}"
-    )
-
-
-def _images_in(
-    folder: Path, stem_ends: str = "", suffixes: Sequence[str] = SUFFIXES
-) -> dict[str, Path]:
-    """Image files directly in a folder, by stem, sorted; a common ending of stems is removed."""
-    if not folder.is_dir():
-        require_targets((folder.parent, folder))
-        return {}
-    found: dict[str, Path] = {}
-    for path in entries(folder):
-        if path.suffix.lower() in suffixes and path.is_file():
-            stem = path.stem.removesuffix(stem_ends)
-            if stem in found:
-                raise InputError(_same_name(found[stem], path))
-            found[stem] = path
-    return found
