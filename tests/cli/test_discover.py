@@ -49,7 +49,7 @@ def test_photographs_become_classes(
     for line in (
         f"Photographs:  {len(PHOTOGRAPHS)} in {folder}, 64 × 48 pixels",
         "Detector:     musc: photographs are compared with each other",
-        "Backbone:     embedded, in the package",
+        "Backbone:     embedded, small and fast",
         "Base set:     none; base=embedded makes classes better",
         "Classes:      2, with the defect-free one",
         "Time:         about ",

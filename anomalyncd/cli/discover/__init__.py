@@ -101,7 +101,7 @@ def _discover(request: Request) -> None:
     from anomalyncd.runtime import console
 
     try:
-        config, checked = settled(request, lambda note: console.say(f"note: {note}"))
+        config, checked = settled(request, console.say)
     except UnusablePhotographs as error:
         _print_problems(error.checked)
         return
@@ -130,7 +130,7 @@ def settled(
 
     Args:
         request: the command.
-        on_note: called with what the user should know about the photographs.
+        on_note: called with lines on the photographs that were found.
 
     Raises:
         InputError: it names all that is missing or wrong.
@@ -144,9 +144,11 @@ def settled(
     if problem:
         checked.problems.insert(0, problem)
     for note in checked.notes:
-        on_note(note)
+        on_note(f"note: {note}")
     if config is None or checked.problems:
         raise UnusablePhotographs(checked)
+    if not config.quiet:
+        on_note(f"Photographs:  {checked.summary}")
     from anomalyncd.cli.discover import plan  # torch takes seconds to load
 
     overrides = overrides_for(checked.request, plan.backbone_option(config.device))

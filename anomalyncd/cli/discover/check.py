@@ -58,6 +58,17 @@ class Checked:
     good: list[Path] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (width, height) of `images`
 
+    @property
+    def summary(self) -> str:
+        """ "65 in photos, 1024 × 1024 pixels; 20 known-good ones"."""
+        widths, heights = zip(*self.sizes, strict=True)
+        smallest, largest = (min(widths), min(heights)), (max(widths), max(heights))
+        shown = "{} × {}".format(*smallest)
+        if smallest != largest:
+            shown += " to {} × {}".format(*largest)
+        good = f"; {len(self.good)} known-good ones" if self.good else ""
+        return f"{len(self.images)} in {self.request.photos}, {shown} pixels{good}"
+
     def error(self) -> InputError:
         """All problems as one error, with the command."""
         text = "; ".join(self.problems)

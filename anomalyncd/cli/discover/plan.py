@@ -19,7 +19,8 @@ from anomalyncd.storage.run_folder import RunFolder
 
 _REGIONS_PER_IMAGE = 1.2  # about; known only after the maps
 _REGIONS_PER_BASE_IMAGE = 1.1
-_STEP = 45  # views of the frozen blocks that take as long as an optimiser step
+_STEP = 4  # views of the frozen blocks that take as long as an optimiser step
+_CONSENSUS = 2  # trains that many times longer than one member
 _FIXED = 15.0  # seconds for reading, regions, scores and the report, plus …
 _PER_IMAGE = 0.15  # … these for each photograph
 _SPREAD = (0.7, 1.6)  # of the estimate: other programs, other pictures
@@ -51,11 +52,7 @@ def show(config: Config, checked: Checked) -> None:
 
 def lines(config: Config, checked: Checked, device: torch.device) -> list[tuple[str, str]]:
     """What is used and why, as (name, text)."""
-    photographs = f"{len(checked.images)} in {checked.request.photos}, {_sizes(checked)}"
-    if checked.good:
-        photographs += f"; {len(checked.good)} known-good ones"
     return [
-        ("Photographs", photographs),
         ("Detector", _detector(config)),
         ("Backbone", _backbone(config, device)),
         ("Base set", _base(config)),
@@ -63,24 +60,12 @@ def lines(config: Config, checked: Checked, device: torch.device) -> list[tuple[
     ]
 
 
-def _sizes(checked: Checked) -> str:
-    """ "1024 × 1024 pixels", or the range."""
-    if len(set(checked.sizes)) == 1:
-        return "{} × {} pixels".format(*checked.sizes[0])
-    widths, heights = zip(*checked.sizes, strict=True)
-    low, high = (min(widths), min(heights)), (max(widths), max(heights))
-    return "{} × {} to {} × {} pixels".format(*low, *high)
-
-
 def _detector(config: Config) -> str:
     match config.detector:
         case ReferenceDetectorConfig():
             return "reference: each photograph is compared with the known-good ones"
         case MuscDetectorConfig():
-            return (
-                "musc: photographs are compared with each other; with photographs that have no "
-                "defect (--good GOOD) more is found"
-            )
+            return "musc: photographs are compared with each other (better: --good GOOD)"
     return config.detector.label
 
 
@@ -88,11 +73,11 @@ def _backbone(config: Config, device: torch.device) -> str:
     name = config.backbone.name
     if name != "embedded":
         return name
-    there = "are here" if weights.at_hand(weights.DINO) else "are downloaded once, 343 MB"
-    slow = "" if device.type != "cpu" else "; too slow without a GPU"
+    here = "its weights are here" if weights.at_hand(weights.DINO) else "343 MB, downloaded once"
+    slow = "" if device.type != "cpu" else "; slow without a GPU"
     return (
-        "embedded, in the package. The published DINO ViT-B/8 separates similar kinds better: "
-        f"backbone=dino_vitb8 (weights {there}{slow})"
+        "embedded, small and fast. backbone=dino_vitb8 tells similar kinds apart better "
+        f"({here}{slow})"
     )
 
 
@@ -101,10 +86,7 @@ def _base(config: Config) -> str:
         case "none":
             return "none; base=embedded makes classes better"
         case "embedded":
-            return (
-                "embedded, drawn defects of eight kinds; your own labelled defects are better: "
-                "base=folder base.path=DEFECTS"
-            )
+            return "embedded, drawn defects (better: labelled ones, base=folder base.path=DIR)"
     return config.base.kind
 
 
@@ -137,6 +119,7 @@ def estimated_seconds(config: Config, n: int, good: int, device: torch.device) -
     view = _seconds_per_image(config.backbone, device, 16)
     views = config.train.cached_views if config.train.features == "cached" else 2
     steps = config.train.epochs * math.ceil(regions / config.train.batch_size)
+    steps *= _CONSENSUS if config.discovery.is_consensus else 1
     trained = (views * regions + _STEP * steps + regions) * view
     return _FIXED + _PER_IMAGE * n + _maps_seconds(config, n, good, device) + trained
 
