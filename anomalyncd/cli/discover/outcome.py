@@ -35,7 +35,10 @@ def show(result: RunResult, request: Request) -> None:
     width = max(len(name) for _, name in classes)
     for (number, name), count in sorted(classes.items(), key=lambda pair: int(pair[0][0])):
         sure = [float(row["confidence"]) for row in rows if row["class"] == number]
-        say(f"  {name:{width}}  {count:5}   mean confidence {sum(sure) / len(sure):.2f}")
+        meant = "   meant for those without a defect" if name == "class 0" else ""
+        say(f"  {name:{width}}  {count:5}   mean confidence {sum(sure) / len(sure):.2f}{meant}")
+    if clean := sum(row["main_elements"] == "0" for row in rows):
+        say(f"No defect was found in {clean} of them.")
     scores = metrics_of(result.metrics).scores
     if "nmi" in scores:
         shown = " / ".join(f"{scores[key]:.3f}" for key in ("nmi", "ari", "f1"))
