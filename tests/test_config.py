@@ -149,7 +149,10 @@ def test_musc_may_use_the_backbone_of_the_run() -> None:
         (["fusion.temperature=nan"], "fusion.temperature=nan: expected above 0, at most"),
         (["dataset.per_class=1000000000000"], "dataset.per_class=1000000000000: expected 0 to"),
         (["base.per_class=1000000000000"], "base.per_class=1000000000000: expected 1 to"),
-        (["novel_classes=9223372036854775807"], "expected auto, estimate, or a number from 2 to 10000"),
+        (
+            ["novel_classes=9223372036854775807"],
+            "expected auto, estimate, or a number from 2 to 10000",
+        ),
         (["attention.masked_blocks=-1"], "attention.masked_blocks=-1"),
         (["detector.kind=ground_truth"], "as detector=files, not detector.kind=files"),
         (["base.kind=none"], "kind=none does not replace demo"),
