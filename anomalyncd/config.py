@@ -647,7 +647,7 @@ class Config(_Typed):
         _require(
             k != "estimate" or self.discovery.is_consensus,
             "novel_classes=estimate needs several clusterings that can be compared; add "
-            "experiment=discover, or discovery.members=12",
+            "experiment=discover, or discovery.members=32",
         )
         _require(
             not isinstance(self.detector, SimulatedDetectorConfig)
