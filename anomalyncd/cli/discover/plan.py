@@ -13,6 +13,7 @@ import torch
 from anomalyncd.cli.discover.check import Checked
 from anomalyncd.config import BackboneConfig, Config, MuscDetectorConfig, ReferenceDetectorConfig
 from anomalyncd.data import datasets
+from anomalyncd.discovery.descriptors import TURNS
 from anomalyncd.models import backbone, weights
 from anomalyncd.runtime import console, devices
 from anomalyncd.storage.run_folder import RunFolder
@@ -20,7 +21,7 @@ from anomalyncd.storage.run_folder import RunFolder
 _REGIONS_PER_IMAGE = 1.2  # about; known only after the maps
 _REGIONS_PER_BASE_IMAGE = 1.1
 _STEP = 4  # views of the frozen blocks that take as long as an optimiser step
-_CONSENSUS = 2  # trains that many times longer than one member
+_PER_MEMBER = 1.0  # seconds of a clustering in the consensus
 _FIXED = 15.0  # seconds for reading, regions, scores and the report, plus …
 _PER_IMAGE = 0.15  # … these for each photograph
 _SPREAD = (0.7, 1.6)  # of the estimate: other programs, other pictures
@@ -82,6 +83,8 @@ def _backbone(config: Config, device: torch.device) -> str:
 
 
 def _base(config: Config) -> str:
+    if config.discovery.is_consensus and config.base.kind != "none":
+        return f"{config.base.kind}, for discovery.members=1 only: a consensus needs none"
     match config.base.kind:
         case "none":
             return "none; base=embedded makes classes better"
@@ -114,13 +117,15 @@ def estimated_seconds(config: Config, n: int, good: int, device: torch.device) -
         good: number of known-good ones.
         device: of the run.
     """
-    base = datasets.count_base(config.base)
+    votes = config.discovery.is_consensus
+    base = 0 if votes else datasets.count_base(config.base)
     regions = _REGIONS_PER_IMAGE * n + _REGIONS_PER_BASE_IMAGE * base
     view = _seconds_per_image(config.backbone, device, 16)
     views = config.train.cached_views if config.train.features == "cached" else 2
     steps = config.train.epochs * math.ceil(regions / config.train.batch_size)
-    steps *= _CONSENSUS if config.discovery.is_consensus else 1
+    views += TURNS if votes else 0
     trained = (views * regions + _STEP * steps + regions) * view
+    trained += _PER_MEMBER * config.discovery.members if votes else 0
     return _FIXED + _PER_IMAGE * n + _maps_seconds(config, n, good, device) + trained
 
 
