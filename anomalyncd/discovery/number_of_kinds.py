@@ -14,7 +14,8 @@ MOST = 20  # candidates are 2 to this
 REGIONS_PER_KIND = 3  # on average, at least
 # A larger number must be better by this much: the score moves by as much when other members are
 # drawn.
-MARGIN = 0.03
+MARGIN = 0.05
+SMOOTHING = (0.125, 0.75, 0.125)  # of a score with those of its neighbours
 # Two must be better than all others by this much: a long cloud is always cut in two alike.
 MARGIN_OF_TWO = 0.05
 
@@ -74,7 +75,7 @@ def choose(found: Sequence[Candidate]) -> Candidate:
     scores = np.array([candidate.score for candidate in found])
     if len(found) == 1:
         return found[0]
-    smooth = np.convolve(np.pad(scores, 1, "edge"), [0.25, 0.5, 0.25], "valid")
+    smooth = np.convolve(np.pad(scores, 1, "edge"), SMOOTHING, "valid")
     first = 1 if found[0].k == 2 else 0  # two is judged by itself
     best = smooth[first:].max()
     if first and scores[0] > best + MARGIN_OF_TWO:
