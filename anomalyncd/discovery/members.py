@@ -59,7 +59,8 @@ def structureless(members: list[Member], seed: int) -> list[Member]:
     """
     generator = np.random.default_rng(seed)
     joint = np.concatenate([member.space for member in members], axis=1)
-    values, vectors = np.linalg.eigh(np.cov(joint, rowvar=False))
+    # A single region has no spread.
+    values, vectors = np.linalg.eigh(np.cov(joint, rowvar=False, ddof=min(1, len(joint) - 1)))
     drawn = generator.standard_normal(joint.shape) @ (np.sqrt(values.clip(0)) * vectors).T
     ends = np.cumsum([member.space.shape[1] for member in members])[:-1]
     parts = np.split(drawn, ends, axis=1)

@@ -50,7 +50,7 @@ def test_photographs_become_classes(
         f"Photographs:  {len(PHOTOGRAPHS)} in {folder}, 64 × 48 pixels",
         "Detector:     musc: photographs are compared with each other",
         "Backbone:     embedded, small and fast",
-        "Base set:     none; base=embedded makes classes better",
+        "Base set:     none",
         "Classes:      2, with the defect-free one",
         "Time:         about ",
     ):
