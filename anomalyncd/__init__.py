@@ -2,7 +2,7 @@
 
     import anomalyncd
 
-    result = anomalyncd.discover("photographs", classes=5)     # folder → kinds of defects
+    result = anomalyncd.discover("photographs")     # folder → kinds of defects
     classifier = anomalyncd.load(result.folder)
     for found in classifier.predict(["new/1.png"], maps=[anomaly_map]):
         print(found.class_name, found.confidence)
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from anomalyncd.config import CustomDetectorConfig as CustomDetectorConfig
     from anomalyncd.config import DemoConfig as DemoConfig
     from anomalyncd.config import DrawnBaseConfig as DrawnBaseConfig
+    from anomalyncd.config import EmbeddedBaseConfig as EmbeddedBaseConfig
     from anomalyncd.config import EvaluationConfig as EvaluationConfig
     from anomalyncd.config import FilesDetectorConfig as FilesDetectorConfig
     from anomalyncd.config import FolderBaseConfig as FolderBaseConfig
@@ -86,6 +87,7 @@ _PUBLIC = {
             "DemoConfig",
             "DrawnBaseConfig",
             "EvaluationConfig",
+            "EmbeddedBaseConfig",
             "FilesDetectorConfig",
             "FolderBaseConfig",
             "FolderConfig",

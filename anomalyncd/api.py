@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
 
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import CompactHydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from anomalyncd.cli import entry, override_errors
-from anomalyncd.cli.discover import overrides_for
+from anomalyncd.cli import composing, entry
+from anomalyncd.cli.discover import settled
+from anomalyncd.cli.discover.check import Request
 from anomalyncd.config import Config
-from anomalyncd.errors import InputError
 from anomalyncd.run import RunResult, execute
 
 
@@ -26,6 +18,8 @@ def discover(
     *,
     classes: int | None = None,
     good: str | Path | None = None,
+    labels_from_folders: bool = False,
+    skip_unreadable: bool = False,
     output_root: str | Path = "outputs",
     **settings: Any,
 ) -> RunResult:
@@ -35,11 +29,12 @@ def discover(
     an interrupted one is resumed.
 
     Args:
-        photos: a folder of images. Sub-folders, if there are any, are labels, used only for scores.
-        classes: how many classes to find, including the defect-free one; None: the number of
-            sub-folders.
+        photos: a folder of images, at any depth.
+        classes: how many classes to find, including the defect-free one; None: it is estimated.
         good: a folder of known-good photographs, with which images are compared; None: they are
             compared with each other.
+        labels_from_folders: the sub-folders of `photos` are the true classes, used for scores.
+        skip_unreadable: leave out images that cannot be read.
         output_root: the run creates its own folder below this one.
         **settings: other settings of a run, with double underscores for dots: `train__epochs=100`.
             Paths, lists and dictionaries are accepted as well.
@@ -48,17 +43,20 @@ def discover(
         The run's folder, with report.html and predictions.csv in it, and its metrics.
 
     Raises:
-        InputError: the photographs or a setting cannot be used.
+        InputError: the photographs or a setting cannot be used; all problems are named.
 
     Example:
         >>> result = anomalyncd.discover("photos", classes=3)  # doctest: +SKIP
         >>> result.metrics["counts"]["regions"]  # doctest: +SKIP
         41
     """
-    known_good = None if good is None else str(good)
     given = {"tracker": "none", "output_root": str(output_root), **settings}
     overrides = [_override(key.replace("__", "."), value) for key, value in given.items()]
-    return execute(compose(*overrides_for(str(photos), classes, known_good), *overrides))
+    known_good = None if good is None else str(good)
+    request = Request(
+        str(photos), known_good, classes, labels_from_folders, skip_unreadable, tuple(overrides)
+    )
+    return execute(settled(request)[0])
 
 
 def compose(*overrides: str) -> Config:
@@ -74,26 +72,7 @@ def compose(*overrides: str) -> Config:
         >>> anomalyncd.compose("train.epochs=10").train.epochs
         10
     """
-    entry.register_schemas()
-    try:
-        with (
-            _hydra_set_aside(),
-            initialize_config_dir(str(entry.config_dir()), version_base="1.3"),
-        ):
-            return entry.validated(hydra_compose("train", list(overrides)))
-    except (CompactHydraException, OmegaConfBaseException, ValueError, AssertionError) as error:
-        raise InputError(override_errors.explained(error, Config, overrides)) from error
-
-
-@contextmanager
-def _hydra_set_aside() -> Iterator[None]:
-    """Hydra can only be started once at a time, and the caller may be a Hydra application."""
-    callers = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
-    try:
-        yield
-    finally:
-        GlobalHydra.instance().hydra = callers
+    return composing.compose(overrides)
 
 
 def _override(key: str, value: Any) -> str:

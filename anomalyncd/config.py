@@ -34,6 +34,8 @@ Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu", "adaptive"]
 FullMask = Literal["keep", "empty"]
 Comparison = Literal["nearest", "subspace"]
+Subfolders = Literal["labels", "pile"]
+Unreadable = Literal["stop", "skip"]
 
 MAX_MEGAPIXELS = 100  # of one image or map; a larger file may be made to fill the memory
 HIGHEST_MAX_MEGAPIXELS = 1000  # the largest value of the setting
@@ -45,6 +47,7 @@ RELEASE: dict[str, Any] = {
     "regions.full_mask": "empty",  # a mask that covers its whole image is saved black
     "train.features": "online",
     "train.precision": "float32",
+    "discovery.members": 1,  # one head decides
     "fusion.area_unit": "pixels",  # of the source image, so that τ depends on its resolution
     "evaluation.region_labels": "image",  # a false alarm beside a defect counts as that defect
 }
@@ -194,6 +197,15 @@ class FolderConfig(DatasetConfig):
     path: str = MISSING  # holds images, or class folders of images, or both
     good: str | None = None  # a folder of known-good photographs, for detectors that learn
     normal: str = "good"  # the class folder with defect-free images, if there is one
+    # labels: sub-folders are classes, used for scores. pile: they mean nothing, at any depth.
+    subfolders: str = "labels"
+    # stop: an image that cannot be read ends the run. skip: it is left out, with a warning.
+    unreadable: str = "stop"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("dataset.subfolders", self.subfolders, Subfolders)
+        _one_of("dataset.unreadable", self.unreadable, Unreadable)
 
 
 @dataclass
@@ -218,6 +230,13 @@ class BaseConfig(_Choice):
     """The labelled base set; this class is `base=none`."""
 
     kind: str = "none"
+
+
+@dataclass
+class EmbeddedBaseConfig(BaseConfig):
+    """The one inside the package, drawn by scripts/make_base_set.py."""
+
+    kind: str = "embedded"
 
 
 @dataclass
@@ -517,6 +536,22 @@ class TrainConfig(_Typed):
 
 
 @dataclass
+class DiscoveryConfig(_Typed):
+    """The consensus of several clusterings, from which one network is distilled."""
+
+    # Clusterings that vote. 1: none; the head with the lowest loss decides, as published.
+    members: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _within(self, "discovery", 1, members=1000)
+
+    @property
+    def is_consensus(self) -> bool:
+        return self.members > 1
+
+
+@dataclass
 class FusionConfig(_Typed):
     weighting: str = "area"
     temperature: float = 100.0  # of √area, in pixels
@@ -579,10 +614,13 @@ class Config(_Typed):
     regions: RegionsConfig = field(default_factory=RegionsConfig)
     attention: AttentionConfig = field(default_factory=AttentionConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     category: str = MISSING
-    novel_classes: Any = "auto"  # K_n, including the normal class; `auto`: number of label folders
+    # K_n, including the normal class. `auto`: number of label folders, `estimate` where there are
+    # none. `estimate`: found from the regions, by the consensus (discovery.members).
+    novel_classes: Any = "auto"
     # `release`: all settings of RELEASE, including its faults (set by configs/compat/release.yaml)
     compat: str = "none"
     seed: int = 3407
@@ -616,8 +654,13 @@ class Config(_Typed):
                 )
         k = self.novel_classes
         counts = isinstance(k, int) and not isinstance(k, bool) and 2 <= k <= MAX_CLASSES
-        message = f"novel_classes={k}: expected auto or a number from 2 to {MAX_CLASSES}"
-        _require(k == "auto" or counts, message)
+        message = f"novel_classes={k}: expected auto, estimate, or a number from 2 to {MAX_CLASSES}"
+        _require(k in ("auto", "estimate") or counts, message)
+        _require(
+            k != "estimate" or self.discovery.is_consensus,
+            "novel_classes=estimate needs several clusterings that can be compared; add "
+            "experiment=discover, or discovery.members=32",
+        )
         _require(
             not isinstance(self.detector, SimulatedDetectorConfig)
             or isinstance(self.dataset, DemoConfig),
@@ -669,7 +712,7 @@ class PredictConfig(_Typed):
 # By group: the schemas of its options; `kind` is the name of an option.
 CHOICES: dict[str, tuple[type, ...]] = {
     "dataset": (DemoConfig, MvtecConfig, MtdConfig, FolderConfig, CustomDatasetConfig),
-    "base": (BaseConfig, FolderBaseConfig, DrawnBaseConfig, CustomBaseConfig),
+    "base": (BaseConfig, EmbeddedBaseConfig, FolderBaseConfig, DrawnBaseConfig, CustomBaseConfig),
     "detector": (
         FilesDetectorConfig,
         GroundTruthConfig,

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,15 +15,18 @@ import torch
 from anomalyncd import detectors
 from anomalyncd.config import Config
 from anomalyncd.detectors import map_store
+from anomalyncd.discovery.descriptors import TURNS, describe
+from anomalyncd.discovery.discover import Discovery, discover
 from anomalyncd.errors import InputError
 from anomalyncd.evaluation.map_quality import evaluate_binarization, evaluate_maps
 from anomalyncd.evaluation.scoring import evaluate
 from anomalyncd.inference.classify import assign, classify
 from anomalyncd.inputs import Inputs, find_inputs, open_inputs, require_masks_fit
 from anomalyncd.models import backbone, checkpoint, model
+from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.regions import cropping
 from anomalyncd.results import run_results
-from anomalyncd.runtime import devices, distributed, tracking
+from anomalyncd.runtime import console, devices, distributed, tracking
 from anomalyncd.storage.atomic import copy
 from anomalyncd.storage.cache import digest
 from anomalyncd.storage.run_folder import STATE, RunFolder
@@ -43,6 +46,8 @@ class Prepared:
     cropped: cropping.Cropped
     data: TrainingSet
     base_classes: tuple[str, ...]
+    n_novel: int
+    discovery: Discovery | None  # None: no consensus
     network: model.Model
     source: backbone.Source  # of the frozen weights
     frozen_hash: str
@@ -109,14 +114,17 @@ def compute(
 
     with _timed(folder, seconds, "evaluate"):
         region_labels = config.evaluation.region_labels
-        evaluation = evaluate(dataset, cropped.regions, predictions, given.n_novel, region_labels)
+        evaluation = evaluate(
+            dataset, cropped.regions, predictions, prepared.n_novel, region_labels
+        )
 
     done = run_results.Computed(
         config=config,
         dataset=dataset,
         base_classes=prepared.base_classes,
         n_base=prepared.data.n_base,
-        n_novel=given.n_novel,
+        n_novel=prepared.n_novel,
+        discovery=prepared.discovery,
         source=prepared.source,
         frozen_hash=prepared.frozen_hash,
         maps=prepared.maps,
@@ -166,9 +174,12 @@ def assist(config: Config, folder: RunFolder, world: distributed.World) -> None:
 def _prepare(
     config: Config, given: Inputs, timed: Callable[[str], AbstractContextManager[None]]
 ) -> Prepared:
-    cache, dataset, base, n_novel = given.cache, given.dataset, given.base, given.n_novel
+    cache, dataset, n_novel = given.cache, given.dataset, given.n_novel
+    # A consensus says what to learn, so that known defects are not needed to learn what kinds are.
+    base = None if config.discovery.is_consensus else given.base
     counted = " (counted from the label folders)" if config.novel_classes == "auto" else ""
-    log.info("%d images, %d classes to find%s", len(dataset.samples), n_novel, counted)
+    number = f"{n_novel} classes to find{counted}" if n_novel else "number of classes estimated"
+    log.info("%d images, %s", len(dataset.samples), number)
 
     advice = detectors.memory_advice(config.detector)
     with timed("maps"), devices.memory_explained(advice):
@@ -178,17 +189,9 @@ def _prepare(
 
     with timed("backbone"):
         pretrained = backbone.build(config.backbone)
+        frozen_hash = checkpoint.frozen_hash(pretrained)
         base_classes = base.labels.classes if base and base.labels else ()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            network = model.build(
-                pretrained,
-                config.attention,
-                config.train,
-                n_base=len(base_classes),
-                n_novel=n_novel,
-            ).to(given.device)
-        network.forward_batch = config.forward_batch
+        vit = model.masked(pretrained, config.attention).to(given.device)
 
     with timed("regions"):
         size = config.backbone.image_size
@@ -201,11 +204,71 @@ def _prepare(
             targets = base.labels.targets[base_regions.image_index]
             data = TrainingSet(cropped.regions, base_regions, targets)
         require_masks_fit(dataset, cropped.regions)
-        _require_enough_regions(cropped, n_novel)
-    frozen_hash = checkpoint.frozen_hash(pretrained)
+        _require_enough_regions(cropped, n_novel or 1)
+
+    discovery = None
+    if config.discovery.is_consensus:
+        with timed("consensus"):
+            discovery = _discover(config, given, pretrained, vit, cropped, frozen_hash)
+        n_novel, data = discovery.k, replace(data, votes=discovery.votes)
+    assert n_novel is not None  # without a consensus it is set, or counted
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = model.build(
+            pretrained,
+            config.attention,
+            config.train,
+            n_base=len(base_classes),
+            n_novel=n_novel,
+        ).to(given.device)
+    network.forward_batch = config.forward_batch
     return Prepared(
-        anomaly_maps, cropped, data, base_classes, network, pretrained.source, frozen_hash
+        anomaly_maps,
+        cropped,
+        data,
+        base_classes,
+        n_novel,
+        discovery,
+        network,
+        pretrained.source,
+        frozen_hash,
     )
+
+
+def _discover(
+    config: Config,
+    given: Inputs,
+    pretrained: backbone.Backbone,
+    vit: MaskGuidedViT,
+    cropped: cropping.Cropped,
+    frozen_hash: str,
+) -> Discovery:
+    """The consensus of several clusterings, which the network learns instead of its own guesses."""
+    views = TURNS * len(cropped.regions)
+    with console.progress("Describing regions: views", views, quiet=config.quiet) as show:
+        described = describe(
+            pretrained,
+            vit,
+            cropped.regions,
+            given.cache,
+            frozen_hash=frozen_hash,
+            forward_batch=config.forward_batch,
+            on_views=lambda done, _: show(done, ""),
+        )
+    members = config.discovery.members
+    with console.progress("Consensus: members", members, quiet=config.quiet) as show:
+        found = discover(
+            described.descriptors,
+            cropped.regions,
+            k=given.n_novel,
+            members=members,
+            seed=config.seed,
+            cache=given.cache,
+            made_of=described.made_of,
+            on_member=lambda done, _: show(done, ""),
+        )
+    log.info(found.sentence)
+    return found
 
 
 def _train(

@@ -31,7 +31,7 @@ class FoundInputs:
     cache: Cache
     dataset: Dataset
     base: Dataset | None
-    n_novel: int
+    n_novel: int | None  # K; None: estimated from the regions
     digests: Digests  # of all input files
     seconds: float  # time to find the inputs, including the drawing of the demo product
 
@@ -81,7 +81,10 @@ def find_images(config: Config, cache: Cache) -> Dataset:
         InputError: as in `find_inputs`.
     """
     most = config.max_megapixels
-    dataset = datasets.load(config.dataset, config.category, cache, max_megapixels=most)
+    results = [Path(config.output_root), cache.root]
+    dataset = datasets.load(
+        config.dataset, config.category, cache, max_megapixels=most, left_out=results
+    )
     _require_truth_masks(config, dataset)
     return dataset
 
@@ -96,8 +99,8 @@ def open_detector(config: Config, cache: Cache, device: torch.device) -> detecto
     return detectors.create(config.detector, config.category, device, cache.root, most)
 
 
-def novel_classes(config: Config, dataset: Dataset) -> int:
-    """K: as set, or the number of label folders.
+def novel_classes(config: Config, dataset: Dataset) -> int | None:
+    """K: as set, or the number of label folders; None if it is estimated.
 
     Raises:
         InputError: there are no label folders to count, or too few images.
@@ -107,12 +110,17 @@ def novel_classes(config: Config, dataset: Dataset) -> int:
             f"{dataset.samples[0].image} is the only image: expected at least 2 to find "
             "classes; check dataset.path and dataset.leave_out"
         )
-    if config.novel_classes != "auto":
-        return int(config.novel_classes)
+    if isinstance(config.novel_classes, int):
+        return config.novel_classes
+    if config.novel_classes == "estimate" or (
+        dataset.labels is None and config.discovery.is_consensus
+    ):
+        return None
     if dataset.labels is None:
         raise InputError(
-            "novel_classes=auto counts class folders, and there are none; "
-            "set how many classes to find, including the defect-free one: novel_classes=5"
+            "novel_classes=auto counts class folders, and there are none; let it be estimated with "
+            "experiment=discover, or set how many classes to find, including the defect-free one: "
+            "novel_classes=5"
         )
     found = len(dataset.labels.classes)
     if found < 2:
@@ -152,9 +160,9 @@ def _require_truth_masks(config: Config, dataset: Dataset) -> None:
             )
 
 
-def _require_few_outputs(config: Config, base: Dataset | None, n_novel: int) -> None:
+def _require_few_outputs(config: Config, base: Dataset | None, n_novel: int | None) -> None:
     """Check early: the weights of all outputs of all heads are allocated only after the maps."""
-    n = n_novel + (len(base.labels.classes) if base and base.labels else 0)
+    n = (n_novel or 0) + (len(base.labels.classes) if base and base.labels else 0)
     if config.train.heads * n > _MAX_OUTPUTS:
         raise InputError(
             f"train.heads={config.train.heads} of {n} classes each: expected at most "

@@ -78,6 +78,11 @@ def _rank() -> int | None:
 
 
 def _require_online(config: Config) -> None:
+    if config.discovery.is_consensus:
+        raise InputError(
+            f"discovery.members={config.discovery.members} works in one process, not under "
+            "torchrun: start it without torchrun, or use discovery.members=1"
+        )
     if config.train.features == "cached":
         raise InputError(
             "train.features=cached works in one process, not under torchrun: its frozen blocks run "

@@ -24,7 +24,7 @@ FLOORS = [
     {"models"},
     {"detectors", "training"},
     {"regions"},
-    {"inference"},
+    {"inference", "discovery"},
     {"anomalib", "preparation"},
     {"evaluation"},
     {"results"},

@@ -19,6 +19,7 @@ from PIL import Image
 import anomalyncd
 from anomalyncd.api import _override
 from anomalyncd.cli.discover import overrides_for
+from anomalyncd.cli.discover.check import Request
 from anomalyncd.data.images import read_image
 from anomalyncd.errors import InputError
 from anomalyncd.storage.run_folder import RunFolder
@@ -122,7 +123,7 @@ NAMES = [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_value_reaches_its_setting_as_it_is(name: str) -> None:
-    found = anomalyncd.compose(*overrides_for(name, 3, name)).dataset
+    found = anomalyncd.compose(*overrides_for(Request(name, name, 3))).dataset
     assert isinstance(found, anomalyncd.FolderConfig) and found.good == name
     assert isinstance(found, anomalyncd.FolderConfig) and found.path == name
     options = {"depth": 2, "rate": 1e-5, "on": True, "none": None, "path": name, "l": [1, name]}
@@ -278,6 +279,7 @@ def test_photographs_are_sorted_into_classes_and_found_again(
             classes=2,
             output_root=tmp_path / "it's mine",
             **settings,
+            base="none",
             backbone__image_size=32,
             detector__backbone__image_size=32,
         )

@@ -50,6 +50,13 @@ def test_the_wheel_holds_configs_weights_and_types(site: Path) -> None:
     } == names
     for name in ("py.typed", "models/embedded.safetensors", "results/report.html.j2"):
         assert (package / name).is_file(), name
+    base_set = Path("data") / "base_set"
+    kept = {path.relative_to(package) for path in (package / base_set).rglob("*.*")}
+    assert len(kept) == 640
+    assert kept == {
+        path.relative_to(ROOT / "anomalyncd")
+        for path in (ROOT / "anomalyncd" / base_set).rglob("*.*")
+    }
     assert not (site / "tests").exists()
 
 

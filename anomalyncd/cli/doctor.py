@@ -97,19 +97,9 @@ def _processor() -> str:
 
 def _weights() -> dict[str, bool]:
     """Backbones by name, and whether their weights are on this machine."""
-    from huggingface_hub import try_to_load_from_cache
-    from timm.models import get_pretrained_cfg
+    from anomalyncd.models import embedded, weights
 
-    available = {"embedded": True}
-    for name in ("vit_base_patch8_224.dino", "vit_large_patch14_clip_336.openai"):
-        known = get_pretrained_cfg(name)
-        found = (
-            known
-            and known.hf_hub_id
-            and try_to_load_from_cache(known.hf_hub_id, "model.safetensors")
-        )
-        available[name] = isinstance(found, str) and Path(found).is_file()
-    return available
+    return {name: weights.at_hand(name) for name in (embedded.NAME, weights.DINO, weights.CLIP)}
 
 
 def _speed() -> dict[str, float]:

@@ -32,7 +32,7 @@ usage: anomalyncd VERB …
 {verbs}
 
   anomalyncd run                                 the demo product, offline
-  anomalyncd discover PHOTOS --classes 5         your photographs: five classes, including good
+  anomalyncd discover PHOTOS                     your photographs
   anomalyncd VERB --help                         help on a verb
   anomalyncd --version"""
 

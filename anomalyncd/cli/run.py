@@ -29,6 +29,7 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP.format(command=entry.command(), options=entry.options_text()))
         return 0
+    sys.argv[1:] = _with_discovery(sys.argv[1:])
     entry.register_schemas()
     entry.call(_main, Config)
     for sweep in entry.sweeps:  # at most one
@@ -43,6 +44,19 @@ def main() -> int:
             csv_files.write_sweep(sweep / "table.csv", results)
             entry.failures += unfinished
     return 1 if entry.failures else 0
+
+
+def _with_discovery(arguments: list[str]) -> list[str]:
+    """A folder of photographs without word of its maps is discovered, with what works offline."""
+    keys = [argument.partition("=")[0] for argument in arguments]
+    chosen = {"experiment", "detector", "detector.path"} & set(keys)
+    if "dataset=folder" not in arguments or "dataset.path" not in keys or chosen:
+        return arguments
+    detector = "reference" if "dataset.good" in keys else "musc_embedded"
+    defaults = {"base": "embedded", "backbone": "embedded", "detector": detector}
+    added = [f"{key}={value}" for key, value in defaults.items() if key not in keys]
+    place = arguments.index("dataset=folder") + 1  # not after an option such as --cfg job
+    return [*arguments[:place], "experiment=discover", *added, *arguments[place:]]
 
 
 @hydra.main(version_base="1.3", config_path=str(entry.config_dir()), config_name="train")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from itertools import islice
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
@@ -21,19 +18,31 @@ from anomalyncd.config import (
     DatasetConfig,
     DemoConfig,
     DrawnBaseConfig,
+    EmbeddedBaseConfig,
     FolderBaseConfig,
     FolderConfig,
     MtdConfig,
     MvtecConfig,
 )
-from anomalyncd.data import demo
+from anomalyncd.data import demo, photographs
 from anomalyncd.data.custom import require_sound
-from anomalyncd.data.folders import and_more, entries, readable_inputs, require_targets, subfolders
+from anomalyncd.data.folders import (
+    and_more,
+    existing,
+    files_in,
+    first_images_below,
+    images_in,
+    readable_inputs,
+    same_name,
+    subfolders,
+)
 from anomalyncd.data.images import OTHER_SUFFIXES, SUFFIXES, read_header
 from anomalyncd.errors import InputError
 from anomalyncd.runtime.plugins import call_target
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import UNLABELLED, Dataset, Labels, Sample
+
+EMBEDDED_BASE = Path(__file__).parent / "base_set"  # by scripts/make_base_set.py
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ def load(
     cache: Cache,
     path_key: str = "dataset.path",
     max_megapixels: int = MAX_MEGAPIXELS,
+    left_out: Sequence[Path] = (),
 ) -> Dataset:
     """Find the images of one product.
 
@@ -61,6 +71,7 @@ def load(
         cache: for the demo product.
         path_key: the setting named in messages about a wrong path.
         max_megapixels: limit for each image.
+        left_out: folders of results, which are not read if they lie inside a pile.
 
     Raises:
         InputError: a folder is missing, empty or unreadable, or holds a broken link; two images
@@ -73,11 +84,13 @@ def load(
                 assert drawn is not None
                 dataset = _load_mvtec(drawn, config)
             case MvtecConfig():
-                dataset = _load_mvtec(_existing(Path(config.path) / category, "category"), config)
+                dataset = _load_mvtec(existing(Path(config.path) / category, "category"), config)
             case MtdConfig():
-                dataset = _load_mtd(_existing(Path(config.path), "dataset.path"), config)
+                dataset = _load_mtd(existing(Path(config.path), "dataset.path"), config)
             case FolderConfig():
-                dataset = _load_folder(_existing(Path(config.path), path_key), config)
+                folder = existing(Path(config.path), path_key)
+                load_folder = _load_pile if config.subfolders == "pile" else _load_folder
+                dataset = load_folder(folder, config, max_megapixels, left_out)
             case CustomDatasetConfig():
                 dataset = _custom("dataset", config)
             case _:
@@ -98,6 +111,8 @@ def load_base(
             settings = {"seed": config.seed, "per_class": config.per_class}
             key = {**settings, "drawing": demo.VERSION}
             root = cache.entry("demo-base", key, lambda at: demo.draw_base(at, **settings))
+        case EmbeddedBaseConfig():
+            root = EMBEDDED_BASE
         case FolderBaseConfig():
             root = Path(config.path)
         case CustomBaseConfig():
@@ -105,15 +120,28 @@ def load_base(
         case _:
             return None
     with readable_inputs():
-        images = _existing(_existing(root, "base.path") / "images", "base.path")
+        images = existing(existing(root, "base.path") / "images", "base.path")
         types = [
             _TypeFolder(
-                folder.name, folder, _images_in(folder), _images_in(root / "masks" / folder.name)
+                folder.name, folder, images_in(folder), images_in(root / "masks" / folder.name)
             )
             for folder in subfolders(images)
         ]
     dataset = _assemble(types, images, normal=None, unscored=())
     return with_headers_read(_require_masks(dataset, root / "masks"), max_megapixels)
+
+
+def count_base(config: BaseConfig) -> int:
+    """The number of images of a base set, without drawing or checking it; 0 if not known."""
+    match config:
+        case DrawnBaseConfig():
+            return config.per_class * len(demo.BASE_CLASSES)
+        case EmbeddedBaseConfig():
+            return len(photographs.find(EMBEDDED_BASE / "images").images)
+        case FolderBaseConfig():
+            images = Path(config.path, "images")
+            return len(photographs.find(images).images) if images.is_dir() else 0
+    return 0
 
 
 def _require_masks(dataset: Dataset, folder: Path | None = None) -> Dataset:
@@ -148,18 +176,18 @@ def _drawn_product(config: DemoConfig, cache: Cache) -> Path:
 
 
 def _load_mvtec(root: Path, config: DatasetConfig) -> Dataset:
-    test = _existing(root / "test", "dataset.path")
+    test = existing(root / "test", "dataset.path")
     types = [
         _TypeFolder(
             folder.name,
             folder,
-            _images_in(folder),
-            _images_in(root / "ground_truth" / folder.name, "_mask"),
+            images_in(folder),
+            images_in(root / "ground_truth" / folder.name, "_mask"),
         )
         for folder in subfolders(test)
         if folder.name not in config.leave_out
     ]
-    train = _images_in(root / "train" / "good")
+    train = images_in(root / "train" / "good")
     return _assemble(types, root, normal="good", unscored=config.unscored, train=train.values())
 
 
@@ -168,8 +196,8 @@ def _load_mtd(root: Path, config: MtdConfig) -> Dataset:
         _TypeFolder(
             folder.name,
             folder / "Imgs",
-            _images_in(folder / "Imgs", suffixes=(".jpg",)),
-            _images_in(folder / "Imgs", suffixes=(".png",)) if folder.name != "MT_Free" else {},
+            images_in(folder / "Imgs", suffixes=(".jpg",)),
+            images_in(folder / "Imgs", suffixes=(".png",)) if folder.name != "MT_Free" else {},
         )
         for folder in subfolders(root)
         if folder.name.startswith("MT_") and folder.name not in config.leave_out
@@ -199,23 +227,55 @@ def _training_names(path: Path) -> set[str]:
         ) from error
 
 
-def _load_folder(root: Path, config: FolderConfig) -> Dataset:
+def _load_folder(
+    root: Path, config: FolderConfig, max_megapixels: int, left_out: Sequence[Path]
+) -> Dataset:
     good = () if config.good is None else _known_good(Path(config.good))
-    loose = _images_in(root)
+    loose = images_in(root)
     classes = [
-        _TypeFolder(folder.name, folder, _images_in(folder), {})
+        _TypeFolder(folder.name, folder, images_in(folder), {})
         for folder in subfolders(root)
         if folder.name not in config.leave_out
     ]
+    images = [*loose.values(), *(path for folder in classes for path in folder.images.values())]
+    skipped = _skipped(config, [*images, *good], max_megapixels)
+    good = tuple(path for path in good if path not in skipped)
+    for found in (loose, *(folder.images for folder in classes)):
+        for stem in [stem for stem, path in found.items() if path in skipped]:
+            del found[stem]
     samples = tuple(Sample(id=stem, image=path) for stem, path in loose.items())
     folders = [root, *(folder.folder for folder in classes)]
     if not any(folder.images for folder in classes):
-        return _complete(Dataset(samples, None, good), root, folders)
+        return _complete(Dataset(samples, None, good), root, folders, skipped)
     dataset = _assemble(classes, root, normal=config.normal, unscored=config.unscored)
     assert dataset.labels is not None
     targets = np.concatenate([np.full(len(samples), UNLABELLED), dataset.labels.targets])
     labels = Labels(dataset.labels.classes, targets, dataset.labels.normal)
-    return _complete(Dataset(samples + dataset.samples, labels, good), root, folders)
+    return _complete(Dataset(samples + dataset.samples, labels, good), root, folders, skipped)
+
+
+def _load_pile(
+    root: Path, config: FolderConfig, max_megapixels: int, left_out: Sequence[Path]
+) -> Dataset:
+    good_folder = None if config.good is None else existing(Path(config.good), "dataset.good")
+    inside = [*left_out, *([good_folder] if good_folder else [])]
+    pile = photographs.find(root, inside, config.leave_out)
+    if pairs := pile.same_names():
+        raise InputError(same_name(*pairs[0]))
+    good = photographs.find(good_folder, left_out).images if good_folder else []
+    if good_folder and not good:
+        raise InputError(f"{good_folder}: no images; dataset.good=… expects known-good photographs")
+    skipped = _skipped(config, [*pile.images, *good], max_megapixels)
+    samples = tuple(Sample(pile.name(path), path) for path in pile.images if path not in skipped)
+    if not samples:
+        raise InputError(_no_images(root, pile.others))
+    warnings = (*pile.warnings(), *photographs.unreadable_warnings(skipped))
+    return Dataset(samples, None, tuple(p for p in good if p not in skipped), warnings)
+
+
+def _skipped(config: FolderConfig, images: Sequence[Path], max_megapixels: int) -> dict[Path, str]:
+    """The images that are left out because they cannot be read, with the reasons."""
+    return photographs.unreadable(images, max_megapixels) if config.unreadable == "skip" else {}
 
 
 def _known_good(folder: Path) -> tuple[Path, ...]:
@@ -224,7 +284,7 @@ def _known_good(folder: Path) -> tuple[Path, ...]:
     Raises:
         InputError: there are none.
     """
-    found = tuple(_images_in(_existing(folder, "dataset.good")).values())
+    found = tuple(images_in(existing(folder, "dataset.good")).values())
     if not found:
         raise InputError(
             f"{folder}: no images; dataset.good=… expects known-good photographs right in it"
@@ -260,60 +320,37 @@ def _assemble(
     return _complete(Dataset(tuple(samples), labels, tuple(train)), root, folders)
 
 
-def _complete(dataset: Dataset, root: Path, folders: Iterable[Path]) -> Dataset:
+def _complete(
+    dataset: Dataset, root: Path, folders: Iterable[Path], skipped: dict[Path, str] | None = None
+) -> Dataset:
     """The dataset, with warnings about pictures in or below its folders that are not read.
 
     Raises:
         InputError: it is empty.
     """
     folders = list(folders)
-    found = Counter(path.suffix.lower() for folder in folders for path in _files_in(folder))
+    found = Counter(path.suffix.lower() for folder in folders for path in files_in(folder))
     if not dataset.samples:
-        instead = f"; found {_listed(found)}" if found else ""
-        deeper = _first_images_below(root)
-        instead += f"; there are images deeper, in {deeper}" if deeper else ""
-        raise InputError(
-            f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
-        )
-    warnings = []
+        deeper = first_images_below(root)
+        instead = f"; there are images deeper, in {deeper}" if deeper else ""
+        raise InputError(_no_images(root, found) + instead)
+    warnings = list(photographs.unreadable_warnings(skipped or {}))
     others = Counter({suffix: found[suffix] for suffix in OTHER_SUFFIXES if found[suffix]})
     if others:
-        warnings.append(
-            f"{root}: {_listed(others)} not read; convert them to PNG or JPEG to use them"
-        )
+        shown = photographs.listed(others)
+        warnings.append(f"{root}: {shown} not read; convert them to PNG or JPEG to use them")
     warnings += [
         f"{deeper}: its images are not read, since they are deeper than {folder}; move them there "
         "to use them"
         for folder in folders
-        if folder != root and (deeper := _first_images_below(folder))
+        if folder != root and (deeper := first_images_below(folder))
     ]
     return replace(dataset, warnings=tuple(warnings))
 
 
-def _first_images_below(folder: Path) -> Path | None:
-    """The first folder below that directly contains images; hidden folders are ignored."""
-    # The limit keeps a path such as / from being searched completely.
-    for place, below, files in islice(os.walk(folder), 10_000):
-        below[:] = sorted(name for name in below if name[0] != ".")
-        shown = (PurePath(name) for name in files if name[0] != ".")
-        if place != str(folder) and any(name.suffix.lower() in SUFFIXES for name in shown):
-            return Path(place)
-    return None
-
-
-def _files_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [path for path in entries(folder) if path.is_file()]
-
-
-def _listed(suffixes: Counter[str]) -> str:
-    """ "12 .heic files and 1 .gif file", the most frequent three."""
-    shown = [
-        f"{count} {suffix or 'suffixless'} file{'s' * (count > 1)}"
-        for suffix, count in suffixes.most_common(3)
-    ]
-    return ", ".join(shown)
+def _no_images(root: Path, found: Counter[str]) -> str:
+    instead = f"; found {photographs.listed(found)}" if found else ""
+    return f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
 
 
 def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) -> Dataset:
@@ -340,51 +377,3 @@ def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) ->
         for paths in with_more.values()
     )
     return replace(dataset, warnings=dataset.warnings + warnings)
-
-
-def _existing(folder: Path, key: str) -> Path:
-    """The folder; if it does not exist, the error names the folders that do."""
-    if folder.is_dir():
-        return folder
-    if folder.is_file():
-        raise InputError(f"{folder} is a file; expected its folder: {key}={folder.parent}")
-    require_targets([folder])
-    parent = folder.parent
-    if not parent.is_dir():
-        raise InputError(f"{folder}: no such folder, nor is there {parent}; set {key}=…")
-    found = (path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
-    beside = sorted(path.name for path in found)
-    if key == "category" and {"train", "test"} & set(beside):
-        raise InputError(
-            f"{folder}: no such folder, and {parent} looks like a category itself; "
-            f"set dataset.path={parent.parent} category={parent.name}"
-        )
-    same = {name.lower(): name for name in beside}
-    near = get_close_matches(folder.name.lower(), same, n=1)
-    hint = f"did you mean {same[near[0]]}? " if near else ""
-    shown = ", ".join(beside[:8]) + (f" and {len(beside) - 8} more" if len(beside) > 8 else "")
-    other = ", or train without a base set: base=none" if key == "base.path" else ""
-    raise InputError(
-        f"{folder}: no such folder; {hint}{parent} holds {shown or 'no folders'}; "
-        f"set {key}=…{other}"
-    )
-
-
-def _images_in(
-    folder: Path, stem_ends: str = "", suffixes: Sequence[str] = SUFFIXES
-) -> dict[str, Path]:
-    """Image files directly in a folder, by stem, sorted; a common ending of stems is removed."""
-    if not folder.is_dir():
-        require_targets((folder.parent, folder))
-        return {}
-    found: dict[str, Path] = {}
-    for path in entries(folder):
-        if path.suffix.lower() in suffixes and path.is_file():
-            stem = path.stem.removesuffix(stem_ends)
-            if stem in found:
-                raise InputError(
-                    f"{found[stem]} and {path.name} have the same name; rename one, since maps and "
-                    "masks are matched by name"
-                )
-            found[stem] = path
-    return found

@@ -96,6 +96,17 @@ def read_header(
         return Header(*image.size, pages)
 
 
+@contextmanager
+def open_image(path: Path, max_megapixels: int) -> Iterator[Image.Image]:
+    """A photograph whose header has been checked and whose pixels have not been decoded.
+
+    Raises:
+        InputError: as in `read_header`.
+    """
+    with _opened(path, "image", max_megapixels) as image:
+        yield image
+
+
 def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArray[np.uint8]:
     """Read a photograph as (h, w, 3) RGB.
 

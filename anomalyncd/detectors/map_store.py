@@ -24,6 +24,7 @@ from anomalyncd.data.images import read_map, valid_scores
 from anomalyncd.detectors import Detector
 from anomalyncd.detectors.files import MAPS_NOTE
 from anomalyncd.errors import InputError
+from anomalyncd.runtime import console
 from anomalyncd.runtime.versions import versions
 from anomalyncd.storage.cache import SEAL, Cache, digest_files
 from anomalyncd.storage.identity import result_settings
@@ -147,14 +148,16 @@ def _checked(detector: Detector, dataset: Dataset) -> Iterator[tuple[str, NDArra
             f"{detectors.name(detector)}: its maps() returned {type(made).__name__}; {expected}"
         )
     maps = iter(made)
-    for number, sample in enumerate(dataset.samples):
-        try:
-            with detectors.reported(detector):
-                scores = next(maps)
-        except StopIteration:
-            raise InputError(f"{detectors.name(detector)}: {number} maps; {expected}") from None
-        name = f"{detectors.name(detector)}, map of {sample.id}"
-        yield sample.id, valid_scores(_as_array(scores, name), name)
+    with console.steps("Maps") as step:
+        for number, sample in enumerate(dataset.samples):
+            try:
+                with detectors.reported(detector):
+                    scores = next(maps)
+            except StopIteration:
+                raise InputError(f"{detectors.name(detector)}: {number} maps; {expected}") from None
+            name = f"{detectors.name(detector)}, map of {sample.id}"
+            yield sample.id, valid_scores(_as_array(scores, name), name)
+            step(number + 1, n)
     for _ in maps:
         raise InputError(f"{detectors.name(detector)}: more than {n} maps; {expected}")
 

@@ -11,7 +11,6 @@ token works. Three things differ from the release; none changes the score of a p
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -36,12 +35,10 @@ from anomalyncd.data.images import read_image
 from anomalyncd.detectors import descriptors, mutual_scoring
 from anomalyncd.errors import InputError
 from anomalyncd.models import backbone
-from anomalyncd.runtime.console import ProgressThrottle
+from anomalyncd.runtime import console
 from anomalyncd.storage.cache import digest_files
 from anomalyncd.storage.identity import weights_file
 from anomalyncd.types import Dataset, Sample
-
-log = logging.getLogger(__name__)
 
 VERSION = 1  # part of the cache key: raise it when maps change
 _BACKBONE = "detector.backbone"  # its key
@@ -117,18 +114,16 @@ class MuscDetector:
         features = _on_disk(folder / "features", (n, h * w, d))  # for each stage and degree in turn
         total = torch.zeros(n, h * w)
         rounds = [(stage, degree) for stage in stages for degree in self.config.degrees]
-        fifths = ProgressThrottle()
+        with console.steps("Maps: comparing images") as step:
 
-        def report(number: int, share: float) -> None:
-            done = (number + share) / len(rounds)
-            if fifths.another(done):
-                log.info("maps: %.0f %% of comparing %d images", 100 * done, n)
+            def report(number: int, share: float) -> None:
+                step(round((number + share) * n), len(rounds) * n)
 
-        for number, (stage, degree) in enumerate(rounds):
-            for part in _parts(n):
-                tokens = torch.from_numpy(np.array(stage[part])).to(self.device)
-                features[part] = mutual_scoring.aggregate(tokens, degree).half().cpu().numpy()
-            total += self._mutual_scores(features, partial(report, number))
+            for number, (stage, degree) in enumerate(rounds):
+                for part in _parts(n):
+                    tokens = torch.from_numpy(np.array(stage[part])).to(self.device)
+                    features[part] = mutual_scoring.aggregate(tokens, degree).half().cpu().numpy()
+                total += self._mutual_scores(features, partial(report, number))
         scores = total / len(rounds)
         return scores.view(n, h, w), class_tokens
 
@@ -144,14 +139,16 @@ class MuscDetector:
         class_tokens = torch.empty(n, d)
         mean, std = (torch.tensor(stat).view(3, 1, 1) for stat in (pretrained.mean, pretrained.std))
         half = torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda")
-        for part, images in _batches(samples, network.image_size):
-            x = ((images - mean) / std).to(self.device)
-            with half:
-                returned = vit.forward_intermediates(x, indices=blocks, output_fmt="NLC")
-            final, intermediates = cast(tuple[Tensor, list[Tensor]], returned)
-            class_tokens[part] = final[:, 0].float().cpu()
-            for stage, tokens in zip(stages, intermediates, strict=True):
-                stage[part] = tokens.reshape(-1, h, w, d).half().cpu().numpy()
+        with console.steps("Maps: features") as step:
+            for part, images in _batches(samples, network.image_size):
+                x = ((images - mean) / std).to(self.device)
+                with half:
+                    returned = vit.forward_intermediates(x, indices=blocks, output_fmt="NLC")
+                final, intermediates = cast(tuple[Tensor, list[Tensor]], returned)
+                class_tokens[part] = final[:, 0].float().cpu()
+                for stage, tokens in zip(stages, intermediates, strict=True):
+                    stage[part] = tokens.reshape(-1, h, w, d).half().cpu().numpy()
+                step(part.stop, n)
         return stages, class_tokens
 
     def _mutual_scores(

@@ -13,6 +13,7 @@ from anomalyncd.config import FusionConfig
 from anomalyncd.errors import InputError
 from anomalyncd.inference import fusion
 from anomalyncd.models.model import Model
+from anomalyncd.runtime import console
 from anomalyncd.training import augmentation
 from anomalyncd.types import Regions
 
@@ -44,14 +45,16 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
     """
     device = next(model.parameters()).device
     logits = []
-    for start in range(0, len(regions), model.forward_batch):
-        part = slice(start, start + model.forward_batch)
-        images = torch.from_numpy(np.array(regions.images[part])).to(device)
-        masks = torch.from_numpy(np.array(regions.masks[part])).to(device)
-        x, mask = augmentation.evaluation_view(
-            images, masks, model.image_size, model.mean, model.std
-        )
-        logits.append(model.heads.classify(model(x, mask)))
+    with console.steps("Classifying") as step:
+        for start in range(0, len(regions), model.forward_batch):
+            part = slice(start, start + model.forward_batch)
+            images = torch.from_numpy(np.array(regions.images[part])).to(device)
+            masks = torch.from_numpy(np.array(regions.masks[part])).to(device)
+            x, mask = augmentation.evaluation_view(
+                images, masks, model.image_size, model.mean, model.std
+            )
+            logits.append(model.heads.classify(model(x, mask)))
+            step(min(part.stop, len(regions)), len(regions))
     found = novel_probabilities(torch.cat(logits, dim=1), model.n_base, temperature)
     broken = ~found.isfinite().all(dim=-1).all(dim=0)
     if broken.any():

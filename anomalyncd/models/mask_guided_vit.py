@@ -170,6 +170,32 @@ class MaskGuidedViT(nn.Module):
         """Every token after the final norm, (b, n, width), with gradients: for pretraining."""
         return self.vit.norm(self._run(self.blocks, self._embed(images), visible))
 
+    @torch.no_grad()
+    def mask_means(self, images: Tensor, masks: Tensor, after: Sequence[int]) -> Tensor:
+        """What the pretrained network says of the masked part, at several depths.
+
+        Args:
+            images: (b, 3, h, w), normalised as the backbone expects.
+            masks: (b, 1, h, w) in [0, 1], 1 = anomalous. An empty one counts as all of the image.
+            after: ascending indices of blocks.
+
+        Returns:
+            (b, len(after) + 1, width): the patch tokens after each of these blocks, averaged with
+            their share of the mask as weight, then the class token after the final norm.
+        """
+        share = F.avg_pool2d(masks, self.vit.patch_embed.patch_size).flatten(1)
+        share = torch.where(share.sum(1, keepdim=True) > 0, share, torch.ones_like(share))
+        share = share / share.sum(1, keepdim=True)
+        visible = self.attention_mask(masks)
+        x, means = self._embed(images), []
+        for index, block in enumerate(self.blocks):
+            masked = index >= self.first_masked and self.mask_on != "none"
+            x = self._block(block, x, visible if masked else None, None)
+            if index in after:
+                patches = x[:, self.vit.num_prefix_tokens :]
+                means.append(torch.einsum("bp,bpd->bd", share, patches))
+        return torch.stack([*means, self.vit.norm(x)[:, 0]], dim=1)
+
     def _run(
         self, blocks: Sequence[Block], x: Tensor, visible: Tensor, rows: Tensor | None = None
     ) -> Tensor:

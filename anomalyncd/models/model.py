@@ -61,16 +61,14 @@ class Model(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if not p.requires_grad)
 
 
-def build(
-    backbone: Backbone, attention: AttentionConfig, train: TrainConfig, *, n_base: int, n_novel: int
-) -> Model:
-    """Add new heads to a backbone.
+def masked(backbone: Backbone, attention: AttentionConfig) -> MaskGuidedViT:
+    """The backbone with masked attention.
 
     Raises:
         InputError: the backbone cannot be masked, or an attention setting is invalid.
     """
     try:
-        vit = MaskGuidedViT(
+        return MaskGuidedViT(
             backbone.vit,
             attention.masked_blocks,
             cast(MaskedQueries, attention.masked_queries),  # checked in config.py
@@ -79,6 +77,17 @@ def build(
         )
     except ValueError as error:
         raise InputError(f"backbone, attention: {error}") from error
+
+
+def build(
+    backbone: Backbone, attention: AttentionConfig, train: TrainConfig, *, n_base: int, n_novel: int
+) -> Model:
+    """Add new heads to a backbone.
+
+    Raises:
+        InputError: the backbone cannot be masked, or an attention setting is invalid.
+    """
+    vit = masked(backbone, attention)
     heads = Heads(
         vit.width,
         n_base + n_novel,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -28,6 +28,7 @@ from anomalyncd.regions import mebin
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
 from anomalyncd.regions.gate import centre_scores, find_gate
+from anomalyncd.runtime import console
 from anomalyncd.storage.cache import Cache, digest_files
 from anomalyncd.types import Box, Regions, ResizeMode, Sample
 
@@ -104,8 +105,9 @@ def crop_novel(
                 (height, width), boxes, crops, scores, float(found.threshold), found.count
             )
 
-        crops_of_images = _in_parallel(crop_image, range(len(samples)))
-        table = _pack(crops_of_images, folder)
+        with console.steps("Regions") as step:
+            crops_of_images = _counted(_in_parallel(crop_image, range(len(samples))), step, samples)
+            table = _pack(crops_of_images, folder)
         levels = {"search_range": (float(lo), float(hi)), "gate": settings.gate}
         (folder / _INDEX).write_text(json.dumps({**table, **levels}))
 
@@ -156,7 +158,8 @@ def crop_base(
             crops = _crops(image, mask, boxes, image_size, config)
             return _ImageCrops(truth.shape, boxes, crops, scores=[1.0] * len(boxes))
 
-        table = _pack(_in_parallel(crop_image, samples), folder)
+        with console.steps("Regions of the base set") as step:
+            table = _pack(_counted(_in_parallel(crop_image, samples), step, samples), folder)
         (folder / _INDEX).write_text(json.dumps(table))
 
     files = [path for sample in samples for path in (sample.image, sample.truth_mask) if path]
@@ -230,6 +233,14 @@ def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Itera
             for future in pending:
                 future.cancel()
             cv2.setNumThreads(threads)
+
+
+def _counted(
+    results: Iterator[Result], step: Callable[[int, int], None], items: Sequence[Any]
+) -> Iterator[Result]:
+    for done, result in enumerate(results, start=1):
+        yield result
+        step(done, len(items))
 
 
 def _pack(crops_of_images: Iterator[_ImageCrops], folder: Path) -> dict[str, list]:

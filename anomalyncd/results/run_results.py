@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from anomalyncd.config import BackboneConfig, Config, SimulatedDetectorConfig
 from anomalyncd.detectors.map_store import StoredMaps
+from anomalyncd.discovery.discover import Discovery
 from anomalyncd.evaluation.scoring import Evaluation
 from anomalyncd.inference.classify import Predictions
 from anomalyncd.models.backbone import Source
@@ -42,6 +43,7 @@ class Computed:
     base_classes: tuple[str, ...]
     n_base: int  # base regions
     n_novel: int  # K
+    discovery: Discovery | None  # None: no consensus
     source: Source  # of the frozen weights
     frozen_hash: str
     maps: StoredMaps
@@ -108,6 +110,7 @@ def metrics_of(done: Computed) -> dict[str, Any]:
             "novel_classes": done.n_novel,
             "base_classes": len(done.base_classes),
         },
+        **_discovered(done),
         "mebin": {
             "search_range": list(cropped.search_range),
             "gate": cropped.gate,
@@ -121,6 +124,29 @@ def metrics_of(done: Computed) -> dict[str, Any]:
         "threads": torch.get_num_threads(),  # their number changes the last digits
         "warnings": list(done.warnings),
         "versions": versions(),
+    }
+
+
+def _discovered(done: Computed) -> dict[str, Any]:
+    found = done.discovery
+    if found is None:
+        return {}
+    same = done.predictions.region_class == found.classes
+    return {
+        "novel_classes_candidates": [
+            {"k": c.k, "score": round(c.score, 4), "agreement": round(c.agreement, 4)}
+            for c in found.candidates
+        ],
+        "consensus": {
+            "members": found.members,
+            "regions_compared": found.compared,
+            "near_chance": found.is_near_chance,
+            "learned": float(same.mean()),  # share of regions that the network classifies alike
+            "summary": found.sentence,
+        },
+        "classes": [
+            {"class": number, **asdict(judged)} for number, judged in enumerate(found.stability)
+        ],
     }
 
 

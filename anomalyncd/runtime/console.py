@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich import box
@@ -26,6 +27,7 @@ from anomalyncd.storage.run_record import Metrics
 
 log = logging.getLogger("anomalyncd")
 terminal = Console(stderr=True)
+_quiet = True  # unless a run logs to the terminal
 
 
 def printable(text: str) -> str:
@@ -60,8 +62,10 @@ class _OneLine(logging.Formatter):
 @contextmanager
 def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
     """Log to a file, if one is given, and to the terminal, which shows only errors if quiet."""
+    global _quiet
     to_terminal = _TerminalHandler(logging.ERROR if quiet else logging.INFO)
     before = log.level, log.propagate, logging.raiseExceptions
+    was_quiet, _quiet = _quiet, quiet
     log.setLevel(logging.DEBUG)
     logging.raiseExceptions = False  # on a full disk the run reports the error, not logging
     log.propagate = False
@@ -80,6 +84,7 @@ def logging_to(path: Path | None, *, quiet: bool) -> Iterator[None]:
             handler.close()
         level, log.propagate, logging.raiseExceptions = before
         log.setLevel(level)
+        _quiet = was_quiet
 
 
 def say(message: str) -> None:
@@ -105,6 +110,51 @@ def progress(title: str, total: int, *, quiet: bool) -> Iterator[Callable[[int, 
     ) as bar:
         task = bar.add_task(title, total=total, word="")
         yield lambda done, word: bar.update(task, completed=done, word=word)
+
+
+# Without a bar, a stage logs how far it is after so many seconds, and then every so many.
+_FIRST_LINE, _NEXT_LINE = 3.0, 15.0
+
+
+@contextmanager
+def steps(title: str, *, quiet: bool | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a stage is; yields a function of (amount done, amount in all).
+
+    A bar with the time left on a terminal; elsewhere a line now and then, from 3 s on.
+
+    Args:
+        title: the stage's name.
+        quiet: show nothing; None: as `logging_to` was told.
+    """
+    hidden = _quiet if quiet is None else quiet
+    due = time.perf_counter() + _FIRST_LINE
+    with ExitStack() as stack:
+        bar: Callable[[int, str], None] | None = None
+        first, began = 0, 0.0  # what was done when the bar began, and when: it may begin late
+
+        def advance(done: int, total: int) -> None:
+            nonlocal bar, due, first, began
+            now = time.perf_counter()
+            if bar is None:
+                bar = stack.enter_context(progress(title, total, quiet=hidden))
+                first, began = done, now
+            bar(done, "")
+            if not terminal.is_terminal and now > due and first < done < total:
+                due = now + _NEXT_LINE
+                left = (now - began) / (done - first) * (total - done)
+                level = logging.DEBUG if hidden else logging.INFO
+                log.log(level, "%s: %d of %d, about %s left", title, done, total, duration(left))
+
+        yield advance
+
+
+def duration(seconds: float) -> str:
+    """ "40 s", "3 min", "2.5 h": as exact as an estimate is."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
 
 
 class ProgressThrottle:

@@ -107,3 +107,18 @@ def self_distillation(
     student = (logits / student_temperature).log_softmax(-1)
     other_view = student.roll(student.shape[-2] // 2, dims=-2)
     return -(teacher * other_view).sum(-1).mean(-1)
+
+
+def distillation(logits: Tensor, shares: Tensor, temperature: float = 0.1) -> Tensor:
+    """How far predictions are from a consensus; 0 only where both are sure of the same class.
+
+    Args:
+        logits: (..., n, k).
+        shares: (n, k), rows sum to 1: of the members of a consensus, see `discovery`.
+        temperature: of the student.
+
+    Example:
+        >>> bool(distillation(torch.eye(2), torch.eye(2)) < 0.01)
+        True
+    """
+    return -(shares * (logits / temperature).log_softmax(-1)).sum(-1).mean(-1)

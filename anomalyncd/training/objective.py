@@ -31,19 +31,11 @@ def objective(
     projections = model.heads.project(features)
     by_view = logits.unflatten(1, (2, -1))
     novel = by_view[:, :, batch.n_base :].flatten(1, 2)
-    if config.pseudo_label_correction:
-        normal_weight = (0.5 - batch.scores).clamp(min=0).repeat(2)
+    if batch.votes is not None:
+        own = novel[..., model.n_base :]  # as a prediction, which leaves base classes out
+        per_head = losses.distillation(own, batch.votes.repeat(2, 1), config.student_temperature)
     else:
-        normal_weight = novel.new_zeros(novel.shape[1])
-    per_head = losses.self_distillation(
-        novel,
-        n_base=model.n_base,
-        normal_weight=normal_weight,
-        teacher_temperature=teacher_temperature(config, epoch),
-        student_temperature=config.student_temperature,
-    )
-    gap = losses.mean_entropy_gap(novel, config.student_temperature)
-    per_head = per_head + config.memax_weight * gap
+        per_head = _self_distillation(model, novel, batch, config, epoch)
     novel_class, contrast = per_head.mean(), losses.info_nce(projections)
     if batch.n_base:
         known = by_view[:, :, : batch.n_base].flatten(0, 2) / config.student_temperature
@@ -57,3 +49,22 @@ def objective(
     total = weight * (base_contrast + base_class) + (1 - weight) * (contrast + novel_class)
     terms = torch.stack([total, base_class, novel_class, base_contrast, contrast])
     return torch.cat([terms, per_head])
+
+
+def _self_distillation(
+    model: Model, novel: Tensor, batch: Batch, config: TrainConfig, epoch: int
+) -> Tensor:
+    """L_cls^u of each head, with its regulariser."""
+    if config.pseudo_label_correction:
+        normal_weight = (0.5 - batch.scores).clamp(min=0).repeat(2)
+    else:
+        normal_weight = novel.new_zeros(novel.shape[1])
+    per_head = losses.self_distillation(
+        novel,
+        n_base=model.n_base,
+        normal_weight=normal_weight,
+        teacher_temperature=teacher_temperature(config, epoch),
+        student_temperature=config.student_temperature,
+    )
+    gap = losses.mean_entropy_gap(novel, config.student_temperature)
+    return per_head + config.memax_weight * gap

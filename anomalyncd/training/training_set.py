@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalyncd.runtime import devices
+from anomalyncd.storage.cache import digest
 from anomalyncd.types import UNLABELLED, Regions
 
 _REGIONS_AT_ONCE = 1024
@@ -21,6 +22,8 @@ class TrainingSet:
     novel: Regions
     base: Regions | None = None
     base_targets: NDArray[np.int64] | None = None  # (len(base),) base classes
+    # (len(novel), K) shares of a consensus that is learned instead of the network's own predictions
+    votes: NDArray[np.float64] | None = None
 
     @property
     def n_base(self) -> int:
@@ -36,10 +39,13 @@ class TrainingSet:
 
     @property
     def fingerprint(self) -> list[str]:
-        """What is learned from: the names of the cache entries, and the base classes."""
-        if self.base is None or self.base_targets is None:
-            return [self.novel.name]
-        return [self.novel.name, self.base.name, self.base_targets.tobytes().hex()]
+        """What is learned from: the names of the cache entries, and their classes."""
+        known = [self.novel.name]
+        if self.base is not None and self.base_targets is not None:
+            known += [self.base.name, self.base_targets.tobytes().hex()]
+        if self.votes is not None:
+            known.append(digest(self.votes.tolist()))
+        return known
 
     def pixels(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Images (b, s, s, 3) uint8 and masks (b, s, s) uint8 of regions in ascending order."""
@@ -59,6 +65,7 @@ class Batch:
     labels: Tensor  # (b,) base class, UNLABELLED for novel regions
     scores: Tensor  # (b − n_base,) anomaly scores of the novel regions
     n_base: int  # the first rows; known on the host, so that slicing needs no synchronisation
+    votes: Tensor | None = None  # (b − n_base, K) of a consensus
 
 
 class Targets:
@@ -72,12 +79,16 @@ class Targets:
         self.labels = torch.from_numpy(labels).to(device)
         self.scores = torch.from_numpy(scores).float().to(device)
         self.n_base = data.n_base
+        votes = data.votes
+        self.votes = None if votes is None else torch.from_numpy(votes).float().to(device)
 
     def batch(self, indices: Tensor) -> Batch:
         """Of regions in ascending order, which puts base ones first."""
         n_base = int((indices < self.n_base).sum())
         rows = devices.moved(indices, self.labels.device)
-        return Batch(self.labels[rows], self.scores[rows[n_base:]], n_base)
+        novel = rows[n_base:]
+        votes = None if self.votes is None else self.votes[novel - self.n_base]
+        return Batch(self.labels[rows], self.scores[novel], n_base, votes)
 
 
 class Pixels:

@@ -10,6 +10,7 @@ import anomalyncd
 from anomalyncd.data import demo
 
 QUICK = {
+    "base": "none",
     "detector__backbone__image_size": 128,
     "backbone__image_size": 64,
     "train__epochs": 2,

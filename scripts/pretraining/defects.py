@@ -18,14 +18,14 @@ from scripts.pretraining.shapes import Points, mark
 Effect = Callable[[Generator, Canvas, Field, Points, float], None]
 
 
-def _shade(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def shade(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     """Darker or lighter."""
     tone = np.float32(rng.choice((0, 0, 255)))
     strength = np.float32(rng.uniform(0.35, 0.95))
     canvas.colour += (tone - canvas.colour) * three(coverage * strength)
 
 
-def _dye(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def dye(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     strength = np.float32(rng.uniform(0.4, 1))
     canvas.colour += (flat_colour(rng) - canvas.colour) * three(coverage * strength)
 
@@ -36,30 +36,30 @@ def _relief(rng: Generator, coverage: Field, size: float) -> Field:
     return np.asarray(soft * np.float32(depth))
 
 
-def _dent(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def dent(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     """A hollow or a bump."""
     canvas.height += _relief(rng, coverage, size)
 
 
-def _plough(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def plough(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     """A groove that has raised its edges, or a bead in a trench."""
     relief = _relief(rng, coverage, size)
     canvas.height += relief - box_blur(relief, size / 12)
 
 
-def _replace(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def replace(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     """Another material: corrosion, lost coating, a foreign body."""
     colour, relief = material(rng, canvas.side)
     canvas.blend(coverage, colour, canvas.height * np.float32(0.3) + relief)
 
 
-def _smear(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def smear(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     reach = 2 * int(rng.integers(2, 12)) + 1
     box = ((reach, 1), (1, reach), (reach, reach))[rng.integers(3)]
     canvas.blend(coverage, cv2.blur(canvas.colour, box), cv2.blur(canvas.height, box))
 
 
-def _displace(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def displace(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     """The surface from nearby, turned and scaled: misprint, misweave, fold."""
     angle, scale = rng.normal(0, 25), rng.uniform(0.7, 1.4)
     turn = np.asarray(cv2.getRotationMatrix2D(tuple(centre), angle, scale), np.float64)
@@ -69,14 +69,14 @@ def _displace(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, s
     canvas.blend(coverage, colour, cv2.warpAffine(canvas.height, turn, frame, borderMode=border))
 
 
-def _rim(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
+def rim(rng: Generator, canvas: Canvas, coverage: Field, centre: Points, size: float) -> None:
     """Burnt, rusted or bright along the edge."""
     rim = np.minimum(2 * np.abs(coverage - box_blur(coverage, size / 10)), 1)
     canvas.colour += (flat_colour(rng) - canvas.colour) * three(rim)
 
 
-SEEN: tuple[Effect, ...] = (_shade, _dye, _dent, _plough, _replace, _rim)
-ON_A_PATTERN: tuple[Effect, ...] = (_smear, _displace)  # these do not show on a plain surface
+SEEN: tuple[Effect, ...] = (shade, dye, dent, plough, replace, rim)
+ON_A_PATTERN: tuple[Effect, ...] = (smear, displace)  # these do not show on a plain surface
 
 
 def blemish(rng: Generator, canvas: Canvas) -> None:

@@ -84,7 +84,7 @@ def walk(rng: Generator, start: Points, length: float, roughness: float) -> Poin
     return np.vstack((start, start + np.cumsum(moves, axis=0)))
 
 
-def _scratches(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def scratches(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """Near-parallel thin curves that fade where the tool lifts."""
     count = int(log_uniform(rng, 1, 8))
     first = walk(rng, centre, 2 * size, rng.uniform(0, 0.08))
@@ -95,7 +95,7 @@ def _scratches(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return mask * np.clip(islands(rng, side) + np.float32(rng.uniform(0, 1)), 0, 1)
 
 
-def _crack(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def crack(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """A rough line that branches, thinner at each branch."""
     width = log_uniform(rng, 1, 2 + size / 12)
     roughness = rng.uniform(0.2, 0.6)
@@ -109,7 +109,7 @@ def _crack(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return stroked(side, curves, widths)
 
 
-def _patch(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def patch(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return filled(side, outline(rng, centre, size))
 
 
@@ -121,7 +121,7 @@ def _distance(side: int, centre: Points, angle: float, aspect: float) -> Field:
     return np.hypot(x * cos + y * sin, (y * cos - x * sin) * np.float32(aspect))
 
 
-def _stain(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def stain(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """A ragged spot, round to very long, with a soft or hard edge: stain, burn, smear, rust."""
     distance = _distance(side, centre, rng.uniform(0, np.pi), log_uniform(rng, 1, 8))
     rough = np.float32(rng.uniform(0, 1.5)) * (clouds(rng, side) - np.float32(0.5))
@@ -129,7 +129,7 @@ def _stain(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return np.clip((1 - distance * np.float32(1 / size) + rough) * steep, 0, 1)
 
 
-def _pores(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def pores(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """One hole, or a cluster of holes, droplets or specks."""
     count = int(log_uniform(rng, 1, 60))
     canvas = np.zeros((side, side), np.uint8)
@@ -141,13 +141,13 @@ def _pores(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return canvas.astype(np.float32) * np.float32(1 / 255)
 
 
-def _thread(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def thread(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """A loose thread, hair, wire or chip."""
     curve = walk(rng, centre, 4 * size, rng.uniform(0.1, 0.5))
     return stroked(side, [curve - curve.mean(axis=0) + centre], [round(log_uniform(rng, 1, 7))])
 
 
-def _tear(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def tear(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """A gash: wide in the middle, pointed at both ends, ragged."""
     spine = walk(rng, centre, 2 * size, 0.05)
     spine += centre - spine.mean(axis=0)
@@ -159,7 +159,7 @@ def _tear(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return filled(side, np.vstack((upper, lower[::-1])))
 
 
-def _bite(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def bite(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """All beyond a rough line: a broken-off, uncoated or shifted side."""
     angle = rng.uniform(0, 2 * np.pi)
     far = centre + np.array([np.cos(angle), np.sin(angle)]) * (side - size)
@@ -168,14 +168,14 @@ def _bite(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return np.clip((np.float32(side - size) - distance + rough) * np.float32(0.5), 0, 1)
 
 
-def _ring(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def ring(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """A closed contour: the edge of a dried drop, an imprint, a scuffed rim."""
     width = max(1, round(log_uniform(rng, 1, 2 + size / 4)))
     contour = outline(rng, centre, size)
     return stroked(side, [np.vstack((contour, contour[:1]))], [width])
 
 
-def _scatter(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def scatter(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """Flakes of noise within a round region: corrosion, abrasion, dust."""
     near = np.clip(2 - 2 * _distance(side, centre, 0.0, 1.0) * np.float32(1 / size), 0, 1)
     flakes = window(rng, side, "clouds", log_uniform(rng, 0.3, 2))
@@ -183,7 +183,7 @@ def _scatter(rng: Generator, side: int, centre: Points, size: float) -> Field:
     return np.clip((flakes - level) * 15, 0, 1) * near
 
 
-def _band(rng: Generator, side: int, centre: Points, size: float) -> Field:
+def band(rng: Generator, side: int, centre: Points, size: float) -> Field:
     """A soft straight band across the picture: fold, crease, roll mark, missing row."""
     angle = rng.uniform(0, np.pi)
     x = np.arange(side, dtype=np.float32) - np.float32(centre[0])
@@ -195,8 +195,8 @@ def _band(rng: Generator, side: int, centre: Points, size: float) -> Field:
 
 
 MARKS: tuple[Mark, ...] = (
-    _scratches, _scratches, _crack, _crack, _patch, _patch, _stain, _stain, _pores, _pores,
-    _thread, _tear, _tear, _bite, _ring, _scatter, _band,
+    scratches, scratches, crack, crack, patch, patch, stain, stain, pores, pores,
+    thread, tear, tear, bite, ring, scatter, band,
 )  # fmt: skip
 
 

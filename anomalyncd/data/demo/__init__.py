@@ -19,6 +19,7 @@ from anomalyncd.data.demo.flange import FLANGE
 from anomalyncd.data.demo.panel import PANEL
 from anomalyncd.data.demo.rendering import picture
 
+BASE_CLASSES = tuple(PANEL.defects)
 VERSION = 1  # part of the cache key of whatever is drawn: raise it when pictures change
 
 

@@ -6,7 +6,6 @@ of images: memory is flat, and the same file scores tomorrow's photographs.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -22,13 +21,10 @@ from anomalyncd.detectors.reference.known_good import KnownGood
 from anomalyncd.detectors.reference.photographs import KEY, decoded
 from anomalyncd.detectors.reference.pile import Pile
 from anomalyncd.errors import InputError
-from anomalyncd.runtime.console import ProgressThrottle
 from anomalyncd.storage.cache import digest_files
 from anomalyncd.storage.identity import weights_file
 from anomalyncd.storage.tensors import load_tensors
 from anomalyncd.types import Dataset
-
-log = logging.getLogger(__name__)
 
 VERSION = 2  # part of the cache key: raise it when maps change
 
@@ -64,11 +60,8 @@ class ReferenceDetector:
             self._learned = KnownGood.learn(self.config, dataset.train, self.device)
         else:
             self._learned = Pile.learn(self.config, paths, self.device)
-        progress = ProgressThrottle()
-        for done, image in enumerate(decoded(paths), 1):
+        for image in decoded(paths):
             yield self._learned.anomaly_map(image)
-            if progress.another(done / len(paths)):
-                log.info("maps: %d of %d images", done, len(paths))
 
     def save(self, path: Path) -> None:
         """Keep what `maps` has learned, for images to come."""

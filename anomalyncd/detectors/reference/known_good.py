@@ -38,6 +38,7 @@ from anomalyncd.detectors.reference.subspace import Subspace
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.models.patch_features import PatchFeatures
+from anomalyncd.runtime import console
 from anomalyncd.storage import foreign
 from anomalyncd.storage.tensors import save_tensors
 
@@ -227,11 +228,13 @@ def _draw_candidates(
     generators = {size: torch.Generator().manual_seed(_SEED) for size in extractors}
     share = math.ceil(_CANDIDATES / len(good))
     drawn: dict[int, list[Tensor]] = {size: [] for size in extractors}
-    for image in decoded(good):
-        for size, features in extractors.items():
-            found, _ = _patches(features, image, size)
-            order = torch.randperm(len(found), generator=generators[size])
-            drawn[size].append(found[order[:share]])
+    with console.steps("Maps: known-good photographs") as step:
+        for done, image in enumerate(decoded(good), start=1):
+            for size, features in extractors.items():
+                found, _ = _patches(features, image, size)
+                order = torch.randperm(len(found), generator=generators[size])
+                drawn[size].append(found[order[:share]])
+            step(done, len(good))
     return {size: torch.cat(patches) for size, patches in drawn.items()}
 
 
@@ -250,11 +253,12 @@ def _select(
 
 
 def _calibrate(scales: Sequence[_Scale], map_size: int, good: Sequence[Path]) -> list[_Scale]:
-    """The same with their peaks."""
-    peaks = [
-        [float(scale.anomaly_map(image, map_size).max()) for scale in scales]
-        for image in decoded(evenly(good, _CALIBRATED))
-    ]
+    """The same banks with their peaks."""
+    peaks, calibrated = [], evenly(good, _CALIBRATED)
+    with console.steps("Maps: scores of known-good photographs") as step:
+        for done, image in enumerate(decoded(calibrated), start=1):
+            peaks.append([float(s.anomaly_map(image, map_size).max()) for s in scales])
+            step(done, len(calibrated))
     # Of equal images every score is 0.
     medians = np.maximum(np.median(peaks, axis=0), 1e-3)
     return [replace(scale, peak=float(peak)) for scale, peak in zip(scales, medians, strict=True)]

@@ -35,6 +35,7 @@ from anomalyncd.detectors.reference.photographs import (
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.models.patch_features import PatchFeatures
+from anomalyncd.runtime import console
 from anomalyncd.storage import foreign
 from anomalyncd.storage.tensors import save_tensors
 
@@ -53,7 +54,7 @@ class Pile:
         config: ReferenceDetectorConfig,
         image_size: int,
         features: PatchFeatures,
-        panel: Panel,
+        patches: Tensor,
         members: Sequence[str],
     ) -> None:
         """
@@ -61,12 +62,14 @@ class Pile:
             config: backbone and sizes.
             image_size: that images are compared at, in pixels.
             features: of that size.
-            panel: of patches in half precision.
+            patches: (images, patches, d) of the panel, in half precision.
             members: the digests of the panel's images, in order.
         """
         self.config = config
         self._image_size, self._features = image_size, features
-        self._panel, self._members = Panel(panel.patches.float()), list(members)
+        self._patches, self._members = patches, list(members)
+        # Rounding changes lengths by more than similar patches differ.
+        self._panel = Panel(F.normalize(patches.float(), dim=-1))
 
     @classmethod
     @torch.inference_mode()
@@ -87,13 +90,15 @@ class Pile:
         features = patch_features.create_tokens(config.backbone, size, KEY, device)
         chosen = evenly(images, config.panel)
         patches, members = [], []
-        for image in decoded(chosen):
-            described, _ = _described(features, image, size)
-            count = max(1, round(_SHARE * len(described)))
-            patches.append(described[coreset(described, count)].half())
-            members.append(_digest(image))
+        with console.steps("Maps: photographs to compare with") as step:
+            for done, image in enumerate(decoded(chosen), start=1):
+                described, _ = _described(features, image, size)
+                count = max(1, round(_SHARE * len(described)))
+                patches.append(described[coreset(described, count)].half())
+                members.append(_digest(image))
+                step(done, len(chosen))
         log.info("maps: compared with %d images of the pile at %d pixels", len(chosen), size)
-        return cls(config, size, features, Panel(torch.stack(patches)), members)
+        return cls(config, size, features, torch.stack(patches), members)
 
     @torch.inference_mode()
     def anomaly_map(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -124,7 +129,7 @@ class Pile:
             "image_size": self._image_size,
             "members": self._members,
         }
-        save_tensors(path, {"patches": self._panel.patches.half()}, {HEADER: header})
+        save_tensors(path, {"patches": self._patches}, {HEADER: header})
 
     @classmethod
     def restore(
@@ -159,9 +164,7 @@ class Pile:
             raise InputError(
                 f"{path}: its tensors do not fit its header or its backbone; compute the run again"
             )
-        return cls(
-            stored.config, stored.image_size, features, Panel(patches.to(device)), stored.members
-        )
+        return cls(stored.config, stored.image_size, features, patches.to(device), stored.members)
 
 
 @dataclass

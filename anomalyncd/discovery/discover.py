@@ -1,0 +1,186 @@
+"""From described regions to classes: members, how many kinds, their consensus, how sure it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd.discovery import members as clusterings
+from anomalyncd.discovery import number_of_kinds, stability
+from anomalyncd.discovery.consensus import MAX_COMPARED, consensus, votes
+from anomalyncd.discovery.number_of_kinds import Candidate
+from anomalyncd.discovery.stability import STABLE, ClassStability
+from anomalyncd.errors import InputError
+from anomalyncd.storage.cache import Cache
+from anomalyncd.types import Regions
+
+NEAR_CHANCE = 0.1  # score of a number of classes below which they are hardly better than chance
+SHOWN = 3  # numbers of classes that the report compares
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Another number of classes, and what would change."""
+
+    k: int
+    score: float
+    classes: NDArray[np.int64]  # (n,), the largest overlap has the same number as in the chosen
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """The consensus. Class 0 is the defect-free one, if a region has no main element.
+
+    K counts it, as everywhere.
+    """
+
+    k: int
+    members: int
+    classes: NDArray[np.int64]  # (n,)
+    votes: NDArray[np.float64]  # (n, K), the share of members, rows sum to 1
+    candidates: tuple[Candidate, ...]  # with the normal class counted; one if K was given
+    alternatives: tuple[Alternative, ...]  # the best other numbers
+    stability: tuple[ClassStability, ...]  # (K,)
+    has_normal: bool
+    compared: int  # regions whose pairs were compared
+
+    @property
+    def chosen(self) -> Candidate:
+        return next(candidate for candidate in self.candidates if candidate.k == self.k)
+
+    @property
+    def is_near_chance(self) -> bool:
+        """Data without any classes would be sorted almost as consistently."""
+        return self.chosen.score < NEAR_CHANCE
+
+    @property
+    def sentence(self) -> str:
+        """The whole consensus in one plain sentence."""
+        if self.is_near_chance:
+            return (
+                f"The {self.k} classes are near chance: other clusterings of the same regions give "
+                "other classes, so do not rely on them."
+            )
+        judged = self.stability[self.has_normal :]
+        stable = sum(one.stability >= STABLE for one in judged)
+        beside = " beside the defect-free one" if self.has_normal else ""
+        kinds = "class is" if stable == 1 else "classes are"
+        return f"{stable} of {len(judged)} {kinds} stable{beside}."
+
+
+def discover(
+    descriptors: NDArray[np.float32],
+    regions: Regions,
+    *,
+    k: int | None,
+    members: int,
+    seed: int,
+    cache: Cache,
+    made_of: list[object],
+    on_member: Callable[[int, int], None] = lambda done, total: None,
+) -> Discovery:
+    """Find the classes that independent clusterings of the regions agree on.
+
+    Regions without a main element are the defect-free class by definition; the others are
+    clustered.
+
+    Args:
+        descriptors: (n, turns, kinds, width), see `descriptors.describe`.
+        regions: the same n.
+        k: number of classes, including the defect-free one; None: estimated.
+        members: how many clusterings vote.
+        seed: of their draws.
+        cache: keeps each member's clusterings.
+        made_of: all that the descriptors were made from.
+        on_member: called with the number of members done and of all.
+
+    Raises:
+        InputError: too few regions to find k classes, or to estimate k.
+    """
+    empty = regions.areas == 0
+    rest = np.flatnonzero(~empty)
+    normal = int(empty.any())  # classes before those of the clustering
+    numbers = _numbers(k, normal, len(rest))
+    drawn = clusterings.draw(descriptors[rest], members, seed)
+    null = clusterings.structureless(drawn, seed)
+    real, chance = [], []
+    for done, (member, shadow) in enumerate(zip(drawn, null, strict=True)):
+        key = [made_of, rest.tolist() if normal else len(rest), members]
+        real.append(clusterings.labels(member, numbers, seed, cache, [*key, "regions"]))
+        chance.append(clusterings.labels(shadow, numbers, seed, cache, [*key, "structureless"]))
+        on_member(done + 1, members)
+    labels = np.stack(real)  # (members, numbers, rest)
+    scored = number_of_kinds.score(labels, np.stack(chance), numbers)
+    best = number_of_kinds.choose(scored)
+    row = numbers.index(best.k)
+    of_rest = consensus(labels[:, row], best.k, seed)
+    k = best.k + normal
+    classes = np.zeros(len(empty), np.int64)
+    classes[rest] = of_rest + normal
+    voted = np.zeros((len(empty), k))
+    voted[empty, 0] = 1
+    voted[rest, normal:] = votes(labels[:, row], of_rest, best.k)
+    weak = stability.weak_score(regions.scores, empty)
+    judged = stability.of_classes(labels[:, row], of_rest, regions.scores[rest], weak, seed)
+    judged = [_shifted(one, normal) for one in judged]
+    judged += [ClassStability(0.0, False, None, False)] * (best.k - len(judged))
+    if normal:
+        judged.insert(0, ClassStability(1.0, False, None, False))
+    others = sorted((c for c in scored if c.k != best.k), key=lambda c: -c.score)[: SHOWN - 1]
+    return Discovery(
+        k=k,
+        members=members,
+        classes=classes,
+        votes=voted,
+        candidates=tuple(Candidate(c.k + normal, c.score, c.agreement) for c in scored),
+        alternatives=tuple(
+            _alternative(c, labels[:, numbers.index(c.k)], classes, rest, normal, seed)
+            for c in others
+        ),
+        stability=tuple(judged),
+        has_normal=bool(normal),
+        compared=min(len(rest), MAX_COMPARED),
+    )
+
+
+def _numbers(k: int | None, normal: int, regions: int) -> list[int]:
+    if k is None:
+        numbers = number_of_kinds.candidates(regions)
+        if not numbers:
+            raise InputError(
+                f"only {regions} regions with a defect were found, too few to estimate the number "
+                "of classes; add images, or set it: novel_classes=3"
+            )
+        return numbers
+    if k - normal > regions:
+        raise InputError(
+            f"novel_classes={k}, but only {regions} regions with a defect were found; lower "
+            "novel_classes or add more images"
+        )
+    return [k - normal]
+
+
+def _shifted(one: ClassStability, by: int) -> ClassStability:
+    other = one.perhaps_same_as
+    return ClassStability(
+        one.stability,
+        one.perhaps_two,
+        None if other is None else other + by,
+        one.mostly_false_alarms,
+    )
+
+
+def _alternative(
+    candidate: Candidate,
+    labels: NDArray,
+    chosen: NDArray[np.int64],
+    rest: NDArray[np.int64],
+    normal: int,
+    seed: int,
+) -> Alternative:
+    classes = np.zeros(len(chosen), np.int64)
+    classes[rest] = consensus(labels, candidate.k, seed) + normal
+    return Alternative(candidate.k + normal, candidate.score, classes)
