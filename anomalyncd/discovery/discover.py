@@ -67,7 +67,7 @@ class Discovery:
         judged = self.stability[self.has_normal :]
         stable = sum(one.stability >= STABLE for one in judged)
         beside = " beside the defect-free one" if self.has_normal else ""
-        kinds = "class is" if stable == 1 else "classes are"
+        kinds = "class is" if len(judged) == 1 else "classes are"
         return f"{stable} of {len(judged)} {kinds} stable{beside}."
 
 
@@ -109,8 +109,8 @@ def discover(
     real, chance = [], []
     for done, (member, shadow) in enumerate(zip(drawn, null, strict=True)):
         key = [made_of, rest.tolist() if normal else len(rest), members]
-        real.append(clusterings.labels(member, numbers, seed, cache, [*key, "regions"]))
-        chance.append(clusterings.labels(shadow, numbers, seed, cache, [*key, "structureless"]))
+        real.append(clusterings.cached(member, numbers, seed, cache, [*key, "regions"]))
+        chance.append(clusterings.cached(shadow, numbers, seed, cache, [*key, "structureless"]))
         on_member(done + 1, members)
     labels = np.stack(real)  # (members, numbers, rest)
     scored = number_of_kinds.score(labels, np.stack(chance), numbers)
