@@ -98,17 +98,17 @@ def cluster(member: Member, k: int, seed: int) -> NDArray[np.int64]:
         generator = np.random.default_rng((seed, member.number))
         fitted = fitted[generator.choice(len(fitted), MAX_FITTED, replace=False)]
     state = int(np.random.SeedSequence((seed, member.number, k)).generate_state(1)[0] >> 1)
+    method: KMeans | GaussianMixture
     if member.number % 2:
-        return KMeans(k, n_init=4, random_state=state).fit(fitted).predict(member.space)
-    mixture = GaussianMixture(
-        k,
-        covariance_type="diag",
-        reg_covar=max(1e-2 * float(member.space.var(axis=0).mean()), 1e-9),
-        random_state=state,
-    )
-    with warnings.catch_warnings():  # classes that still move a little are good enough to vote
+        method = KMeans(k, n_init=4, random_state=state)
+    else:
+        spread = float(member.space.var(axis=0).mean())
+        method = GaussianMixture(
+            k, covariance_type="diag", reg_covar=max(1e-2 * spread, 1e-9), random_state=state
+        )
+    with warnings.catch_warnings():  # classes that still move, or are one, are good enough to vote
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return mixture.fit(fitted).predict(member.space)
+        return method.fit(fitted).predict(member.space)
 
 
 def _standard(columns: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -68,7 +68,10 @@ def caveats(
     if config.novel_classes == "auto" and labelled:
         notes.append("The number of classes was taken from the label folders.")
     if config.discovery.is_consensus:
-        notes.append("Regions without a main element are class 0, the defect-free one.")
+        notes.append(
+            "Class 0 is for regions without a main element, if there are any: they look "
+            "defect-free and are not clustered."
+        )
     elif not labelled and config.train.pseudo_label_correction:
         notes.append(
             "Class 0 is meant for defect-free regions: "

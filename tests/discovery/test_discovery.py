@@ -70,7 +70,7 @@ def test_the_number_of_kinds_is_found_where_they_are_plain(tmp_path: Path, kinds
     assert result.k == kinds
     assert adjusted_rand_score(truth, result.classes) > 0.95
     assert not result.is_near_chance
-    assert f"{kinds} of {kinds} classes are stable" in result.sentence
+    assert result.sentence == f"{kinds} of {kinds} kinds of defects are stable."
 
 
 def test_regions_without_a_main_element_are_class_0_and_counted(tmp_path: Path) -> None:
@@ -90,6 +90,13 @@ def test_a_given_number_is_kept_and_counts_the_normal_class(tmp_path: Path) -> N
     assert result.votes.shape == (48, 6)
     assert len(result.stability) == 6
     assert [c.k for c in result.candidates] == [6]
+
+
+def test_one_kind_beside_the_normal_class_is_not_near_chance(tmp_path: Path) -> None:
+    descriptors, _ = described(1, each=20)
+    result = found(tmp_path, descriptors, regions_of(20, empty=5), k=2)
+    assert result.classes.tolist() == [0] * 5 + [1] * 15
+    assert not result.is_near_chance
 
 
 def test_structureless_regions_are_said_to_be_near_chance(tmp_path: Path) -> None:

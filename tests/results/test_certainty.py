@@ -27,6 +27,8 @@ def discovery(other_k: int, other: np.ndarray) -> Discovery:
         stability=judged,
         has_normal=True,
         compared=18,
+        images=20,
+        images_without_defect=4,
     )
 
 
@@ -56,4 +58,6 @@ def test_a_smaller_number_shows_what_becomes_one() -> None:
 
 def test_the_sentence_counts_stable_classes() -> None:
     found = discovery(4, np.repeat([0, 1, 2], [4, 10, 8]))
-    assert found.sentence == "1 of 2 classes are stable beside the defect-free one."
+    assert found.sentence == (
+        "1 of 2 kinds of defects are stable; the maps find no defect in 4 of 20 images."
+    )
