@@ -86,6 +86,8 @@ def compute(
     )
     warnings += dataset.warnings + (given.base.warnings if given.base else ())
     warnings += run_results.map_caveats(cropped.counts)
+    if prepared.discovery and prepared.discovery.is_near_chance:
+        warnings += (prepared.discovery.sentence,)
     for warning in warnings:
         log.warning(warning)
     log.info(

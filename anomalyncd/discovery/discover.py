@@ -46,6 +46,8 @@ class Discovery:
     stability: tuple[ClassStability, ...]  # (K,)
     has_normal: bool
     compared: int  # regions whose pairs were compared
+    images: int
+    images_without_defect: int  # in which the maps find none
 
     @property
     def chosen(self) -> Candidate:
@@ -54,7 +56,8 @@ class Discovery:
     @property
     def is_near_chance(self) -> bool:
         """Data without any classes would be sorted almost as consistently."""
-        return self.chosen.score < NEAR_CHANCE
+        several = self.k - self.has_normal > 1  # one class is found by all members
+        return several and self.chosen.score < NEAR_CHANCE
 
     @property
     def sentence(self) -> str:
@@ -66,9 +69,12 @@ class Discovery:
             )
         judged = self.stability[self.has_normal :]
         stable = sum(one.stability >= STABLE for one in judged)
-        beside = " beside the defect-free one" if self.has_normal else ""
-        kinds = "class is" if stable == 1 else "classes are"
-        return f"{stable} of {len(judged)} {kinds} stable{beside}."
+        kinds = "kind of defect is" if len(judged) == 1 else "kinds of defects are"
+        found = f"{stable} of {len(judged)} {kinds} stable"
+        if not self.images_without_defect:
+            return f"{found}."
+        missing = f"{self.images_without_defect} of {self.images} images"
+        return f"{found}; the maps find no defect in {missing}."
 
 
 def discover(
@@ -109,8 +115,8 @@ def discover(
     real, chance = [], []
     for done, (member, shadow) in enumerate(zip(drawn, null, strict=True)):
         key = [made_of, rest.tolist() if normal else len(rest), members]
-        real.append(clusterings.labels(member, numbers, seed, cache, [*key, "regions"]))
-        chance.append(clusterings.labels(shadow, numbers, seed, cache, [*key, "structureless"]))
+        real.append(clusterings.cached(member, numbers, seed, cache, [*key, "regions"]))
+        chance.append(clusterings.cached(shadow, numbers, seed, cache, [*key, "structureless"]))
         on_member(done + 1, members)
     labels = np.stack(real)  # (members, numbers, rest)
     scored = number_of_kinds.score(labels, np.stack(chance), numbers)
@@ -143,6 +149,8 @@ def discover(
         stability=tuple(judged),
         has_normal=bool(normal),
         compared=min(len(rest), MAX_COMPARED),
+        images=len(regions.image_sizes),
+        images_without_defect=len(np.unique(regions.image_index[empty])),
     )
 
 

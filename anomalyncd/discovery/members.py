@@ -19,6 +19,7 @@ from sklearn.mixture import GaussianMixture
 from anomalyncd.storage.cache import Cache
 
 DIMENSIONS = 16  # of a member's space
+MAX_FITTED = 3000  # regions that a member learns its classes from; it then sorts all
 _SEEN = 2  # depths, and turns, of a member
 _CLIP = 4.0  # deviations: one odd region must not make an axis of its own
 _VERSION = 1
@@ -67,7 +68,7 @@ def structureless(members: list[Member], seed: int) -> list[Member]:
     return [Member(m.number, part) for m, part in zip(members, parts, strict=True)]
 
 
-def labels(
+def cached(
     member: Member, numbers: list[int], seed: int, cache: Cache, made_of: list[object]
 ) -> NDArray[np.int16]:
     """A member's clusterings into several numbers of classes: (len(numbers), n).
@@ -93,18 +94,22 @@ def cluster(member: Member, k: int, seed: int) -> NDArray[np.int64]:
     """Cluster a member's space into at most k classes: (n,)."""
     if k == 1:
         return np.zeros(len(member.space), np.int64)
+    fitted = member.space
+    if len(fitted) > MAX_FITTED:
+        generator = np.random.default_rng((seed, member.number))
+        fitted = fitted[generator.choice(len(fitted), MAX_FITTED, replace=False)]
     state = int(np.random.SeedSequence((seed, member.number, k)).generate_state(1)[0] >> 1)
+    method: KMeans | GaussianMixture
     if member.number % 2:
-        return KMeans(k, n_init=4, random_state=state).fit_predict(member.space)
-    mixture = GaussianMixture(
-        k,
-        covariance_type="diag",
-        reg_covar=max(1e-2 * float(member.space.var(axis=0).mean()), 1e-9),
-        random_state=state,
-    )
-    with warnings.catch_warnings():  # classes that still move a little are good enough to vote
+        method = KMeans(k, n_init=4, random_state=state)
+    else:
+        spread = float(member.space.var(axis=0).mean())
+        method = GaussianMixture(
+            k, covariance_type="diag", reg_covar=max(1e-2 * spread, 1e-9), random_state=state
+        )
+    with warnings.catch_warnings():  # classes that still move, or are one, are good enough to vote
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return mixture.fit_predict(member.space)
+        return method.fit(fitted).predict(member.space)
 
 
 def _standard(columns: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalyncd.discovery.discover import Discovery
+from anomalyncd.results import certainty
 from anomalyncd.results.overlay import colour_map, heat_overlay, normalise, outline, region_heat
 from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.types import UNLABELLED, AnomalyMaps, Box, Labels, Regions, ResizeMode, Sample
@@ -46,6 +48,7 @@ class ReportData:
     class_names: tuple[str, ...]  # (K,)
     matching: NDArray[np.int64]  # (K,), index into labels.classes; -1 = unmatched
     resize_mode: ResizeMode  # how regions that are not square were stored
+    discovery: Discovery | None = None  # of a consensus
 
 
 @dataclass(frozen=True)
@@ -129,12 +132,44 @@ def write_report(path: Path, data: ReportData) -> None:
         confusion=_confusion(data),
         mixed=_mixed(data),
         max_mixed=MAX_MIXED,
+        certainty=_certainty(f=data),
         heat_colours=[f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))],
     )
     page.enable_buffering(64)
     with atomic_write(path) as draft:
         # A file name that is not valid Unicode must not prevent the page.
         page.dump(str(draft), encoding="utf-8", errors="replace")
+
+
+@dataclass(frozen=True)
+class Certainty:
+    """How sure the classes of a consensus are."""
+
+    sentence: str
+    members: int
+    classes: list[certainty.ClassCertainty]
+    learned: float  # share of regions that the network classifies as the consensus does
+    chosen: int
+    score: float
+    others: list[certainty.OtherNumber]
+    pictures: dict[int, str]  # of the regions that other numbers of classes show
+
+
+def _certainty(f: ReportData) -> Certainty | None:
+    found = f.discovery
+    if found is None:
+        return None
+    others = certainty.of_numbers(found, f.class_names)
+    return Certainty(
+        sentence=found.sentence,
+        members=found.members,
+        classes=certainty.of_classes(found, f.class_names),
+        learned=float((f.region_class == found.classes).mean()),
+        chosen=found.k,
+        score=found.chosen.score,
+        others=others,
+        pictures=_pictures(f, certainty.pictured(others)),
+    )
 
 
 def _targets(f: ReportData) -> NDArray[np.int64]:

@@ -65,9 +65,14 @@ def caveats(
     """What a reader of the results must know: (warnings, notes)."""
     warnings = [UNTRAINED] if source == "random" else []
     notes = [SIMULATED] if isinstance(config.detector, SimulatedDetectorConfig) else []
-    if config.novel_classes == "auto":
+    if config.novel_classes == "auto" and labelled:
         notes.append("The number of classes was taken from the label folders.")
-    if not labelled and config.train.pseudo_label_correction:
+    if config.discovery.is_consensus:
+        notes.append(
+            "Class 0 is for regions without a main element, if there are any: they look "
+            "defect-free and are not clustered."
+        )
+    elif not labelled and config.train.pseudo_label_correction:
         notes.append(
             "Class 0 is meant for defect-free regions: "
             "pseudo-label correction moves regions with a low anomaly score towards it."
@@ -212,6 +217,7 @@ def write(folder: RunFolder, done: Computed, metrics: dict[str, Any]) -> None:
         class_names=names,
         matching=evaluation.matching,
         resize_mode=cast(ResizeMode, config.regions.resize_mode),
+        discovery=done.discovery,
     )
     report.write_report(folder.path("report.html"), data)
 

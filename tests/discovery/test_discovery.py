@@ -70,7 +70,7 @@ def test_the_number_of_kinds_is_found_where_they_are_plain(tmp_path: Path, kinds
     assert result.k == kinds
     assert adjusted_rand_score(truth, result.classes) > 0.95
     assert not result.is_near_chance
-    assert f"{kinds} of {kinds} classes are stable" in result.sentence
+    assert result.sentence == f"{kinds} of {kinds} kinds of defects are stable."
 
 
 def test_regions_without_a_main_element_are_class_0_and_counted(tmp_path: Path) -> None:
@@ -90,6 +90,13 @@ def test_a_given_number_is_kept_and_counts_the_normal_class(tmp_path: Path) -> N
     assert result.votes.shape == (48, 6)
     assert len(result.stability) == 6
     assert [c.k for c in result.candidates] == [6]
+
+
+def test_one_kind_beside_the_normal_class_is_not_near_chance(tmp_path: Path) -> None:
+    descriptors, _ = described(1, each=20)
+    result = found(tmp_path, descriptors, regions_of(20, empty=5), k=2)
+    assert result.classes.tolist() == [0] * 5 + [1] * 15
+    assert not result.is_near_chance
 
 
 def test_structureless_regions_are_said_to_be_near_chance(tmp_path: Path) -> None:
@@ -167,17 +174,34 @@ def test_beyond_the_cap_other_regions_follow_the_compared_ones(
     assert adjusted_rand_score(truth[plain], classes[plain]) == 1
 
 
+def test_beyond_the_cap_a_member_sorts_regions_that_it_has_not_learned_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(members, "MAX_FITTED", 60)
+    descriptors, truth = described(3, each=100)
+    for member in members.draw(descriptors, 2, seed=0):
+        assert adjusted_rand_score(truth, members.cluster(member, 3, seed=0)) > 0.95
+
+
 def test_votes_are_shares_of_members_whatever_their_numbering() -> None:
     labels = np.array([[0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 0, 1], [1, 1, 0, 0]])
     shares = votes(labels, np.array([0, 0, 1, 1]), 2)
     assert shares.tolist() == [[1, 0], [1, 0], [0.25, 0.75], [0, 1]]
 
 
-def test_members_differ_in_what_they_see_and_their_axes_have_a_fixed_sign() -> None:
+def test_votes_match_a_members_classes_one_to_one() -> None:
+    own = np.array([[0, 0, 0, 1, 1, 1, 1, 1]])
+    classes = np.array([0, 0, 1, 0, 0, 0, 0, 1])  # both own classes have most regions of class 0
+    shares = votes(own, classes, 2)
+    assert shares.argmax(axis=1).tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+
+
+def test_members_differ_in_what_they_see_in_few_dimensions() -> None:
     descriptors, _ = described(3, each=20)
     first, second = (members.draw(descriptors, 6, seed=1) for _ in range(2))
     assert all((a.space == b.space).all() for a, b in zip(first, second, strict=True))
     assert not np.allclose(first[0].space, first[1].space)
+    assert {member.space.shape for member in first} == {(60, members.DIMENSIONS)}
 
 
 def test_structureless_members_have_the_spread_and_correlation_of_the_real_ones() -> None:

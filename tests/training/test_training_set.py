@@ -55,6 +55,18 @@ def test_the_fingerprint_changes_with_the_data() -> None:
     assert TrainingSet(novel, base, targets.copy()).fingerprint == kinds[2].fingerprint
 
 
+def test_votes_follow_their_regions_beside_a_base_set() -> None:
+    data = both_kinds()
+    votes = np.random.default_rng(0).dirichlet(np.ones(3), len(data.novel))
+    voted = replace(data, votes=votes)
+    batch = Targets(voted, CPU).batch(torch.tensor([0, 2, 7, 9]))
+    assert batch.votes is not None
+    np.testing.assert_allclose(batch.votes, votes[[0, 2]], rtol=1e-6)
+    assert Targets(data, CPU).batch(torch.tensor([0, 7])).votes is None
+    other = replace(data, votes=votes[::-1].copy())
+    assert len({tuple(d.fingerprint) for d in (data, voted, other)}) == 3
+
+
 def test_without_a_base_set_the_novel_regions_are_all() -> None:
     novel = drawn_regions(3, 0)
     data = TrainingSet(novel)
