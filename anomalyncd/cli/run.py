@@ -52,8 +52,7 @@ def _with_discovery(arguments: list[str]) -> list[str]:
     chosen = {"experiment", "detector", "detector.path"} & set(keys)
     if "dataset=folder" not in arguments or "dataset.path" not in keys or chosen:
         return arguments
-    detector = "reference" if "dataset.good" in keys else "musc_embedded"
-    defaults = {"base": "embedded", "backbone": "embedded", "detector": detector}
+    defaults = {"base": "embedded", "backbone": "embedded", "detector": "reference"}
     added = [f"{key}={value}" for key, value in defaults.items() if key not in keys]
     place = arguments.index("dataset=folder") + 1  # not after an option such as --cfg job
     return [*arguments[:place], "experiment=discover", *added, *arguments[place:]]

@@ -189,21 +189,24 @@ class MaskGuidedViT(nn.Module):
         visible = self.attention_mask(masks)
         x, means = self._embed(images), []
         for index, block in enumerate(self.blocks):
-            masked = index >= self.first_masked and self.mask_on != "none"
-            x = self._block(block, x, visible if masked else None, None)
+            x = self._block(block, x, visible if self._is_masked(index) else None, None)
             if index in after:
                 patches = x[:, self.vit.num_prefix_tokens :]
                 means.append(torch.einsum("bp,bpd->bd", share, patches))
         return torch.stack([*means, self.vit.norm(x)[:, 0]], dim=1)
+
+    def _is_masked(self, index: int) -> bool:
+        return index >= self.first_masked and self.mask_on != "none"
 
     def _run(
         self, blocks: Sequence[Block], x: Tensor, visible: Tensor, rows: Tensor | None = None
     ) -> Tensor:
         """Run consecutive blocks from the network's first on; the last computes only `rows`."""
         for index, block in enumerate(blocks):
-            masked = index >= self.first_masked and self.mask_on != "none"
             last = index == len(blocks) - 1
-            x = self._block(block, x, visible if masked else None, rows if last else None)
+            x = self._block(
+                block, x, visible if self._is_masked(index) else None, rows if last else None
+            )
         return x
 
     def class_token(self, tokens: Tensor, visible: Tensor) -> Tensor:

@@ -190,7 +190,7 @@ def overrides_for(request: Request, backbone: str = "embedded") -> list[str]:
         "experiment": "discover",
         "dataset": "folder",
         "base": "embedded",
-        "detector": "musc_embedded" if request.good is None else "reference",
+        "detector": "reference",
         "backbone": backbone,
     }
     given = {setting.partition("=")[0] for setting in request.settings}

@@ -54,19 +54,19 @@ def show(config: Config, checked: Checked) -> None:
 def lines(config: Config, checked: Checked, device: torch.device) -> list[tuple[str, str]]:
     """What is used and why, as (name, text)."""
     return [
-        ("Detector", _detector(config)),
+        ("Detector", _detector(config, checked)),
         ("Backbone", _backbone(config, device)),
         ("Base set", _base(config)),
         ("Classes", _classes(config, checked)),
     ]
 
 
-def _detector(config: Config) -> str:
+def _detector(config: Config, checked: Checked) -> str:
     match config.detector:
         case ReferenceDetectorConfig():
-            return "reference: each photograph is compared with the known-good ones"
-        case MuscDetectorConfig():
-            return "musc: photographs are compared with each other (better: --good GOOD)"
+            if checked.request.good is not None:
+                return "reference: each photograph is compared with the known-good ones"
+            return "reference: photographs are compared with each other (better: --good GOOD)"
     return config.detector.label
 
 
@@ -133,7 +133,8 @@ def _maps_seconds(config: Config, n: int, good: int, device: torch.device) -> fl
     match config.detector:
         case ReferenceDetectorConfig(backbone=network):
             # Two sizes; known-good ones are read for the bank and for its calibration.
-            return 1.5 * (n + 2 * good) * _seconds_per_image(network, device, 2)
+            read = 1.5 * (n + 2 * good) if good else n + min(n, config.detector.panel)
+            return read * _seconds_per_image(network, device, 2)
         case MuscDetectorConfig(backbone=BackboneConfig() as network) as musc:
             each = n * _seconds_per_image(network, device, 2)
             rounds = musc.stages * len(musc.degrees)
