@@ -403,7 +403,7 @@ class ReferenceDetectorConfig(DetectorConfig):
     bank_size: int = 2000  # nearest: patches of good images that are kept, at each size …
     neighbours: int = 8  # … and patches of the bank whose distance says how widely it is spaced
     explained: float = 0.99  # subspace: share of the variance that the components explain
-    panel: int = 64  # without known-good photographs: images that the others are compared with
+    panel: int = 128  # without known-good photographs: images that the others are compared with
     map_size: int = 256
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """A panel of images that scores others: mutual scoring at a cost that does not grow.
 
 MuSc (arXiv 2401.16753) scores the patches of an image by all other images, and each patch by those
-images that happen to fit it best. Here a panel of at most a few dozen images scores, each thinned
+images that happen to fit it best. Here a panel of a bounded number of images scores, each thinned
 to patches that lie far from each other, and only images that resemble the scored one as a whole
 count, the same for all of its patches. So a defect that recurs is not hidden by the other images
 that have it, unless a quarter of the similar ones do.
