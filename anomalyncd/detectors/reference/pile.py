@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalyncd.config import MAX_SIDE, ReferenceDetectorConfig
-from anomalyncd.detectors.mutual_scoring import aggregate
 from anomalyncd.detectors.reference.memory_bank import coreset
 from anomalyncd.detectors.reference.panel import Panel
 from anomalyncd.detectors.reference.photographs import (
@@ -188,7 +187,8 @@ def _described(
     """(h · w, d) patches of an image, of unit length, and (h, w)."""
     (tokens,) = features(squeezed(image, size))
     h, w = tokens.shape[-2:]
-    return aggregate(tokens.permute(0, 2, 3, 1), 1)[0], (h, w)
+    centred = tokens[0].float() - tokens.float().mean()  # over all values, as MuSc
+    return F.normalize(centred.flatten(1).T, dim=-1), (h, w)
 
 
 def _digest(image: NDArray[np.uint8]) -> str:
