@@ -687,7 +687,7 @@ class PredictConfig(_Typed):
     """Classify new images with a finished run; nothing is learned from them."""
 
     run: str = MISSING  # the run's folder
-    path: str = MISSING  # holds the new images, loose or in sub-folders
+    path: str = MISSING  # a folder of new images, loose or in sub-folders, or one image
     detector: DetectorConfig = MISSING  # same kind of maps as in training
     category: str = MISSING  # folder of the maps in detector.path, if there is one
     output: str | None = None  # without predictions so far; None: `predictions` in the run

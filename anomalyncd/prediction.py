@@ -290,7 +290,7 @@ def load(
 
 
 def predict(config: PredictConfig) -> Path:
-    """Write predictions.csv and regions.csv of a folder of new images.
+    """Write predictions.csv and regions.csv of new images: a folder of them, or one.
 
     If only one of the two exists already, it is renamed, so that nothing is lost.
 
@@ -311,8 +311,8 @@ def predict(config: PredictConfig) -> Path:
     )
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
-        images, most = FolderConfig(path=config.path), config.max_megapixels
-        dataset = datasets.load(images, config.category, cache, "path", most)
+        most = config.max_megapixels
+        dataset = _photographs(config, cache)
         for warning in dataset.warnings:
             console.say(f"warning: {warning}")
         settings = cast(FilesDetectorConfig, config.detector)  # config.py has checked it
@@ -329,6 +329,14 @@ def predict(config: PredictConfig) -> Path:
             )
             _write(output, classifier, dataset, cropped, found)
     return output
+
+
+def _photographs(config: PredictConfig, cache: Cache) -> Dataset:
+    """The images of a folder, or one image."""
+    path, most = Path(config.path), config.max_megapixels
+    if path.is_file():
+        return datasets.with_headers_read(Dataset((Sample(path.stem, path),), None), most)
+    return datasets.load(FolderConfig(path=config.path), config.category, cache, "path", most)
 
 
 def _write(

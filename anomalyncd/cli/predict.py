@@ -16,11 +16,11 @@ from anomalyncd.runtime.console import printable
 HELP = """\
 Classify new images with a finished run.
 
-  {command} RUN PHOTOS [detector.path=MAPS] [output=DIR]
+  {command} RUN PHOTOS [--output DIR] [detector.path=MAPS]
 
-RUN is a run's folder, PHOTOS a folder of images. A run with detector=reference or
-musc* makes their anomaly maps itself. For other runs MAPS are their maps, made with
-the same detector as the run's:
+RUN is a run's folder, PHOTOS a folder of images or one image. A run with
+detector=reference or musc* makes their anomaly maps itself. For other runs MAPS are
+their maps, made with the same detector as the run's:
 anomalyncd maps dataset=folder dataset.path=PHOTOS detector=…
 
 Settings: run, path (instead of RUN and PHOTOS), detector.path, category, output, checkpoint,
@@ -32,13 +32,24 @@ def main() -> int:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP.format(command=entry.command()))
         return 0
-    given = entry.named(sys.argv[1:], ("run", "path"))
+    given = entry.named(_with_output(sys.argv[1:]), ("run", "path"))
     if not any(override.startswith("detector") for override in given):
         given.append(entry.override("detector.path", ""))  # the run's own detector makes the maps
     sys.argv[1:] = given
     entry.register_schemas()
     entry.call(_main, PredictConfig)
     return 1 if entry.failures else 0
+
+
+def _with_output(arguments: list[str]) -> list[str]:
+    """`--output DIR` as a setting."""
+    found, rest = [], iter(arguments)
+    for argument in rest:
+        option, is_joined, folder = argument.partition("=")
+        if option == "--output":
+            argument = entry.override("output", folder if is_joined else next(rest, ""))
+        found.append(argument)
+    return found
 
 
 @hydra.main(version_base="1.3", config_path=str(entry.config_dir()), config_name="predict")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from anomalyncd.cli import predict
 from anomalyncd.config import BackboneConfig, ReferenceDetectorConfig
 from anomalyncd.detectors.reference import LearnedReference, ReferenceDetector
 from anomalyncd.errors import InputError
@@ -173,7 +175,7 @@ def test_other_weights_are_refused(
 
 
 def test_a_run_on_a_pile_classifies_one_of_its_images_alone_as_it_did(
-    photographs: Path, tmp_path: Path
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = [o for o in SMALL if not o.startswith(("dataset.", "base.", "detector="))]
     folder = run(
@@ -189,3 +191,11 @@ def test_a_run_on_a_pile_classifies_one_of_its_images_alone_as_it_did(
         (found,) = load(folder).predict([photographs / f"{row['id']}.png"])
         assert str(found.class_id) == row["class"]
         assert found.confidence == pytest.approx(float(row["confidence"]), abs=1e-4)
+
+    output = tmp_path / "new"
+    photograph = photographs / f"{DEFECTS[1]:02}.png"
+    arguments = [str(folder), str(photograph), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", ["anomalyncd predict", *arguments])
+    assert predict.main() == 0
+    (row,) = table(output / "predictions.csv")
+    assert (row["id"], row["class"]) == (photograph.stem, rows[DEFECTS[1]]["class"])
