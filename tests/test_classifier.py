@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,15 @@ from anomalyncd.config import (
     BackboneConfig,
     FusionConfig,
     MebinConfig,
+    MuscDetectorConfig,
     RegionsConfig,
     TrainConfig,
 )
+from anomalyncd.detectors.musc import MuscDetector
 from anomalyncd.models import backbone, checkpoint, model
 from anomalyncd.prediction import Classifier
+from anomalyncd.storage import run_record
+from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Box, Regions
 
 TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=32)
@@ -95,3 +100,16 @@ def test_each_region_is_reported_as_it_was_found(
     share = np.exp(1.6) / (1 + np.exp(1.6))
     assert (found.class_id, found.class_name) == (0, "good")
     assert found.confidence == pytest.approx(0.7 * share + 0.1 * (1 - share))
+
+
+def test_maps_of_new_images_that_are_compared_with_each_other_are_warned_about(
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = SimpleNamespace(detector_config=MuscDetectorConfig(backbone=None))
+    monkeypatch.setattr(run_record, "read_settings", lambda run: settings)
+    detector = Classifier(finished, device="cpu").own_detector(Cache(tmp_path))
+    assert isinstance(detector, MuscDetector)
+    assert "compares the new images with each other" in caplog.text
