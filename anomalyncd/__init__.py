@@ -4,7 +4,7 @@
 
     result = anomalyncd.discover("photographs")     # folder → kinds of defects
     classifier = anomalyncd.load(result.folder)
-    for found in classifier.predict(["new/1.png"], maps=[anomaly_map]):
+    for found in classifier.predict(["new/1.png"]):
         print(found.class_name, found.confidence)
 
 Heavy libraries are imported only when they are used.

@@ -15,7 +15,7 @@ import torch
 from anomalyncd import detectors
 from anomalyncd.config import Config
 from anomalyncd.detectors import map_store
-from anomalyncd.discovery.descriptors import TURNS, describe
+from anomalyncd.discovery.descriptors import describe
 from anomalyncd.discovery.discover import Discovery, discover
 from anomalyncd.errors import InputError
 from anomalyncd.evaluation.map_quality import evaluate_binarization, evaluate_maps
@@ -246,8 +246,7 @@ def _discover(
     frozen_hash: str,
 ) -> Discovery:
     """The consensus of several clusterings, which the network learns instead of its own guesses."""
-    views = TURNS * len(cropped.regions)
-    with console.progress("Describing regions: views", views, quiet=config.quiet) as show:
+    with console.steps("Describing regions") as step:
         described = describe(
             pretrained,
             vit,
@@ -255,19 +254,18 @@ def _discover(
             given.cache,
             frozen_hash=frozen_hash,
             forward_batch=config.forward_batch,
-            on_views=lambda done, _: show(done, ""),
+            on_views=step,
         )
-    members = config.discovery.members
-    with console.progress("Consensus: members", members, quiet=config.quiet) as show:
+    with console.steps("Clusterings of the consensus") as step:
         found = discover(
             described.descriptors,
             cropped.regions,
             k=given.n_novel,
-            members=members,
+            members=config.discovery.members,
             seed=config.seed,
             cache=given.cache,
             made_of=described.made_of,
-            on_member=lambda done, _: show(done, ""),
+            on_member=step,
         )
     log.info(found.sentence)
     return found

@@ -141,7 +141,7 @@ class Classifier:
 
         Example:
             >>> classifier = anomalyncd.load("outputs/…/seed-1")  # doctest: +SKIP
-            >>> found = classifier.predict(["a.png"], maps=[anomaly_map])  # doctest: +SKIP
+            >>> found = classifier.predict(["a.png"])  # doctest: +SKIP
             >>> found[0].class_name  # doctest: +SKIP
             'class 2'
         """

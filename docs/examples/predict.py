@@ -13,8 +13,7 @@ def main() -> None:
     classifier = anomalyncd.load(run)
     print(classifier.class_names)
 
-    # Paths, PIL images and arrays may be mixed. Without maps the run's own detector makes them,
-    # which here compares at least five images with each other.
+    # Paths, PIL images and arrays may be mixed. The run's own detector makes their maps.
     paths = sorted(Path("product/test").glob("*/*.png"))
     images = [*paths[:-2], Image.open(paths[-2]), np.asarray(Image.open(paths[-1]))]
     for path, found in zip(paths, classifier.predict(images), strict=True):
