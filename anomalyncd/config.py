@@ -29,6 +29,7 @@ from anomalyncd.types import (
 
 MAX_SIDE = 4096  # pixels of a view, an image in a detector, or a map
 MAX_CLASSES = 10_000
+FEWEST_COMPARED = 5  # photographs that can be compared with each other
 
 Compat = Literal["none", "release"]
 Binarization = Literal["mebin", "fixed", "otsu", "adaptive"]
@@ -412,7 +413,7 @@ class ReferenceDetectorConfig(DetectorConfig):
         known = 0 < self.explained < 1
         _require(known, f"detector.explained={self.explained}: expected above 0 and below 1")
         _within(self, "detector", 2, bank_size=10**6, map_size=MAX_SIDE)
-        _within(self, "detector", 5, panel=10_000)
+        _within(self, "detector", FEWEST_COMPARED, panel=10_000)
         _within(self, "detector", 1, neighbours=1000)
 
     @property

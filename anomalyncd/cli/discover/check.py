@@ -12,13 +12,12 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from anomalyncd.config import MAX_MEGAPIXELS
+from anomalyncd.config import FEWEST_COMPARED, MAX_MEGAPIXELS
 from anomalyncd.data import photographs
 from anomalyncd.data.folders import entries, is_broken_link
 from anomalyncd.data.images import SUFFIXES
 from anomalyncd.errors import InputError
 
-FEWEST = 5  # photographs that can be compared with each other
 FEWEST_WITH_GOOD = 2
 SMALLEST = 32  # pixels of the shorter side
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -298,7 +297,7 @@ def _require_readable(found: Checked, problems: dict[Path, str]) -> None:
 
 def _require_enough(found: Checked, classes: int | None) -> None:
     count = len(found.images)
-    fewest = FEWEST_WITH_GOOD if found.request.good is not None else FEWEST
+    fewest = FEWEST_WITH_GOOD if found.request.good is not None else FEWEST_COMPARED
     if count < fewest:
         more = "" if found.request.good is not None else ", or known-good ones: --good GOOD"
         plural = "s" * (count != 1)

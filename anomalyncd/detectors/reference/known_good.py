@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -34,6 +33,7 @@ from anomalyncd.detectors.reference.photographs import (
     require_weights,
     squeezed,
 )
+from anomalyncd.detectors.reference.smoothing import smooth_map
 from anomalyncd.detectors.reference.subspace import Subspace
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
@@ -68,10 +68,8 @@ class _Scale:
     def anomaly_map(self, image: NDArray[np.uint8], map_size: int) -> NDArray[np.float32]:
         """(map_size, map_size), smoothed, not comparable between sizes yet."""
         patches, grid = _patches(self.features, image, self.image_size)
-        scores = self.normal.scores(patches @ self.weight + self.bias).view(1, 1, *grid).float()
-        enlarged = F.interpolate(scores, (map_size, map_size), mode="bilinear")[0, 0].cpu().numpy()
-        # As PatchCore: 4 pixels at 224.
-        return cv2.GaussianBlur(enlarged, (0, 0), map_size / 56).astype(np.float32)
+        scores = self.normal.scores(patches @ self.weight + self.bias)
+        return smooth_map(scores, grid, map_size)
 
 
 class KnownGood:

@@ -14,14 +14,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anomalyncd.config import MAX_SIDE, ReferenceDetectorConfig
+from anomalyncd.config import FEWEST_COMPARED, MAX_SIDE, ReferenceDetectorConfig
 from anomalyncd.detectors.reference.memory_bank import coreset
 from anomalyncd.detectors.reference.panel import Panel
 from anomalyncd.detectors.reference.photographs import (
@@ -31,6 +30,7 @@ from anomalyncd.detectors.reference.photographs import (
     require_weights,
     squeezed,
 )
+from anomalyncd.detectors.reference.smoothing import smooth_map
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.models.patch_features import PatchFeatures
@@ -41,7 +41,6 @@ from anomalyncd.storage.tensors import save_tensors
 log = logging.getLogger(__name__)
 
 HEADER = "pile"  # under which the file has what is not a tensor
-FEWEST = 5  # images
 _SHARE = 0.25  # of an image's patches that the panel has
 
 
@@ -80,10 +79,10 @@ class Pile:
         Raises:
             InputError: fewer than five images, an unreadable one, or an unusable backbone.
         """
-        if len(images) < FEWEST:
+        if len(images) < FEWEST_COMPARED:
             raise InputError(
                 f"images are compared with each other: found {len(images)}, expected at least "
-                f"{FEWEST}; add images, or known-good photographs with dataset.good=FOLDER"
+                f"{FEWEST_COMPARED}; add images, or known-good photographs with dataset.good=FOLDER"
             )
         size = config.backbone.image_size  # enlarging small photographs makes maps finer
         features = patch_features.create_tokens(config.backbone, size, KEY, device)
@@ -111,10 +110,7 @@ class Pile:
         itself = [i for i, member in enumerate(self._members) if member == digest]
         if len(itself) == len(self._members):
             raise InputError("all images are equal: nothing to compare; add different photographs")
-        scores = self._panel.scores(patches, itself).view(1, 1, *grid)
-        map_size = self.config.map_size
-        enlarged = F.interpolate(scores, (map_size, map_size), mode="bilinear")[0, 0].cpu().numpy()
-        return cv2.GaussianBlur(enlarged, (0, 0), map_size / 56).astype(np.float32)
+        return smooth_map(self._panel.scores(patches, itself), grid, self.config.map_size)
 
     def save(self, path: Path) -> None:
         """Write everything but the backbone's weights.
