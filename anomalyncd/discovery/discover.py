@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,10 @@ class Discovery:
     @property
     def chosen(self) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.k == self.k)
+
+    def learned(self, region_class: NDArray[np.int64]) -> float:
+        """The share of regions that the network puts into the class of the consensus."""
+        return float((region_class == self.classes).mean())
 
     @property
     def is_near_chance(self) -> bool:
@@ -124,14 +128,14 @@ def discover(
     row = numbers.index(best.k)
     of_rest = consensus(labels[:, row], best.k, seed)
     k = best.k + normal
-    classes = np.zeros(len(empty), np.int64)
-    classes[rest] = of_rest + normal
+    classes = _of_all(of_rest, rest, normal, len(empty))
     voted = np.zeros((len(empty), k))
     voted[empty, 0] = 1
     voted[rest, normal:] = votes(labels[:, row], of_rest, best.k)
     weak = stability.weak_score(regions.scores, empty)
     judged = stability.of_classes(labels[:, row], of_rest, regions.scores[rest], weak, seed)
-    judged = [_shifted(one, normal) for one in judged]
+    if normal:
+        judged = [_after_normal(one) for one in judged]
     judged += [ClassStability(0.0, False, None, False)] * (best.k - len(judged))
     if normal:
         judged.insert(0, ClassStability(1.0, False, None, False))
@@ -143,7 +147,13 @@ def discover(
         votes=voted,
         candidates=tuple(Candidate(c.k + normal, c.score, c.agreement) for c in scored),
         alternatives=tuple(
-            _alternative(c, labels[:, numbers.index(c.k)], classes, rest, normal, seed)
+            Alternative(
+                c.k + normal,
+                c.score,
+                _of_all(
+                    consensus(labels[:, numbers.index(c.k)], c.k, seed), rest, normal, len(empty)
+                ),
+            )
             for c in others
         ),
         stability=tuple(judged),
@@ -171,24 +181,16 @@ def _numbers(k: int | None, normal: int, regions: int) -> list[int]:
     return [k - normal]
 
 
-def _shifted(one: ClassStability, by: int) -> ClassStability:
+def _of_all(
+    of_rest: NDArray[np.int64], rest: NDArray[np.int64], normal: int, n: int
+) -> NDArray[np.int64]:
+    """Classes of all n regions: those of the rest come after the defect-free one, if any."""
+    classes = np.zeros(n, np.int64)
+    classes[rest] = of_rest + normal
+    return classes
+
+
+def _after_normal(one: ClassStability) -> ClassStability:
+    """The same, where the defect-free class has the number 0."""
     other = one.perhaps_same_as
-    return ClassStability(
-        one.stability,
-        one.perhaps_two,
-        None if other is None else other + by,
-        one.mostly_false_alarms,
-    )
-
-
-def _alternative(
-    candidate: Candidate,
-    labels: NDArray,
-    chosen: NDArray[np.int64],
-    rest: NDArray[np.int64],
-    normal: int,
-    seed: int,
-) -> Alternative:
-    classes = np.zeros(len(chosen), np.int64)
-    classes[rest] = consensus(labels, candidate.k, seed) + normal
-    return Alternative(candidate.k + normal, candidate.score, classes)
+    return replace(one, perhaps_same_as=None if other is None else other + 1)

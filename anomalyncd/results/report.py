@@ -132,7 +132,7 @@ def write_report(path: Path, data: ReportData) -> None:
         confusion=_confusion(data),
         mixed=_mixed(data),
         max_mixed=MAX_MIXED,
-        certainty=_certainty(f=data),
+        certainty=_certainty(data),
         heat_colours=[f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))],
     )
     page.enable_buffering(64)
@@ -164,7 +164,7 @@ def _certainty(f: ReportData) -> Certainty | None:
         sentence=found.sentence,
         members=found.members,
         classes=certainty.of_classes(found, f.class_names),
-        learned=float((f.region_class == found.classes).mean()),
+        learned=found.learned(f.region_class),
         chosen=found.k,
         score=found.chosen.score,
         others=others,

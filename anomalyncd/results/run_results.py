@@ -136,7 +136,6 @@ def _discovered(done: Computed) -> dict[str, Any]:
     found = done.discovery
     if found is None:
         return {}
-    same = done.predictions.region_class == found.classes
     return {
         "novel_classes_candidates": [
             {"k": c.k, "score": round(c.score, 4), "agreement": round(c.agreement, 4)}
@@ -146,7 +145,7 @@ def _discovered(done: Computed) -> dict[str, Any]:
             "members": found.members,
             "regions_compared": found.compared,
             "near_chance": found.is_near_chance,
-            "learned": float(same.mean()),  # share of regions that the network classifies alike
+            "learned": found.learned(done.predictions.region_class),
             "summary": found.sentence,
         },
         "classes": [
