@@ -11,7 +11,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from anomalyncd.config import BackboneConfig, FolderConfig, ReferenceDetectorConfig
 from anomalyncd.data import datasets
@@ -24,6 +23,7 @@ from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Dataset, Sample
 from tests.helpers.runs import composed, run, table
 from tests.helpers.settings import SMALL
+from tests.helpers.tampering import Change, tamper
 
 CPU = torch.device("cpu")
 CONFIG = ReferenceDetectorConfig(
@@ -201,17 +201,11 @@ def with_one_more(tensors: dict[str, torch.Tensor], header: dict[str, str]) -> N
     ],
 )
 def test_a_changed_file_is_refused_in_one_line(
-    change: Any, learned: tuple[ReferenceDetector, list[NDArray]], tmp_path: Path
+    change: Change, learned: tuple[ReferenceDetector, list[NDArray]], tmp_path: Path
 ) -> None:
-    from safetensors import safe_open
-
     path = tmp_path / "detector.safetensors"
     learned[0].save(path)
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    tensors = load_file(path)
-    change(tensors, header)
-    save_file(tensors, path, metadata=header)
+    tamper(path, change)
     with pytest.raises(InputError) as refused:
         LearnedReference(path, CPU)
     assert "\n" not in str(refused.value)

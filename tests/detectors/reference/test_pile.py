@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from anomalyncd.cli import predict
 from anomalyncd.config import BackboneConfig, ReferenceDetectorConfig
@@ -25,6 +22,7 @@ from anomalyncd.prediction import load
 from anomalyncd.types import Dataset, Sample
 from tests.helpers.runs import run, table
 from tests.helpers.settings import SMALL
+from tests.helpers.tampering import Change, tamper
 
 CPU = torch.device("cpu")
 CONFIG = ReferenceDetectorConfig(
@@ -138,19 +136,11 @@ def of_another_kind(tensors: dict[str, torch.Tensor], header: dict[str, str]) ->
     ],
 )
 def test_a_changed_file_is_refused_in_one_line(
-    change: Callable[..., None], learned: tuple[ReferenceDetector, list[NDArray]], tmp_path: Path
+    change: Change, learned: tuple[ReferenceDetector, list[NDArray]], tmp_path: Path
 ) -> None:
     path = tmp_path / "detector.safetensors"
     learned[0].save(path)
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    tensors, before = load_file(path), dict(header)
-    shapes = {name: tensor.clone() for name, tensor in tensors.items()}
-    change(tensors, header)
-    assert header != before or not all(
-        name in shapes and torch.equal(shapes[name], tensors[name]) for name in tensors
-    ), "the change changes something"
-    save_file(tensors, path, metadata=header)
+    tamper(path, change)
     with pytest.raises(InputError) as refused:
         LearnedReference(path, CPU)
     assert "\n" not in str(refused.value)
