@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -215,13 +216,19 @@ class Classifier:
             )
         return cropped, assign(probabilities[metadata.head], cropped.regions, metadata.fusion)
 
+    @cached_property  # for one photograph after the other
+    def _kept_detector(self) -> detectors.Detector | None:
+        path = self.run / map_store.LEARNED
+        if not path.is_file():
+            return None
+        from anomalyncd.detectors.reference import LearnedReference
+
+        return LearnedReference(path, self.device)
+
     def own_detector(self, cache: Cache) -> detectors.Detector:
         """The run's detector, if it needs nothing but the images that it scores."""
-        learned = self.run / map_store.LEARNED
-        if learned.is_file():
-            from anomalyncd.detectors.reference import LearnedReference
-
-            return LearnedReference(learned, self.device)
+        if self._kept_detector is not None:
+            return self._kept_detector
         config: DetectorConfig = run_record.read_settings(self.run).detector_config
         if not isinstance(config, MuscDetectorConfig):
             raise InputError(
