@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     from anomalyncd.evaluation.metrics import score as score
     from anomalyncd.inference.fusion import fuse as fuse
     from anomalyncd.models.mask_guided_vit import MaskGuidedViT as MaskGuidedViT
-    from anomalyncd.prediction import Classifier as Classifier
-    from anomalyncd.prediction import Prediction as Prediction
-    from anomalyncd.prediction import load as load
+    from anomalyncd.prediction.classifier import Classifier as Classifier
+    from anomalyncd.prediction.classifier import Prediction as Prediction
+    from anomalyncd.prediction.classifier import load as load
     from anomalyncd.regions.binarization import binarize_one as binarize_one
     from anomalyncd.regions.boxes import find_boxes as find_boxes
     from anomalyncd.regions.boxes import score_boxes as score_boxes
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     **dict.fromkeys(("discover", "compose"), "api"),
-    **dict.fromkeys(("load", "Classifier", "Prediction"), "prediction"),
+    **dict.fromkeys(("load", "Classifier", "Prediction"), "prediction.classifier"),
     **dict.fromkeys(("execute", "RunResult"), "run"),
     "Config": "config",
     **dict.fromkeys(  # the groups of a Config

@@ -25,7 +25,7 @@ from anomalyncd.inputs import Inputs, find_inputs, open_inputs, require_masks_fi
 from anomalyncd.models import backbone, checkpoint, model
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.regions import cropping
-from anomalyncd.results import run_results
+from anomalyncd.results import known_regions, run_results
 from anomalyncd.runtime import console, devices, distributed, tracking
 from anomalyncd.storage.atomic import copy
 from anomalyncd.storage.cache import digest
@@ -109,10 +109,11 @@ def compute(
         head = train.best_head(history)
 
     with _timed(folder, seconds, "classify"):
-        probabilities = classify(
+        classified = classify(
             network, cropped.regions, temperature=config.train.student_temperature
         )
-        predictions = assign(probabilities[head], cropped.regions, config.fusion)
+        chosen = classified.probabilities[head]
+        predictions = assign(chosen, cropped.regions, config.fusion)
 
     with _timed(folder, seconds, "evaluate"):
         region_labels = config.evaluation.region_labels
@@ -149,6 +150,7 @@ def compute(
         )
         if prepared.maps.learned is not None:
             copy(prepared.maps.learned, folder.path(map_store.LEARNED))
+        known_regions.write(folder.root, classified.tokens)
         run_results.write(folder, done, {**metrics, "seconds": seconds})
     seconds["total"] = sum(seconds.values())
     metrics["seconds"] = {stage: round(s, 3) for stage, s in seconds.items()}

@@ -8,7 +8,7 @@ from import_graph import module_graph
 
 # In the order in which a run goes through them; rooms that are not named here follow by name.
 ORDER = (
-    *("config", "types", "errors", "experiment", "run", "api", "prediction", "anomaly_maps"),
+    *("config", "types", "errors", "experiment", "run", "api", "anomaly_maps"),
     *("inputs", "data", "detectors", "regions", "models", "training", "inference", "evaluation"),
     *("results", "storage", "runtime", "anomalib", "preparation", "cli"),
 )

@@ -57,7 +57,13 @@ LABELS = {
 # Where they may be reached through the dataset that carries them, besides: to count classes, to
 # require truth masks, to say whether there are any, and to hand them on to what is above.
 HANDING_LABELS_ON = {
-    *("inputs", "experiment", "prediction", "evaluation/map_quality", "results/run_results"),
+    *(
+        "inputs",
+        "experiment",
+        "prediction/predict",
+        "evaluation/map_quality",
+        "results/run_results",
+    ),
 }
 # `base.labels`, `batch.labels` and a training set's own `self.labels` are of the base set.
 REACHING_LABELS = re.compile(r"(?<!\bbase)(?<!\bbatch)(?<!\bself)\.(?:labels|targets)\b")

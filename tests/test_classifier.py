@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from anomalyncd import prediction
 from anomalyncd.config import (
     AttentionConfig,
     BackboneConfig,
@@ -21,8 +20,10 @@ from anomalyncd.config import (
     TrainConfig,
 )
 from anomalyncd.detectors.musc import MuscDetector
+from anomalyncd.inference.classify import Classified
 from anomalyncd.models import backbone, checkpoint, model
-from anomalyncd.prediction import Classifier
+from anomalyncd.prediction import classifier as classifying
+from anomalyncd.prediction.classifier import Classifier
 from anomalyncd.storage import run_record
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Box, Regions
@@ -80,12 +81,13 @@ def test_each_region_is_reported_as_it_was_found(
 ) -> None:
     given: list[Any] = []
 
-    def classified(network: Any, regions: Regions, *, temperature: float) -> NDArray[np.float64]:
+    def classified(network: Any, regions: Regions, *, temperature: float) -> Classified:
         given.append((len(regions), network.forward_batch, temperature))
         own = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]])
-        return np.stack([own[:, ::-1], own])  # the second head is the one that is used
+        # the second head is the one that is used
+        return Classified(np.zeros((2, 1), np.float32), np.stack([own[:, ::-1], own]))
 
-    monkeypatch.setattr(prediction, "classify", classified)
+    monkeypatch.setattr(classifying, "classify", classified)
     classifier = Classifier(finished, device="cpu", forward_batch=3)
     assert classifier.class_names == NAMES
     (found,) = classifier.predict([picture()], [two_defects(4)])

@@ -13,12 +13,13 @@ import pytest
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from anomalyncd import anomaly_maps, detectors, inputs, prediction, run
+from anomalyncd import anomaly_maps, detectors, inputs, run
 from anomalyncd.cli import entry
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.inputs import find_inputs
 from anomalyncd.models import checkpoint
+from anomalyncd.prediction import predict as prediction
 from anomalyncd.storage import identity
 from anomalyncd.storage.run_folder import STATE, RunFolder
 from anomalyncd.types import Dataset, Labels, Sample

@@ -21,18 +21,22 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd import anomaly_maps, experiment, prediction
+from anomalyncd import anomaly_maps, experiment
 from anomalyncd.cli import entry
 from anomalyncd.config import FolderConfig
 from anomalyncd.data import datasets
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.evaluation import metrics
+from anomalyncd.inference.classify import Classified, novel_probabilities
+from anomalyncd.models import checkpoint
 from anomalyncd.models.model import Model
+from anomalyncd.prediction import classifier as classifying
+from anomalyncd.prediction import predict as prediction
 from anomalyncd.regions import cropping
+from anomalyncd.results import known_regions
 from anomalyncd.run import execute
 from anomalyncd.runtime import tracking
 from anomalyncd.storage.cache import Cache
@@ -52,7 +56,7 @@ def test_a_run_writes_all_its_files(overrides: list[str], monkeypatch: pytest.Mo
     names = {path.name for path in outcome.folder.iterdir() if path.name[0] != "."}
     assert names == {
         *("config.yaml", "metrics.json", "predictions.csv", "regions.csv"),
-        *("model.safetensors", "log.txt", "report.html", "inputs.json"),
+        *("model.safetensors", "features.safetensors", "log.txt", "report.html", "inputs.json"),
     }
     figures = json.loads((outcome.folder / "metrics.json").read_text())
     assert figures == outcome.metrics
@@ -83,6 +87,13 @@ def test_a_run_writes_all_its_files(overrides: list[str], monkeypatch: pytest.Mo
     assert len(images) == figures["counts"]["images"]
     assert len(regions) == figures["counts"]["regions"]
     assert {row["id"] for row in regions} == {row["id"] for row in images}
+    known = known_regions.read(outcome.folder)
+    network, metadata = checkpoint.load_model(outcome.folder / "model.safetensors")
+    logits = network.heads.classify(torch.from_numpy(known.tokens))
+    found = novel_probabilities(
+        logits[metadata.head], network.n_base, metadata.train.student_temperature
+    )
+    assert found.argmax(-1).tolist() == known.classes.tolist(), "the tokens are of these regions"
     unscored = [row for row in images if row["id"].startswith("combined/")]
     assert len(unscored) == 2
     assert all(row["true_class"] == "" for row in unscored)
@@ -368,16 +379,16 @@ def test_prediction_uses_the_settings_of_the_run(photographs: Path, overrides: l
 def test_the_head_that_fits_best_is_used_in_the_run_and_for_new_images(
     head: int, photographs: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def each_head_its_class(network: Model, regions: Regions, **_: float) -> NDArray[np.float64]:
+    def each_head_its_class(network: Model, regions: Regions, **_: float) -> Classified:
         n_heads, n_classes, _ = network.heads.prototypes.shape
         found = np.zeros((n_heads, len(regions), n_classes - network.n_base))
         for number in range(n_heads):
             found[number, :, number] = 1
-        return found
+        return Classified(np.zeros((len(regions), 1), np.float32), found)
 
     monkeypatch.setattr(train, "best_head", lambda history: head)
     monkeypatch.setattr(experiment, "classify", each_head_its_class)
-    monkeypatch.setattr(prediction, "classify", each_head_its_class)
+    monkeypatch.setattr(classifying, "classify", each_head_its_class)
     outcome = run([*folder_overrides(photographs, overrides), "novel_classes=3"])
     assert outcome.metrics["head"] == head
     predict = [f"run={outcome.folder}", f"path={photographs / 'photos'}"]
@@ -718,7 +729,7 @@ def test_prediction_has_its_own_advice_on_memory(
         assert network.forward_batch == 10
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(prediction, "classify", full)
+    monkeypatch.setattr(classifying, "classify", full)
     settings = [f"run={outcome.folder}", f"path={photographs / 'photos'}", "forward_batch=10"]
     config = composed([*settings, f"detector.path={photographs / 'maps'}"], "predict")
     with pytest.raises(InputError, match=r"out of memory on the device: set forward_batch=5$"):

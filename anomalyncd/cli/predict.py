@@ -57,9 +57,10 @@ def _main(composed: DictConfig) -> None:
     elsewhere = "output=…, or TMPDIR for temporary files"
     with entry.one_line_errors(composed.debug, elsewhere):
         config = entry.validated(composed)
-        from anomalyncd import prediction  # after validation: torch takes seconds to load
+        # After validation: torch takes seconds to load.
+        from anomalyncd.prediction.predict import predict
 
-        folder = prediction.predict(config)
+        folder = predict(config)
         with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
             found = Counter(row["class_name"] for row in csv.DictReader(file))
         print(printable(", ".join(f"{name}: {count}" for name, count in found.most_common())))

@@ -28,8 +28,16 @@ class Predictions:
     image_confidence: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Classified:
+    """What the network says of each region."""
+
+    tokens: NDArray[np.float32]  # (n, width) class tokens, before the heads
+    probabilities: NDArray[np.float64]  # (heads, n, novel classes), each row a distribution
+
+
 @torch.inference_mode()
-def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDArray[np.float64]:
+def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> Classified:
     """Classify regions from their evaluation view.
 
     Args:
@@ -37,14 +45,11 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
         regions: any number.
         temperature: of the student.
 
-    Returns:
-        (n_heads, n, novel classes), each row a distribution.
-
     Raises:
         InputError: a probability is not finite.
     """
     device = next(model.parameters()).device
-    logits = []
+    tokens = []
     with console.steps("Classifying") as step:
         for start in range(0, len(regions), model.forward_batch):
             part = slice(start, start + model.forward_batch)
@@ -53,16 +58,17 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> NDA
             x, mask = augmentation.evaluation_view(
                 images, masks, model.image_size, model.mean, model.std
             )
-            logits.append(model.heads.classify(model(x, mask)))
+            tokens.append(model(x, mask))
             step(min(part.stop, len(regions)), len(regions))
-    found = novel_probabilities(torch.cat(logits, dim=1), model.n_base, temperature)
+    logits = torch.cat([model.heads.classify(part) for part in tokens], dim=1)
+    found = novel_probabilities(logits, model.n_base, temperature)
     broken = ~found.isfinite().all(dim=-1).all(dim=0)
     if broken.any():
         raise InputError(
             f"{int(broken.sum())} of {len(broken)} regions have no finite probabilities; train "
             "again with a lower train.learning_rate, or check the backbone's weights"
         )
-    return found.cpu().numpy()
+    return Classified(torch.cat(tokens).float().cpu().numpy(), found.cpu().numpy())
 
 
 def novel_probabilities(logits: Tensor, n_base: int, temperature: float = 0.1) -> Tensor:

@@ -80,7 +80,7 @@ def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[R
 
         def ours() -> None:
             cut = cut_all(dataset, stored, levels, model.image_size, next(fresh))
-            assign(classify(model, cut.regions)[0], cut.regions, FusionConfig())
+            assign(classify(model, cut.regions).probabilities[0], cut.regions, FusionConfig())
 
         def plain() -> None:
             (image,) = (sample.image for sample in dataset.samples)

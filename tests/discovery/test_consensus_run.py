@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from anomalyncd.discovery import descriptors, members
 from anomalyncd.errors import InputError
-from anomalyncd.prediction import Classifier
+from anomalyncd.prediction.classifier import Classifier
 from anomalyncd.training import losses, train
 from tests.helpers.runs import composed, run, table
 

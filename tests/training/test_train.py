@@ -425,7 +425,7 @@ def test_weights_that_are_not_finite_are_never_kept(
 @pytest.mark.parametrize("broken", [torch.nan, torch.inf])
 def test_probabilities_that_are_not_finite_are_reported(broken: float) -> None:
     model, regions = small_model(), drawn_regions(3, 0)
-    assert np.isfinite(classify(model, regions)).all()
+    assert np.isfinite(classify(model, regions).probabilities).all()
     with torch.no_grad():
         model.heads.prototypes[1, -1] = broken
     with pytest.raises(InputError, match="3 of 3 regions have no finite probabilities"):

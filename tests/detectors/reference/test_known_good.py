@@ -18,7 +18,8 @@ from anomalyncd.detectors.reference import LearnedReference, ReferenceDetector
 from anomalyncd.detectors.reference.photographs import evenly, image_sizes
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
-from anomalyncd.prediction import load, predict
+from anomalyncd.prediction.classifier import load
+from anomalyncd.prediction.predict import predict
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Dataset, Sample
 from tests.helpers.runs import composed, run, table

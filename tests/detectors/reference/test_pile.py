@@ -18,7 +18,7 @@ from anomalyncd.config import BackboneConfig, ReferenceDetectorConfig
 from anomalyncd.detectors.reference import LearnedReference, ReferenceDetector
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
-from anomalyncd.prediction import load
+from anomalyncd.prediction.classifier import load
 from anomalyncd.types import Dataset, Sample
 from tests.helpers.runs import run, table
 from tests.helpers.settings import SMALL

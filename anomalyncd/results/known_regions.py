@@ -1,0 +1,99 @@
+"""What a finished run knows of its own regions: their place, their class and their features.
+
+Read by all that compares new regions with known ones. The files may come from another machine, be
+damaged or be forged, so they are checked like any other file.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from anomalyncd.errors import InputError
+from anomalyncd.storage.tensors import load_tensors, save_tensors
+
+FEATURES = "features.safetensors"
+_TOKENS = "tokens"
+
+
+@dataclass(frozen=True)
+class KnownRegions:
+    """Regions in the order of regions.csv, n of them."""
+
+    images: tuple[Path, ...]  # (n,) the photograph of each; it may have been moved since
+    boxes: NDArray[np.int64]  # (n, 4) left, top, right, bottom in image pixels
+    areas: NDArray[np.int64]  # (n,) anomalous pixels; 0: no main element, the region is the image
+    classes: NDArray[np.int64]  # (n,) ids
+    class_names: tuple[str, ...]  # (n,)
+    confidences: NDArray[np.float64]  # (n,)
+    tokens: NDArray[np.float32]  # (n, width) class tokens of the run's network
+
+
+def write(run: Path, tokens: NDArray[np.float32]) -> None:
+    """Keep the class tokens of a run's regions, (n, width), in half precision."""
+    save_tensors(run / FEATURES, {_TOKENS: torch.from_numpy(tokens).half()}, {})
+
+
+def read(run: Path) -> KnownRegions:
+    """The regions of a finished run.
+
+    Raises:
+        InputError: a file is missing, damaged, or does not belong to the others.
+    """
+    path = run / "regions.csv"
+    images = {row["id"]: row["image"] for row in _rows(run / "predictions.csv", ("id", "image"))}
+    columns = ("id", "left", "top", "right", "bottom", "area", "class", "class_name", "confidence")
+    rows = _rows(path, columns)
+    if unknown := next((row["id"] for row in rows if row["id"] not in images), None):
+        raise InputError(f"{path}: image {unknown[:60]!r} is not in predictions.csv")
+    return KnownRegions(
+        images=tuple(Path(images[row["id"]]) for row in rows),
+        boxes=_numbers(rows, columns[1:5], int, path),
+        areas=_numbers(rows, ("area",), int, path)[:, 0],
+        classes=_numbers(rows, ("class",), int, path)[:, 0],
+        class_names=tuple(row["class_name"] for row in rows),
+        confidences=_numbers(rows, ("confidence",), float, path)[:, 0],
+        tokens=_tokens(run / FEATURES, len(rows)),
+    )
+
+
+def _tokens(path: Path, regions: int) -> NDArray[np.float32]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; repeat the run, its version did not write one yet")
+    tokens = load_tensors(path)[0].get(_TOKENS)
+    if tokens is None or tokens.ndim != 2 or len(tokens) != regions:
+        raise InputError(f"{path}: does not hold the features of the {regions} regions of the run")
+    if not tokens.isfinite().all():
+        raise InputError(f"{path}: {_TOKENS} holds values that are not finite numbers")
+    return tokens.float().numpy()
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            reader = csv.DictReader(file)
+            if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+                raise InputError(f"{path}: has no column {missing[0]}")
+            rows = list(reader)
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+    for number, row in enumerate(rows, 2):
+        if any(row[name] is None for name in columns):
+            raise InputError(f"{path}: line {number} has too few columns")
+    return rows
+
+
+def _numbers(
+    rows: list[dict[str, str]], columns: tuple[str, ...], kind: type[int | float], path: Path
+) -> NDArray:
+    """(rows, columns) numbers."""
+    try:
+        found = [[kind(row[name]) for name in columns] for row in rows]
+        return np.array(found, kind).reshape(len(rows), len(columns))
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: {', '.join(columns)}: not a number ({error})") from error

@@ -1,0 +1,83 @@
+"""What a run keeps of its own regions, and files that cannot be trusted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anomalyncd.errors import InputError
+from anomalyncd.results import known_regions
+from anomalyncd.storage.tensors import save_tensors
+
+TOKENS = np.array([[0.5, -1.0], [2.0, 0.25], [1.0, 3.0]], np.float32)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "predictions.csv").write_text("id,image\na,photos/a.png\nb,photos/b.png\n")
+    (tmp_path / "regions.csv").write_text(
+        "region,id,left,top,right,bottom,area,class,class_name,confidence\n"
+        "0,a,1,2,30,40,55,1,class 1,0.75\n1,a,5,6,7,8,2,0,class 0,0.5\n"
+        "2,b,0,0,64,64,0,0,class 0,1\n"
+    )
+    known_regions.write(tmp_path, TOKENS)
+    return tmp_path
+
+
+def test_regions_keep_their_order_and_their_photographs(run: Path) -> None:
+    known = known_regions.read(run)
+    assert known.images == (Path("photos/a.png"), Path("photos/a.png"), Path("photos/b.png"))
+    assert known.boxes.tolist() == [[1, 2, 30, 40], [5, 6, 7, 8], [0, 0, 64, 64]]
+    assert known.areas.tolist() == [55, 2, 0]
+    assert known.classes.tolist() == [1, 0, 0]
+    assert known.class_names == ("class 1", "class 0", "class 0")
+    assert known.confidences.tolist() == [0.75, 0.5, 1]
+    np.testing.assert_array_equal(known.tokens, TOKENS)
+
+
+def edited(path: Path, old: str, new: str) -> None:
+    path.write_text(path.read_text().replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("table_name", "old", "new", "message"),
+    [
+        ("regions.csv", "area,", "size,", "no column area"),
+        ("regions.csv", "1,a,5", "1,a,five", "left, top, right, bottom: not a number"),
+        ("regions.csv", "1,a,5", "1,a," + 30 * "9", "not a number"),
+        ("regions.csv", ",class 0,1\n", ",class 0\n", "line 4 has too few columns"),
+        ("regions.csv", "2,b,", "2,c,", "image 'c' is not in predictions.csv"),
+        ("regions.csv", "2,b,0,0,64,64,0,0,class 0,1\n", "", "features of the 2 regions"),
+    ],
+)
+def test_a_table_that_was_changed_is_refused(
+    run: Path, table_name: str, old: str, new: str, message: str
+) -> None:
+    edited(run / table_name, old, new)
+    with pytest.raises(InputError, match=message):
+        known_regions.read(run)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({}, "does not hold the features"),
+        ({"tokens": torch.zeros(3)}, "does not hold the features"),
+        ({"tokens": torch.full((3, 2), float("nan"))}, "not finite"),
+    ],
+)
+def test_features_that_were_changed_are_refused(
+    run: Path, tensors: dict[str, torch.Tensor], message: str
+) -> None:
+    save_tensors(run / known_regions.FEATURES, tensors, {})
+    with pytest.raises(InputError, match=message):
+        known_regions.read(run)
+
+
+def test_a_run_of_an_earlier_version_says_what_to_do(run: Path) -> None:
+    (run / known_regions.FEATURES).rename(run / "elsewhere")
+    with pytest.raises(InputError, match="repeat the run"):
+        known_regions.read(run)
