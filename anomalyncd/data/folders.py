@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path, PurePath
@@ -105,22 +106,48 @@ def existing(folder: Path, key: str) -> Path:
     parent = folder.parent
     if not parent.is_dir():
         raise InputError(f"{folder}: no such folder, nor is there {parent}; set {key}=…")
-    found = (path for path in parent.iterdir() if path.is_dir() and path.name[0] != ".")
-    beside = sorted(path.name for path in found)
-    if key == "category" and {"train", "test"} & set(beside):
+    around = surroundings(folder)
+    if key == "category" and {"train", "test"} & set(around.folders):
         raise InputError(
             f"{folder}: no such folder, and {parent} looks like a category itself; "
             f"set dataset.path={parent.parent} category={parent.name}"
         )
-    same = {name.lower(): name for name in beside}
-    near = get_close_matches(folder.name.lower(), same, n=1)
-    hint = f"did you mean {same[near[0]]}? " if near else ""
-    shown = ", ".join(beside[:8]) + (f" and {len(beside) - 8} more" if len(beside) > 8 else "")
+    hint = f"did you mean {around.meant.name}? " if around.meant else ""
     other = ", or train without a base set: base=none" if key == "base.path" else ""
     raise InputError(
-        f"{folder}: no such folder; {hint}{parent} holds {shown or 'no folders'}; "
-        f"set {key}=…{other}"
+        f"{folder}: no such folder; {hint}{parent} holds {around.shown}; set {key}=…{other}"
     )
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What there is in place of a folder that does not exist."""
+
+    above: Path  # the deepest folder on its path that exists
+    folders: tuple[str, ...]  # the folders in it, sorted
+    meant: Path | None  # the path with the most similar of these names
+
+    @property
+    def shown(self) -> str:
+        """The folders, for a message."""
+        some, more = ", ".join(self.folders[:8]), len(self.folders) - 8
+        return (some + (f" and {more} more" if more > 0 else "")) or "no folders"
+
+
+def surroundings(missing: Path) -> Surroundings:
+    """What there is in place of a folder that does not exist; folders that cannot be listed count
+    as empty."""
+    above, wanted = missing.parent, missing.name
+    while not above.is_dir() and above != above.parent:
+        above, wanted = above.parent, above.name
+    try:
+        folders = tuple(entry.name for entry in entries(above) if entry.is_dir())
+    except InputError:
+        folders = ()
+    names = {name.lower(): name for name in folders}
+    near = get_close_matches(wanted.lower(), names, n=1)
+    rest = missing.relative_to(above).parts[1:] if above != missing else ()
+    return Surroundings(above, folders, above.joinpath(names[near[0]], *rest) if near else None)
 
 
 def images_in(

@@ -45,7 +45,8 @@ class Discovery:
     alternatives: tuple[Alternative, ...]  # the best other numbers
     stability: tuple[ClassStability, ...]  # (K,)
     has_normal: bool
-    compared: int  # regions whose pairs were compared
+    clustered: int  # regions with a main element
+    compared: int  # those of them whose pairs were compared; the others follow their likes
     images: int
     images_without_defect: int  # in which the maps find none
 
@@ -75,6 +76,8 @@ class Discovery:
         stable = sum(one.stability >= STABLE for one in judged)
         kinds = "kind of defect is" if len(judged) == 1 else "kinds of defects are"
         found = f"{stable} of {len(judged)} {kinds} stable"
+        if self.compared < self.clustered:
+            found += f", by {self.compared} of {self.clustered} regions"
         if not self.images_without_defect:
             return f"{found}."
         missing = f"{self.images_without_defect} of {self.images} images"
@@ -158,6 +161,7 @@ def discover(
         ),
         stability=tuple(judged),
         has_normal=bool(normal),
+        clustered=len(rest),
         compared=min(len(rest), MAX_COMPARED),
         images=len(regions.image_sizes),
         images_without_defect=len(np.unique(regions.image_index[empty])),

@@ -207,3 +207,10 @@ def _read_weights(path: Path) -> dict[str, Any]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def with_absolute_path(config: BackboneConfig) -> BackboneConfig:
+    """The same with an absolute path of the weights file, which a file that is kept needs."""
+    if config.checkpoint is None:
+        return config
+    return replace(config, checkpoint=str(Path(config.checkpoint).resolve()))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalyncd.config import BackboneConfig, Config, SimulatedDetectorConfig
+from anomalyncd.config import Config, SimulatedDetectorConfig
 from anomalyncd.detectors.map_store import StoredMaps
 from anomalyncd.discovery.discover import Discovery
 from anomalyncd.evaluation.scoring import Evaluation
 from anomalyncd.inference.classify import Predictions
+from anomalyncd.models import backbone
 from anomalyncd.models.backbone import Source
 from anomalyncd.models.checkpoint import ModelMetadata
 from anomalyncd.regions.cropping import Cropped
@@ -158,7 +158,7 @@ def metadata_of(done: Computed) -> ModelMetadata:
     """All that prediction needs besides the weights."""
     config, cropped = done.config, done.cropped
     return ModelMetadata(
-        backbone=_with_absolute_path(config.backbone),
+        backbone=backbone.with_absolute_path(config.backbone),
         backbone_source=done.source,
         attention=config.attention,
         mebin=replace(config.mebin, search_range=list(cropped.search_range), gate=cropped.gate),
@@ -219,10 +219,3 @@ def write(folder: RunFolder, done: Computed, metrics: dict[str, Any]) -> None:
         discovery=done.discovery,
     )
     report.write_report(folder.path("report.html"), data)
-
-
-def _with_absolute_path(config: BackboneConfig) -> BackboneConfig:
-    """Make the path of the weights file absolute, so that prediction finds it from any folder."""
-    if config.checkpoint is None:
-        return config
-    return replace(config, checkpoint=str(Path(config.checkpoint).resolve()))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from anomalyncd.discovery.discover import Alternative, Discovery
@@ -26,6 +28,7 @@ def discovery(other_k: int, other: np.ndarray) -> Discovery:
         alternatives=(Alternative(other_k, 0.3, other),),
         stability=judged,
         has_normal=True,
+        clustered=18,
         compared=18,
         images=20,
         images_without_defect=4,
@@ -61,3 +64,8 @@ def test_the_sentence_counts_stable_classes() -> None:
     assert found.sentence == (
         "1 of 2 kinds of defects are stable; the maps find no defect in 4 of 20 images."
     )
+
+
+def test_the_sentence_says_how_many_regions_were_compared() -> None:
+    found = replace(discovery(4, np.repeat([0, 1, 2], [4, 10, 8])), clustered=5000, compared=3000)
+    assert "1 of 2 kinds of defects are stable, by 3000 of 5000 regions;" in found.sentence

@@ -9,12 +9,11 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from anomalyncd.config import FEWEST_COMPARED, MAX_MEGAPIXELS
 from anomalyncd.data import photographs
-from anomalyncd.data.folders import entries, is_broken_link
+from anomalyncd.data.folders import entries, is_broken_link, surroundings
 from anomalyncd.data.images import SUFFIXES
 from anomalyncd.errors import InputError
 
@@ -202,22 +201,11 @@ def _file(path: Path, name: str) -> tuple[Path, str, Path | None]:
 
 def _missing(path: Path, name: str) -> tuple[Path, str, Path | None]:
     """A path that leads nowhere: the deepest folder that exists, and what it holds."""
-    above, wanted = path.parent, path.name
-    while not above.is_dir() and above != above.parent:
-        above, wanted = above.parent, above.name
-    try:
-        beside = [entry.name for entry in entries(above) if entry.is_dir()]
-    except InputError:
-        beside = []
-    names = {other.lower(): other for other in beside}
-    near = get_close_matches(wanted.lower(), names, n=1)
-    holds = ", ".join(beside[:8]) + (f" and {len(beside) - 8} more" if len(beside) > 8 else "")
-    meant = None
-    hint = f"{above if str(above) != '.' else 'this folder'} holds {holds or 'no folders'}"
-    if near:
-        meant = above / names[near[0]]
-        rest = path.relative_to(above).parts[1:] if above != path else ()
-        meant = meant.joinpath(*rest)
+    around = surroundings(path)
+    meant = around.meant
+    above = around.above if str(around.above) != "." else "this folder"
+    hint = f"{above} holds {around.shown}"
+    if meant:
         hint = f"did you mean {meant}?" if meant.exists() else f"{hint}; did you mean {meant}?"
     return path, f"{name} {path}: no such folder; {hint}", meant
 

@@ -37,6 +37,7 @@ from anomalyncd.detectors.reference.smoothing import smooth_map
 from anomalyncd.detectors.reference.subspace import Subspace
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
+from anomalyncd.models.backbone import with_absolute_path
 from anomalyncd.models.patch_features import PatchFeatures
 from anomalyncd.runtime import console
 from anomalyncd.storage import foreign
@@ -125,7 +126,9 @@ class KnownGood:
             own = {"weight": scale.weight, "bias": scale.bias, **vars(scale.normal)}
             tensors |= {f"{number}.{name}": tensor.float() for name, tensor in own.items()}
         header = {
-            "config": asdict(self.config),
+            "config": asdict(
+                replace(self.config, backbone=with_absolute_path(self.config.backbone))
+            ),
             "weights_hash": self._scales[0].features.weights_hash,
             "image_sizes": [scale.image_size for scale in self._scales],
             "peaks": [scale.peak for scale in self._scales],

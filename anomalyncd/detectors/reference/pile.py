@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from anomalyncd.detectors.reference.photographs import (
 from anomalyncd.detectors.reference.smoothing import smooth_map
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
+from anomalyncd.models.backbone import with_absolute_path
 from anomalyncd.models.patch_features import PatchFeatures
 from anomalyncd.runtime import console
 from anomalyncd.storage import foreign
@@ -119,7 +120,9 @@ class Pile:
             InputError: the file cannot be written.
         """
         header = {
-            "config": asdict(self.config),
+            "config": asdict(
+                replace(self.config, backbone=with_absolute_path(self.config.backbone))
+            ),
             "weights_hash": self._features.weights_hash,
             "image_size": self._image_size,
             "members": self._members,

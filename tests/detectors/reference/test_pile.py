@@ -16,9 +16,11 @@ from PIL import Image
 from anomalyncd.cli import predict
 from anomalyncd.config import BackboneConfig, ReferenceDetectorConfig
 from anomalyncd.detectors.reference import LearnedReference, ReferenceDetector
+from anomalyncd.detectors.reference.pile import Pile
 from anomalyncd.errors import InputError
 from anomalyncd.models import patch_features
 from anomalyncd.prediction.classifier import load
+from anomalyncd.storage.tensors import load_tensors
 from anomalyncd.types import Dataset, Sample
 from tests.helpers.runs import run, table
 from tests.helpers.settings import SMALL
@@ -144,6 +146,20 @@ def test_a_changed_file_is_refused_in_one_line(
     with pytest.raises(InputError) as refused:
         LearnedReference(path, CPU)
     assert "\n" not in str(refused.value)
+
+
+def test_the_kept_file_names_its_weights_by_an_absolute_path(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prediction may start in another folder."""
+    pile = Pile.learn(CONFIG, [sample.image for sample in dataset.samples[:5]], CPU)
+    backbone = replace(pile.config.backbone, checkpoint="weights.safetensors")
+    pile.config = replace(pile.config, backbone=backbone)
+    monkeypatch.chdir(tmp_path)
+    pile.save(Path("kept.safetensors"))
+    _, header = load_tensors(Path("kept.safetensors"))
+    stored = header["pile"]["config"]["backbone"]["checkpoint"]
+    assert stored == str(tmp_path.resolve() / "weights.safetensors")
 
 
 def test_other_weights_are_refused(
