@@ -56,12 +56,12 @@ lowest: $(TOOLS)
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	$(UV) install --quiet --python $(LOWEST) --compile-bytecode --require-hashes --only-binary :all: -r requirements-build.lock
 	$(UV) install --quiet --python $(LOWEST) --compile-bytecode --no-build-isolation --resolution lowest-direct \
-		-e '.[anomalib,cluster,tensorboard,review,deploy,dev]'
+		-e '.[anomalib,cluster,tensorboard,search,review,deploy,dev]'
 	$(LOWEST)/bin/python -m pytest
 
 # Pins every version with its hash and without an address, for any platform.
 LOCK = $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 lock: $(TOOLS)
-	$(LOCK) --extra anomalib --extra cluster --extra tensorboard --extra review --extra deploy --extra docs --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) --extra anomalib --extra cluster --extra tensorboard --extra search --extra review --extra deploy --extra docs --extra dev pyproject.toml -o requirements.lock
 	$(LOCK) --group pyproject.toml:build --constraints requirements.lock -o requirements-build.lock

@@ -28,7 +28,7 @@ FLOORS = [
     {"anomalib", "preparation"},
     {"evaluation"},
     {"results"},
-    {"inputs"},
+    {"inputs", "search"},
     {"experiment", "prediction", "anomaly_maps"},
     {"run"},
     {"cli"},

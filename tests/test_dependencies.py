@@ -24,9 +24,10 @@ OURS = {"anomalyncd", "scripts", "tests", "oracles"}
 EXTRA_FOR = {
     "anomalyncd/detectors/anomalib_models.py": ["anomalib"],
     "anomalyncd/anomalib/": ["anomalib"],
+    "anomalyncd/search/": ["search"],
     "scripts/pretraining/": ["dev"],
     "scripts/benchmark/": ["anomalib", "dev"],
-    "tests/": ["anomalib", "cluster", "tensorboard", "dev"],
+    "tests/": ["anomalib", "cluster", "tensorboard", "search", "dev"],
 }
 # Declared, but not imported here.
 NOT_IMPORTED = {
