@@ -23,7 +23,7 @@ from anomalyncd.review import exports, proposals, questions, scatter
 from anomalyncd.review.page import views
 from anomalyncd.review.page.answers import answer, confirmations
 from anomalyncd.review.page.heat import Maps
-from anomalyncd.review.page.pictures import Pictures
+from anomalyncd.review.page.pictures import LARGE, THUMBNAIL, Pictures
 from anomalyncd.review.page.security import Guard
 from anomalyncd.review.page.views import Filters
 from anomalyncd.review.session import Review
@@ -145,7 +145,8 @@ class _Page:
         )
 
     def thumbnail(self, request: Request) -> Response:
-        return _picture(self._pictures.thumbnail(self._row(request)))
+        size = LARGE if "large" in request.query_params else THUMBNAIL
+        return _picture(self._pictures.thumbnail(self._row(request), size))
 
     def photograph(self, request: Request) -> Response:
         heat = "heat" in request.query_params

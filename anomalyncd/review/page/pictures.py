@@ -19,8 +19,9 @@ from anomalyncd.results.overlay import heat_overlay, outline
 from anomalyncd.review.page.heat import Maps
 from anomalyncd.review.session import Review
 
-THUMBNAIL = 160  # pixels
-_PHOTOGRAPH = 1400  # pixels, the longer side of an enlarged photograph
+THUMBNAIL, LARGE = 160, 480  # pixels, of a region among others and of one that is asked about
+_PHOTOGRAPH = 1400  # pixels, the longer side of an enlarged photograph at most …
+_SMALLEST = 1000  # … and at least, or its box would hide what it shows
 _THUMBNAIL_BYTES = 64_000_000  # kept of thumbnails, 4 to 10 KB each …
 _PHOTOGRAPH_BYTES = 256_000_000  # … and of decoded photographs
 _MARGIN = 0.35  # of a box's longer side, shown around it
@@ -69,13 +70,13 @@ class Pictures:
         # Regions of one photograph wait for each other, so that it is decoded once.
         self._locks = [threading.Lock() for _ in range(4)]
 
-    def thumbnail(self, region: int) -> bytes | None:
+    def thumbnail(self, region: int, size: int = THUMBNAIL) -> bytes | None:
         """The region with some of its surroundings and its outline, JPEG; None: it is gone."""
-        made = self.thumbnails.get(region)
+        made = self.thumbnails.get((region, size))
         if made is None:
-            made = self._thumbnail(region)
+            made = self._thumbnail(region, size)
             if made is not None:
-                self.thumbnails.put(region, made)
+                self.thumbnails.put((region, size), made)
         return made
 
     def photograph(self, region: int, *, heat: bool) -> bytes | None:
@@ -83,7 +84,8 @@ class Pictures:
         pixels = self._pixels(region)
         if pixels is None:
             return None
-        scale = min(1.0, _PHOTOGRAPH / max(pixels.shape[:2]))
+        longer = max(pixels.shape[:2])
+        scale = min(max(longer, _SMALLEST), _PHOTOGRAPH) / longer
         height, width = (max(round(side * scale), 1) for side in pixels.shape[:2])
         shown = np.asarray(Image.fromarray(pixels).resize((width, height)))
         image = self._known.ids[region]
@@ -92,14 +94,14 @@ class Pictures:
             if heat:
                 shown = heat_overlay(shown, self._maps.heat(scores))
             elif (mask := self._maps.mask(image, scores)) is not None:
-                shown = outline(shown, mask, 1)
+                shown = outline(shown, mask, 2)
         left, top, right, bottom = (self._known.boxes[region] * scale).round().astype(int).tolist()
         drawn = np.ascontiguousarray(shown)
         for colour, thickness in ((_HALO, 5), (_LINE, 2)):
             cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         return _jpeg(drawn, 88)
 
-    def _thumbnail(self, region: int) -> bytes | None:
+    def _thumbnail(self, region: int, size: int) -> bytes | None:
         pixels = self._pixels(region)
         if pixels is None:
             return None
@@ -109,13 +111,13 @@ class Pictures:
         # A whole photograph has no surroundings to show.
         reach = side / 2 if side >= min(height, width) else side * (0.5 + _MARGIN)
         x, y = (left + right) / 2, (top + bottom) / 2
-        scale = THUMBNAIL / (2 * reach)
+        scale = size / (2 * reach)
         matrix = np.array([[scale, 0, (reach - x) * scale], [0, scale, (reach - y) * scale]])
-        tile = _warped(pixels, matrix, scale)
+        tile = _warped(pixels, matrix, scale, size)
         scores = self._maps.of(self._known.ids[region], (height, width))
         mask = None if scores is None else self._maps.mask(self._known.ids[region], scores)
         if mask is not None:
-            tile = outline(tile, _warped(mask, matrix, scale), 1)
+            tile = outline(tile, _warped(mask, matrix, scale, size), max(size // 240, 1))
         return _jpeg(tile, 85)
 
     def _pixels(self, region: int) -> NDArray[np.uint8] | None:
@@ -133,18 +135,19 @@ class Pictures:
             return found
 
 
-def _warped(pixels: NDArray[np.uint8], matrix: NDArray, scale: float) -> NDArray[np.uint8]:
-    """A tile of the picture; where it ends, its edge is repeated."""
+def _warped(
+    pixels: NDArray[np.uint8], matrix: NDArray, scale: float, side: int
+) -> NDArray[np.uint8]:
+    """A square tile of the picture; where it ends, its edge is repeated."""
     if scale < 0.5:  # reduced first, since an affine map reads single pixels
         factor = 2 * scale
-        size = tuple(max(round(side * factor), 1) for side in pixels.shape[1::-1])
-        shares = np.array([size[0] / pixels.shape[1], size[1] / pixels.shape[0]])
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+        height, width = (max(round(length * factor), 1) for length in pixels.shape[:2])
+        shares = np.array([width / pixels.shape[1], height / pixels.shape[0]])
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8)
         matrix = matrix.copy()
         matrix[:, :2] /= shares[None]
-    size = (THUMBNAIL, THUMBNAIL)
     tile = cv2.warpAffine(
-        pixels, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        pixels, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     return tile.astype(np.uint8)
 

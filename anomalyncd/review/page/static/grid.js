@@ -15,8 +15,10 @@ export function arrange(grid, changed) {
 
 function layOut() {
   const { grid, total } = state;
-  const size = parseFloat(getComputedStyle(grid).getPropertyValue("--tile")) || 128;
-  const columns = Math.max(1, Math.floor((grid.clientWidth + GAP) / (size + GAP)));
+  const least = parseFloat(getComputedStyle(document.documentElement).getPropertyValue("--tile"));
+  const columns = Math.max(1, Math.floor((grid.clientWidth + GAP) / (least + GAP)));
+  const size = (grid.clientWidth + GAP) / columns - GAP; // no empty margin at the right
+  grid.style.setProperty("--tile", `${size}px`);
   if (columns !== state.columns || size !== state.size) {
     Object.assign(state, { columns, size });
     for (const [index, tile] of state.tiles) place(tile, index);
