@@ -74,8 +74,9 @@ class State:
         return {name: n for name, n in zip(self.class_ids, counts, strict=True) if n}
 
     def named(self, name: str) -> str | None:
-        """The class with regions that has this name."""
-        return next((one for one in self.sizes() if self.name_of(one) == name), None)
+        """The class that has this name: one with regions, or one whose name is fixed."""
+        known = (*self.sizes(), *_FIXED)
+        return next((one for one in known if self.name_of(one) == name), None)
 
 
 def initial(classes: NDArray[np.int64], names: Sequence[str]) -> State:

@@ -45,7 +45,10 @@ def make_run(
         confidence = 0.3 + 0.6 * row / count
         box = [16, 16, 44, 44]
         regions.append([row, name, *box, 90, number, classes[number], f"{confidence:.4f}"])
-    columns = ["region", "id", "left", "top", "right", "bottom", "area", "class", "class_name", "confidence"]
+    columns = [
+        *("region", "id", "left", "top", "right", "bottom", "area", "class", "class_name"),
+        "confidence",
+    ]
     for file, rows in (("predictions.csv", images), ("regions.csv", [columns, *regions])):
         with (run / file).open("w", newline="", encoding="utf-8") as opened:
             csv.writer(opened, lineterminator="\n").writerows(rows)

@@ -96,7 +96,7 @@ class Pictures:
             elif (mask := self._maps.mask(image, scores)) is not None:
                 shown = outline(shown, mask, 2)
         left, top, right, bottom = (self._known.boxes[region] * scale).round().astype(int).tolist()
-        drawn = np.ascontiguousarray(shown)
+        drawn = np.array(shown)
         for colour, thickness in ((_HALO, 5), (_LINE, 2)):
             cv2.rectangle(drawn, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         return _jpeg(drawn, 88)
