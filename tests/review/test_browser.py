@@ -20,6 +20,8 @@ from anomalyncd.review.page.app import create
 from anomalyncd.review.session import Review
 from tests.helpers.reviewed import make_run
 
+expect.set_options(timeout=30_000)  # a shared machine is slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
