@@ -22,6 +22,9 @@ def class_name(class_id: int, names: Sequence[str]) -> str:
     return VERDICTS[class_id] if class_id in VERDICTS else names[class_id]
 
 
+UNKNOWN, OUT_OF_SCOPE = -1, -2
+VERDICTS = {UNKNOWN: "unknown", OUT_OF_SCOPE: "out of scope"}
+
 # Choices that the configuration and the computation share.
 MaskedQueries = Literal[
     "class_token", "patch_tokens", "all_tokens", "none"

@@ -30,6 +30,7 @@ FLOORS = [
     {"results"},
     {"inputs", "search"},
     {"experiment", "prediction", "anomaly_maps"},
+    {"review"},
     {"run"},
     {"cli"},
     {"api", "__main__"},
@@ -47,7 +48,9 @@ KNOWN_ONLY_TO = {
     "hydra": {"cli", "api"},
     "wandb": {"runtime/tracking"},
     "anomalib": {"anomalib", "detectors/anomalib_models"},
-    "jinja2": {"results/report"},
+    "jinja2": {"results/report", "review/page/app"},
+    "fastapi": {"review/page/app"},
+    "uvicorn": {"review/page/serve"},
 }
 # Where labels of novel images may be named: what reads them, and where they meet predictions.
 LABELS = {

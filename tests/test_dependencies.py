@@ -24,10 +24,12 @@ OURS = {"anomalyncd", "scripts", "tests", "oracles"}
 EXTRA_FOR = {
     "anomalyncd/detectors/anomalib_models.py": ["anomalib"],
     "anomalyncd/anomalib/": ["anomalib"],
+    "anomalyncd/review/page/": ["review"],
     "anomalyncd/search/": ["search"],
+    "scripts/review_limits.py": ["review", "dev"],
     "scripts/pretraining/": ["dev"],
     "scripts/benchmark/": ["anomalib", "dev"],
-    "tests/": ["anomalib", "cluster", "tensorboard", "search", "dev"],
+    "tests/": ["anomalib", "cluster", "tensorboard", "search", "review", "dev"],
 }
 # Declared, but not imported here.
 NOT_IMPORTED = {

@@ -48,7 +48,11 @@ def test_the_wheel_holds_configs_weights_and_types(site: Path) -> None:
     assert {
         path.relative_to(package / "configs") for path in package.rglob("configs/**/*.yaml")
     } == names
-    for name in ("py.typed", "models/embedded.safetensors", "results/report.html.j2"):
+    page = ("templates/base.html.j2", "static/htmx.min.js", "static/htmx.LICENSE")
+    for name in (
+        *("py.typed", "models/embedded.safetensors", "results/report.html.j2"),
+        *(f"review/page/{name}" for name in page),
+    ):
         assert (package / name).is_file(), name
     base_set = Path("data") / "base_set"
     kept = {path.relative_to(package) for path in (package / base_set).rglob("*.*")}

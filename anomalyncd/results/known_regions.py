@@ -34,6 +34,7 @@ class KnownRegions:
     class_names: tuple[str, ...]  # (n,)
     confidences: NDArray[np.float64]  # (n,)
     tokens: NDArray[np.float32]  # (n, width) class tokens of the run's network
+    ids: tuple[str, ...]  # (n,) of the photograph of each
 
 
 def write(run: Path, tokens: NDArray[np.float32], regions: Seen, images: Seen) -> None:
@@ -75,6 +76,7 @@ def read(run: Path) -> KnownRegions:
         class_names=tuple(row["class_name"] for row in rows),
         confidences=_numbers(rows, ("confidence",), float, path)[:, 0],
         tokens=_tokens(run / FEATURES, len(rows)),
+        ids=tuple(row["id"] for row in rows),
     )
 
 

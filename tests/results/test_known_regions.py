@@ -40,6 +40,7 @@ def test_regions_keep_their_order_and_their_photographs(run: Path) -> None:
     assert known.class_names == ("class 1", "class 0", "class 0")
     assert known.confidences.tolist() == [0.75, 0.5, 1]
     np.testing.assert_array_equal(known.tokens, TOKENS)
+    assert known.ids == ("a", "a", "b")
 
 
 def edited(path: Path, old: str, new: str) -> None:

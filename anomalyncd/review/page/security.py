@@ -1,0 +1,99 @@
+"""Who may use the page: this machine's user with the token, from the page itself and nowhere else.
+
+The server listens on the loopback address only. A web site that the user visits meanwhile could
+still send requests there; so each request needs the token, which the address holds first and then
+a cookie that other sites cannot use, the right name of the host (else a site could give its own
+name this machine's address), and, to change anything, the origin of the page.
+"""
+
+from __future__ import annotations
+
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_BODY = 4_000_000  # bytes; 100,000 selected regions take 600,000
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+class Guard:
+    """Refuses what does not come from the page, and adds the headers that protect it."""
+
+    def __init__(self, app: ASGIApp, token: str, port: int) -> None:
+        self._app, self._token = app, token
+        self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
+        self._cookie = f"anomalyncd_review_{port}"  # cookies are shared by all ports of a host
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def protected(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        answer = self._answer(scope)
+        await (answer or self._app)(scope, receive, protected)
+
+    def _answer(self, scope: Scope) -> Response | None:
+        """The answer to a request that does not reach the page; None if it may."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if host not in self._hosts:
+            return PlainTextResponse("unknown host: use the printed address", 421)
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = next((value for name, value in query if name == "token"), None)
+        if scope["method"] == "GET" and given is not None and self._is_token(given):
+            # The token leaves the address, so that it is in no history, bookmark or picture.
+            rest = urlencode([pair for pair in query if pair[0] != "token"])
+            answer = RedirectResponse(_own_path(scope["path"]) + (f"?{rest}" if rest else ""), 303)
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+            return answer
+        if not self._is_token(_cookie(headers, self._cookie)):
+            return PlainTextResponse(
+                "This page needs its token: open the address that anomalyncd review printed.", 403
+            )
+        if scope["method"] in ("GET", "HEAD"):
+            return None
+        if headers.get("origin") != f"http://{host}":
+            return PlainTextResponse("refused: sent by another site", 403)
+        length = headers.get("content-length", "")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            return PlainTextResponse(f"refused: more than {MAX_BODY:,} bytes", 413)
+        return None
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def _own_path(path: str) -> str:
+    """`//site/` would lead to another site."""
+    return "/" + path.lstrip("/\\")
+
+
+def _cookie(headers: Headers, name: str) -> str:
+    cookies: SimpleCookie = SimpleCookie()
+    try:
+        cookies.load(headers.get("cookie", ""))
+    except CookieError:
+        return ""
+    return cookies[name].value if name in cookies else ""

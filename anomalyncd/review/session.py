@@ -1,0 +1,129 @@
+"""A review: a finished run, the decisions on it, and the state that follows from both."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd.errors import InputError
+from anomalyncd.results import known_regions
+from anomalyncd.results.known_regions import KnownRegions
+from anomalyncd.review.decisions import Action, Decision, Undo, decided_now
+from anomalyncd.review.journal import Journal
+from anomalyncd.review.state import State, active, applied, check, initial, present
+
+
+class Review:
+    """Used by several threads at once; each sees a state that does not change under it."""
+
+    def __init__(self, run: Path) -> None:
+        """
+        Args:
+            run: a finished run's folder.
+
+        Raises:
+            InputError: its results or its decisions cannot be read.
+        """
+        self.run = run
+        known = known_regions.read(run)
+        self.regions: KnownRegions = replace(known, tokens=_unit(known.tokens))  # for cosines
+        self.start = initial(known.classes, known.class_names)
+        self._journal = Journal(run)
+        self._lock = threading.Lock()
+        self._state = self.start
+        self._counted = 0  # decisions that the state contains
+        self.refresh()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    @property
+    def decisions(self) -> list[Decision]:
+        return self._journal.decisions
+
+    @property
+    def version(self) -> int:
+        """Grows with every decision."""
+        return len(self._journal.decisions)
+
+    @property
+    def warning(self) -> str:
+        """What a person must know of the file of decisions; empty if nothing."""
+        return self._journal.warning
+
+    @property
+    def path(self) -> Path:
+        return self._journal.path
+
+    def refresh(self) -> None:
+        """Take in what other processes have decided.
+
+        Raises:
+            InputError: their lines cannot be used.
+        """
+        with self._lock:
+            self._journal.refresh()
+            self._update()
+
+    def decide(self, *actions: Action) -> list[Decision]:
+        """Keep decisions of a person; when this returns, they are on the disk.
+
+        Raises:
+            InputError: they cannot be written, or are not about this run.
+        """
+        if not actions:
+            return []
+        made = [decided_now(action) for action in actions]
+        check(made, self.regions.ids, "this decision")
+        with self._lock:
+            self._journal.append(made)
+            self._update()
+        return made
+
+    def undo(self) -> Decision | None:
+        """Undo the last decision that counts.
+
+        Returns:
+            What was undone; None if there is nothing to undo.
+        """
+        last = next(iter(reversed(active(self.decisions))), None)
+        if last is not None:
+            self.decide(Undo(last.id))
+        return last
+
+    def addressed(self, rows: Sequence[int]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        """The rows with the id of each one's photograph, as decisions name regions.
+
+        Raises:
+            InputError: there is no such region.
+        """
+        count = len(self.regions.ids)
+        if wrong := [row for row in rows if not 0 <= row < count]:
+            raise InputError(f"region {wrong[0]}: this run has {count} regions")
+        return tuple(rows), tuple(self.regions.ids[row] for row in rows)
+
+    def _update(self) -> None:
+        decisions = self._journal.decisions
+        new = decisions[self._counted :]
+        if not new:
+            return
+        check(new, self.regions.ids, str(self.path))
+        if any(isinstance(decision.action, Undo) for decision in new):
+            self._state = present(self.start, decisions)
+        else:
+            state = self._state
+            for decision in new:
+                state = applied(state, decision)
+            self._state = state
+        self._counted = len(decisions)
+
+
+def _unit(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
+    return tokens / np.maximum(lengths, 1e-12)

@@ -1,0 +1,110 @@
+"""Which question comes next, and what the answers say of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anomalyncd.review import proposals
+from anomalyncd.review.decisions import Apart, Merge
+from anomalyncd.review.neighbours import nearest
+from anomalyncd.review.questions import OfPair, OfRegion, ask, quality
+from anomalyncd.review.scatter import arranged, places
+from anomalyncd.review.session import Review
+from tests.helpers.reviewed import confirm, deny, make_run
+
+
+@pytest.fixture
+def review(tmp_path: Path) -> Review:
+    return Review(make_run(tmp_path))
+
+
+def next_question(review: Review, asked: int = 0, **more: frozenset[int]) -> OfRegion | OfPair:
+    known = review.regions
+    found = ask(known.tokens, known.confidences, review.state, asked, **more)
+    assert found is not None
+    return found
+
+
+def test_the_least_sure_region_is_asked_about_first(review: Review) -> None:
+    found = next_question(review)
+    assert found == OfRegion(0, "0", False, found.examples, found.others)
+    assert set(found.examples) == {1, 2, 3} and set(found.others) == {"1", "2"}
+    review.decide(confirm(review, [0], "0"))
+    assert next_question(review).region == 1
+    assert next_question(review, skipped=frozenset({1, 2})).region == 3
+
+
+def test_every_third_region_is_drawn_at_random(review: Review) -> None:
+    drawn = [next_question(review, asked) for asked in range(30)]
+    assert [found.drawn for found in drawn] == 10 * [False, False, True]
+    assert len({found.region for found in drawn if found.drawn}) > 4
+
+
+def test_after_a_no_another_class_is_proposed(review: Review) -> None:
+    review.decide(deny(review, [0], "0"))
+    found = next_question(review)
+    assert found.region == 0 and found.class_id in ("1", "2")
+
+
+def test_classes_that_overlap_are_asked_about_before_regions(tmp_path: Path) -> None:
+    review = Review(make_run(tmp_path))
+    tokens = review.regions.tokens
+    tokens[4:8] = tokens[:4][::-1]
+    assert next_question(review) == OfPair("0", "1")
+    review.decide(Apart(("1", "0")))
+    assert isinstance(next_question(review), OfRegion)
+
+
+def test_nothing_is_asked_once_all_is_decided(review: Review) -> None:
+    review.decide(Merge(("1", "0"), "0"), confirm(review, list(range(12)), "0"))
+    known = review.regions
+    assert ask(known.tokens, known.confidences, review.state, 0) is None
+    found = quality(known.confidences, review.state)
+    assert (found.unsure, found.low, found.high) == (0, 1, 1)
+
+
+def test_only_regions_drawn_at_random_tell_how_good_the_classes_are(review: Review) -> None:
+    confidences = review.regions.confidences
+    review.decide(deny(review, [0], "0"), confirm(review, [1], "0"))
+    assert quality(confidences, review.state).low is None
+    review.decide(*(confirm(review, [row], "1", drawn=True) for row in (4, 5)))
+    review.decide(deny(review, [8], "2", drawn=True))
+    found = quality(confidences, review.state)
+    assert (found.checked, found.right, found.decided) == (3, 2, 3)
+    # 3 of 12 are decided; Clopper and Pearson's interval of 2 in 3 is [0.1354, 0.9830].
+    assert found.low == pytest.approx((3 + 9 * 0.13535) / 12, abs=1e-4)
+    assert found.high == pytest.approx((3 + 9 * 0.98305) / 12, abs=1e-4)
+
+
+def test_a_split_follows_what_looks_alike_and_the_largest_part_stays() -> None:
+    generator = np.random.default_rng(0)
+    centres = np.eye(3, dtype=np.float32)[[0] * 3 + [1] * 6 + [2] * 2]
+    tokens = centres + generator.normal(0, 0.02, centres.shape).astype(np.float32)
+    assert proposals.split(tokens, 3).tolist() == [1] * 3 + [0] * 6 + [2] * 2
+    assert proposals.split(tokens[:1], 4).tolist() == [0]
+    many = np.repeat(tokens, 200, axis=0)
+    assert proposals.split(many, 3).tolist() == [1] * 600 + [0] * 1200 + [2] * 400
+
+
+def test_neighbours_come_with_falling_cosine() -> None:
+    tokens = np.array([[1, 0], [0.6, 0.8], [0, 1], [-1, 0]], np.float32)
+    rows, cosines = nearest(tokens, tokens[0], 3)
+    assert rows.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(cosines, [1, 0.6, 0], atol=1e-6)
+
+
+def test_the_map_is_computed_once_and_keeps_kinds_together(tmp_path: Path) -> None:
+    tokens = np.repeat(np.eye(3, dtype=np.float32), 8, axis=0)
+    tokens += np.random.default_rng(0).normal(0, 0.02, tokens.shape).astype(np.float32)
+    made = places(tmp_path, tokens)
+    assert made.shape == (24, 2) and made.min() == 0 and made.max() == 1
+    np.testing.assert_array_equal(places(tmp_path, np.roll(tokens, 1, axis=0)), made)  # as kept
+    distance = np.linalg.norm(made[:, None] - made[None], axis=2)
+    np.fill_diagonal(distance, np.inf)
+    assert (distance.argmin(axis=1) // 8 == np.arange(24) // 8).mean() > 0.9
+    (tmp_path / "review_map.safetensors").write_bytes(b"damaged")
+    np.testing.assert_array_equal(places(tmp_path, tokens), made)
+    assert arranged(tokens[:2]).shape == (2, 2)
