@@ -287,6 +287,11 @@ class Classifier:
 
         return LearnedReference(path, self.device)
 
+    @property
+    def scores_alone(self) -> bool:
+        """Whether the run's own detector scores an image without looking at the other new ones."""
+        return self._kept_detector is not None
+
     def own_detector(self, cache: Cache) -> detectors.Detector:
         """The run's detector, if it needs nothing but the images that it scores."""
         if self._kept_detector is not None:

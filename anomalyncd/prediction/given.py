@@ -35,6 +35,10 @@ class Given:
         """The same for the same file, wherever the command is called."""
         return os.path.abspath(self.path)
 
+    def frame_key(self, number: int) -> str:
+        """Likewise for a frame of a video."""
+        return f"{self.key}#{number}"
+
 
 @dataclass(frozen=True)
 class Found:
@@ -145,6 +149,4 @@ def _named(paths: Sequence[Path], roots: Sequence[Path]) -> tuple[Given, ...]:
     ]
     count = Counter(path.with_suffix("") for path in below)
     names = [(path if count[path.with_suffix("")] > 1 else path.with_suffix("")) for path in below]
-    return tuple(
-        Given(name.as_posix(), path) for name, path in zip(names, paths, strict=True)
-    )
+    return tuple(Given(name.as_posix(), path) for name, path in zip(names, paths, strict=True))

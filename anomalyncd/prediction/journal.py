@@ -49,9 +49,12 @@ class Journal:
         self.folder = folder
         self.path = folder / RECORDS
         self.settings: Record | None = None  # None: nothing was recorded yet
-        self.finished: Record | None = None  # of the tables that hold all records
+        self.is_finished = False  # the tables and the page hold all records
+        self.written: dict[str, str] = {}  # digests of the files that were written last, by name
+        self.class_names: tuple[str, ...] = ()  # of the run; empty before anything was written
         self._places: dict[str, tuple[int, Stamp]] = {}  # by key: where the line begins
         self._videos: dict[str, tuple[int, int, Stamp]] = {}  # by key: every, frames
+        self._complete_videos: list[Record] = []  # recorded when all of their frames are
         self._end = 0  # of the last complete line
         for place, record in _records(self.path):
             self._take(place, record)
@@ -62,13 +65,15 @@ class Journal:
                 case "settings":
                     self.settings = record
                 case "image":
-                    self.finished = None
+                    self.is_finished = False
                     self._places[record["key"]] = (place, _stamp(record))
                 case "video":
                     every, frames = int(record["every"]), int(record["frames"])
                     self._videos[record["key"]] = (every, frames, _stamp(record))
                 case "finished":
-                    self.finished = record
+                    self.is_finished = True
+                    self.written = dict(record["written"])
+                    self.class_names = tuple(record["class_names"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"{self.path}: a line is damaged ({error}); move the file away, or set output=… to "
@@ -94,6 +99,8 @@ class Journal:
         Raises:
             InputError: the file has been damaged meanwhile.
         """
+        if not self._places:
+            return
         with self.path.open("rb") as file:
             for key in keys:
                 file.seek(self._places[key][0])
@@ -103,7 +110,7 @@ class Journal:
         """Add records and the tiles that belong to them, which are on the disk when this returns.
 
         Raises:
-            OSError: the disk is full or cannot be written; the next call removes what is incomplete.
+            OSError: the disk is full or cannot be written; an incomplete line is dropped later.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with naming(self.folder):
@@ -113,6 +120,17 @@ class Journal:
         for (start, end), record in zip(places, records, strict=True):
             self._take(start, record)
             self._end = end
+
+    def video(self, key: str, stamp: Stamp, every: int, frames: int) -> None:
+        """Record that all frames of a video are in the records, or in those to come next."""
+        line = {"kind": "video", **stamped(key, stamp), "every": every, "frames": frames}
+        self._complete_videos.append(line)
+
+    def finish(self, written: dict[str, str], class_names: Sequence[str]) -> None:
+        """Record that the files that were written hold all records."""
+        line = {"kind": "finished", "written": written, "class_names": list(class_names)}
+        self.append([*self._complete_videos, line])
+        self._complete_videos = []
 
     def truncate(self) -> None:
         """Drop a last line that a killed process has not completed, before anything is added."""

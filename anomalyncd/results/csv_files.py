@@ -16,7 +16,6 @@ from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.jobs import Job
 from anomalyncd.types import UNLABELLED, VERDICTS, Labels, Regions, Sample, class_name
 
-
 PREDICTION = (
     *("id", "image", "class", "class_name", "confidence", "true_class", "anomaly_score"),
     *("regions", "main_elements", "threshold"),
