@@ -695,10 +695,17 @@ class PredictConfig(_Typed):
     """Classify new images with a finished run; nothing is learned from them."""
 
     run: str = MISSING  # the run's folder
-    path: str = MISSING  # a folder of new images, loose or in sub-folders, or one image
+    # Files, folders (read at any depth), patterns, videos, or - for a list on standard input; one
+    # text or a list of them
+    path: Any = MISSING
     detector: DetectorConfig = MISSING  # same kind of maps as in training
     category: str = MISSING  # folder of the maps in detector.path, if there is one
-    output: str | None = None  # without predictions so far; None: `predictions` in the run
+    output: str | None = None  # None: `predictions` in the run, or the next free `predictions-2`, …
+    every: int = 1  # of a video, every so-manieth frame
+    overlays: bool = False  # a picture of each image with its regions outlined
+    jsonl: bool = False  # print one JSON object for each image as it comes, and nothing else
+    # Names or numbers of classes, `unknown`, `out of scope`, `defect`: exit status 3 for one
+    fail_on: list[str] = field(default_factory=list)
     checkpoint: str | None = None  # the backbone's weights file, if it has been moved
     device: str = "auto"
     max_megapixels: int = MAX_MEGAPIXELS
@@ -713,6 +720,12 @@ class PredictConfig(_Typed):
         require_max_megapixels(self.max_megapixels)
         require_forward_batch(self.forward_batch)
         require_unknown_share(self.unknown_share)
+        words = self.path if isinstance(self.path, list) else [self.path]
+        _require(
+            bool(words) and all(isinstance(word, str) and word for word in words),
+            f"path={self.path}: expected a file, a folder, or a list of them",
+        )
+        _require(self.every >= 1, f"every={self.every}: expected 1 or more")
         _require(
             isinstance(self.detector, FilesDetectorConfig),
             "prediction reads the maps of new images from files: make them with anomalyncd maps "

@@ -353,8 +353,9 @@ def _listed(apart: list[str], composed: DictConfig, sweep: Path, launcher: str) 
     return {"folder": folder, "launcher": launcher, **known}
 
 
-def _name_of(path: str) -> str:
-    """The folder's own name, which dataset=folder uses as the product's name."""
+def _name_of(path: str | Sequence[str]) -> str:
+    """The folder's own name, which dataset=folder uses as the product's name; of the first one."""
+    path = path if isinstance(path, str) else path[0]
     name = PurePath(os.path.abspath(path)).name.replace("\\", "_")  # not allowed in a category
     return name if name.strip(". ") else "images"
 

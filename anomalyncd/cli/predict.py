@@ -2,54 +2,109 @@
 
 from __future__ import annotations
 
-import csv
+import json
 import sys
-from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
 from anomalyncd.cli import entry
 from anomalyncd.config import PredictConfig
-from anomalyncd.runtime.console import printable
+from anomalyncd.errors import InputError
+from anomalyncd.runtime.console import printable, say
+from anomalyncd.types import VERDICTS
+
+if TYPE_CHECKING:
+    from anomalyncd.prediction.predict import Predicted
 
 HELP = """\
-Classify new images with a finished run.
+Classify new photographs with a finished run.
 
-  {command} RUN PHOTOS [--output DIR] [detector.path=MAPS]
+  {command} RUN PHOTOS... [--output DIR] [detector.path=MAPS]
 
-RUN is a run's folder, PHOTOS a folder of images or one image. A run with
-detector=reference or musc* makes their anomaly maps itself. For other runs MAPS are
-their maps, made with the same detector as the run's:
-anomalyncd maps dataset=folder dataset.path=PHOTOS detector=…
+RUN is a run's folder. PHOTOS are photographs, folders (read at any depth), quoted
+patterns such as 'day*/*.png', videos, or - for a list of paths on standard input.
+The same command resumes after an interruption, and adds photographs that are new.
 
-Settings: run, path (instead of RUN and PHOTOS), detector.path, category, output, checkpoint,
-device, forward_batch, max_megapixels, unknown_share, debug."""
+  --output DIR     where to write; default: RUN/predictions
+  --jsonl          print one JSON object for each image as it comes, and nothing else
+  --overlays       a picture of each image with its regions outlined, in DIR/overlays
+  --every N        of a video, every N-th frame
+  --fail-on KINDS  exit status 3 if an image is of one of these classes: names or numbers
+                   separated by commas, unknown, "out of scope", or defect (any but good)
+
+Exit status: 0; 1 if something was wrong, also if some photographs could not be read (they are
+listed in DIR/unreadable.csv, all others are done); 3 as --fail-on says.
+
+A run with detector=reference makes the anomaly maps of new images itself, image by image; one with
+musc* compares the new images with each other. For other runs MAPS are their maps, made with the
+same detector as the run's: anomalyncd maps dataset=folder dataset.path=PHOTOS detector=...
+
+Settings: run, path (instead of RUN and PHOTOS), detector.path, category, output, every,
+overlays, jsonl, fail_on, unknown_share, checkpoint, device, forward_batch, max_megapixels,
+debug."""
+
+FOUND = 3  # exit status
+_VALUES = {"--output": "output", "--every": "every", "--fail-on": "fail_on"}
+_SWITCHES = {"--jsonl": "jsonl", "--overlays": "overlays"}
+_found: list[str] = []  # kinds of --fail-on, in this process
 
 
 def main() -> int:
-    """Run the prediction; returns 0 on success."""
+    """Run the prediction; returns 0 on success, 3 if --fail-on has found something."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP.format(command=entry.command()))
         return 0
-    given = entry.named(_with_output(sys.argv[1:]), ("run", "path"))
+    _found.clear()
+    given = _with_paths(_with_options(sys.argv[1:]))
     if not any(override.startswith("detector") for override in given):
         given.append(entry.override("detector.path", ""))  # the run's own detector makes the maps
     sys.argv[1:] = given
     entry.register_schemas()
     entry.call(_main, PredictConfig)
-    return 1 if entry.failures else 0
+    return FOUND if _found else 1 if entry.failures else 0
 
 
-def _with_output(arguments: list[str]) -> list[str]:
-    """`--output DIR` as a setting."""
+def _with_options(arguments: list[str]) -> list[str]:
+    """`--output DIR` and other options as settings."""
     found, rest = [], iter(arguments)
     for argument in rest:
-        option, is_joined, folder = argument.partition("=")
-        if option == "--output":
-            argument = entry.override("output", folder if is_joined else next(rest, ""))
+        option, is_joined, value = argument.partition("=")
+        if option in _VALUES:
+            value = value if is_joined else next(rest, "")
+            if option == "--fail-on":
+                words = ",".join(entry.quoted(word) for word in value.split(",") if word)
+                argument = f"fail_on=[{words}]"
+            elif option == "--every":
+                argument = f"every={value}"
+            else:
+                argument = entry.override(_VALUES[option], value)
+        elif argument in _SWITCHES:
+            argument = f"{_SWITCHES[argument]}=true"
         found.append(argument)
     return found
+
+
+def _with_paths(arguments: list[str]) -> list[str]:
+    """RUN and PHOTOS as settings: what is no setting, in order."""
+    plain = [word for word in arguments if _is_path(word)]
+    rest = [word for word in arguments if not _is_path(word)]
+    keys = {word.partition("=")[0] for word in rest}
+    if plain and "run" not in keys:
+        rest.append(entry.override("run", plain.pop(0)))
+    if len(plain) == 1:
+        rest.append(entry.override("path", plain[0]))
+    elif plain:
+        rest.append(f"path=[{','.join(map(entry.quoted, plain))}]")
+    return rest
+
+
+def _is_path(word: str) -> bool:
+    if word == "-":
+        return True
+    return not word.startswith("-") and ("=" not in word or Path(word).exists())
 
 
 @hydra.main(version_base="1.3", config_path=str(entry.config_dir()), config_name="predict")
@@ -57,11 +112,40 @@ def _main(composed: DictConfig) -> None:
     elsewhere = "output=…, or TMPDIR for temporary files"
     with entry.one_line_errors(composed.debug, elsewhere):
         config = entry.validated(composed)
-        # After validation: torch takes seconds to load.
-        from anomalyncd.prediction.predict import predict
+        from anomalyncd.prediction.predict import predict_all
 
-        folder = predict(config)
-        with (folder / "predictions.csv").open(encoding="utf-8", newline="") as file:
-            found = Counter(row["class_name"] for row in csv.DictReader(file))
-        print(printable(", ".join(f"{name}: {count}" for name, count in found.most_common())))
-        print(printable(f"Predictions: {folder}"))
+        result = predict_all(config, _print_record if config.jsonl else lambda record: None)
+        tell = say if config.jsonl else _print
+        tell(_summary(result))
+        if result.known and not result.new:
+            tell("Nothing new: all of these photographs were classified before.")
+        elif result.known:
+            tell(f"{result.new} new; {result.known} were classified before.")
+        tell(f"Report: {result.folder / 'report.html'}")
+        tell(f"Predictions: {result.folder}")
+        _found.extend(result.found(config.fail_on))
+        if _found:
+            say(f"found: {', '.join(_found)} (--fail-on)")
+        if result.problems:
+            first = next(iter(result.problems.values()))
+            raise InputError(
+                f"{len(result.problems)} of {sum(result.counts.values()) + len(result.problems)} "
+                f"photographs could not be classified ({first}); all are listed in "
+                f"{result.folder / 'unreadable.csv'}, the others are done"
+            )
+
+
+def _print(text: str) -> None:
+    print(printable(text))
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    hidden = ("kind", "key", "size", "modified")
+    print(json.dumps({k: v for k, v in record.items() if k not in hidden}), flush=True)
+
+
+def _summary(result: Predicted) -> str:
+    """Images of each class: verdicts first, then the most frequent."""
+    first = {name: result.counts[name] for name in VERDICTS.values() if result.counts[name]}
+    others = {name: count for name, count in result.counts.most_common() if name not in first}
+    return ", ".join(f"{name}: {count}" for name, count in {**first, **others}.items())

@@ -73,6 +73,9 @@ class MaskGuidedViT(nn.Module):
         self.keep_pool = keep_pool
         self.keep_threshold = keep_threshold
         self.precision = torch.float32  # of the frozen blocks
+        # Most images that go through the frozen blocks together on a CPU; None: what its cache
+        # holds. Rounding depends on the number of rows of a matrix product, mostly in bfloat16.
+        self.images_together: int | None = None
         vit.requires_grad_(False)
         self.last_block.requires_grad_(True)
 
@@ -134,7 +137,8 @@ class MaskGuidedViT(nn.Module):
         tokens = images.new_empty(int(counts.sum()), self.width)
         starts = counts.cumsum(0) - counts
         n = visible.shape[-1]
-        size = len(images) if images.is_cuda else max(1, _TOKENS_IN_CACHE // n)
+        most_together = self.images_together or max(1, _TOKENS_IN_CACHE // n)
+        size = len(images) if images.is_cuda else most_together
         with self._frozen_precision(images):
             for group in counts.argsort().split(size):
                 most = int(counts[group].max())

@@ -71,6 +71,16 @@ class Prediction:
     nearest_class: str  # the learned class that it would have without a verdict
 
 
+@dataclass(frozen=True)
+class Examined:
+    """All that was found of some images; what lies on disk goes with the cache that it is in."""
+
+    maps: map_store.StoredMaps
+    cropped: cropping.Cropped
+    judged: Judged
+    tokens: NDArray[np.float32]  # (n_regions, width) class tokens
+
+
 class Classifier:
     """A finished run's network with all that it needs to classify new images.
 
@@ -121,6 +131,8 @@ class Classifier:
         self.network.forward_batch = forward_batch
         precision = devices.precision(self.metadata.train.precision, self.device)
         self.network.vit.precision = precision
+        # So that a region's last digits do not depend on which others are classified with it.
+        self.network.vit.images_together = 1
         self._verdicts = unknown_share > 0
         seen = known_regions.read_seen(self.run, self.network.vit.width)
         self._familiar = seen and tuple(Familiar(each, unknown_share) for each in seen)
@@ -192,7 +204,19 @@ class Classifier:
         cache: Cache,
         settings: dict[str, Any],
     ) -> tuple[cropping.Cropped, Judged]:
-        """Crop the regions of a dataset, and classify them.
+        """Crop the regions of a dataset, and classify them; as `examine`, without the rest."""
+        found = self.examine(dataset, detector, category, cache, settings)
+        return found.cropped, found.judged
+
+    def examine(
+        self,
+        dataset: Dataset,
+        detector: detectors.Detector,
+        category: str,
+        cache: Cache,
+        settings: dict[str, Any],
+    ) -> Examined:
+        """Make the maps of a dataset, crop its regions, and classify them.
 
         Args:
             dataset: the images.
@@ -238,7 +262,7 @@ class Classifier:
             images_look,
             verdicts=self._verdicts,
         )
-        return cropped, judged
+        return Examined(anomaly_maps, cropped, judged, classified.tokens)
 
     def _unlike(
         self, regions: Regions, dataset: Dataset
@@ -262,6 +286,11 @@ class Classifier:
         from anomalyncd.detectors.reference import LearnedReference
 
         return LearnedReference(path, self.device)
+
+    @property
+    def scores_alone(self) -> bool:
+        """Whether the run's own detector scores an image without looking at the other new ones."""
+        return self._kept_detector is not None
 
     def own_detector(self, cache: Cache) -> detectors.Detector:
         """The run's detector, if it needs nothing but the images that it scores."""

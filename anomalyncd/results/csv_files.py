@@ -16,6 +16,15 @@ from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.jobs import Job
 from anomalyncd.types import UNLABELLED, VERDICTS, Labels, Regions, Sample, class_name
 
+PREDICTION = (
+    *("id", "image", "class", "class_name", "confidence", "true_class", "anomaly_score"),
+    *("regions", "main_elements", "threshold"),
+)
+REGION = (
+    *("region", "id", "left", "top", "right", "bottom", "area", "anomaly_score"),
+    *("class", "class_name", "confidence", "true_class"),
+)
+
 
 def write_predictions(
     path: Path,
@@ -30,9 +39,10 @@ def write_predictions(
     scores = np.zeros(len(samples))
     np.maximum.at(scores, regions.image_index, regions.scores)
     targets = labels.targets if labels else np.full(len(samples), UNLABELLED)
-    columns = "id image class class_name confidence true_class anomaly_score regions main_elements"
     rows = (
-        [s.id, s.image, *_class(c, class_names), f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
+        prediction_row(
+            s.id, s.image, c, class_name(c, class_names), p, a, n, m, th, _name(labels, t)
+        )
         for s, c, p, t, a, n, m, th in zip(
             samples,
             predictions.image_class,
@@ -45,7 +55,26 @@ def write_predictions(
             strict=True,
         )
     )
-    _write(path, [*columns.split(), "threshold"], rows)
+    write_rows(path, PREDICTION, rows)
+
+
+def prediction_row(
+    id: str,
+    image: str | Path,
+    class_id: int,
+    name: str,
+    confidence: float,
+    anomaly_score: float,
+    regions: int,
+    main_elements: int,
+    threshold: float,
+    true_class: str = "",
+) -> list[Any]:
+    """A row of predictions.csv; a verdict has no number."""
+    return [
+        *(id, image, VERDICTS.get(class_id, class_id), name, f"{confidence:.4f}", true_class),
+        *(f"{anomaly_score:.4f}", regions, main_elements, threshold),
+    ]
 
 
 def write_regions(
@@ -58,20 +87,10 @@ def write_regions(
     targets: NDArray[np.int64] | None,
 ) -> None:
     """One row per region; boxes in pixels of the image, right and bottom exclusive."""
-    columns = (
-        "region id left top right bottom area anomaly_score class class_name confidence true_class"
-    )
     rows = (
-        [
-            number,
-            samples[i].id,
-            *box,
-            area,
-            f"{a:.4f}",
-            *_class(c, class_names),
-            f"{p:.4f}",
-            _name(labels, t),
-        ]
+        region_row(
+            number, samples[i].id, box, area, a, c, class_name(c, class_names), p, _name(labels, t)
+        )
         for number, i, box, area, a, c, p, t in zip(
             range(len(regions)),
             regions.image_index,
@@ -84,7 +103,25 @@ def write_regions(
             strict=True,
         )
     )
-    _write(path, columns.split(), rows)
+    write_rows(path, REGION, rows)
+
+
+def region_row(
+    number: int,
+    id: str,
+    box: Iterable[int],
+    area: int,
+    anomaly_score: float,
+    class_id: int,
+    name: str,
+    confidence: float,
+    true_class: str = "",
+) -> list[Any]:
+    """A row of regions.csv; a verdict has no number."""
+    return [
+        *(number, id, *box, area, f"{anomaly_score:.4f}"),
+        *(VERDICTS.get(class_id, class_id), name, f"{confidence:.4f}", true_class),
+    ]
 
 
 def write_sweep(path: Path, runs: Sequence[Job]) -> None:
@@ -104,23 +141,19 @@ def write_sweep(path: Path, runs: Sequence[Job]) -> None:
         ]
         for run in runs
     )
-    _write(
+    write_rows(
         path,
         ["folder", "dataset", "category", "detector", "seed", "region_labels", *scores],
         rows,
     )
 
 
-def _class(class_id: int, names: Sequence[str]) -> tuple[int | str, str]:
-    """The columns `class` and `class_name`: a verdict has no number."""
-    return VERDICTS.get(class_id, class_id), class_name(class_id, names)
-
-
 def _name(labels: Labels | None, target: int) -> str:
     return labels.classes[target] if labels and target != UNLABELLED else ""
 
 
-def _write(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table atomically, row by row."""
     # surrogateescape: a file name that is not valid Unicode is written as its own bytes
     with (
         atomic_write(path) as draft,

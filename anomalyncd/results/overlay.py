@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from anomalyncd.types import Box, ResizeMode
+from anomalyncd.data.images import read_image
+from anomalyncd.storage.atomic import atomic_write
+from anomalyncd.types import Box, Regions, ResizeMode
 
 # Perceptually uniform and safe for colour-blind readers, unlike the usual rainbow.
 _COLOURS: NDArray[np.uint8] = np.ascontiguousarray(
@@ -51,6 +56,73 @@ def outline(image: NDArray[np.uint8], mask: NDArray[np.uint8], thickness: int) -
     drawn[halo > line] = _HALO
     drawn[line > inside] = _LINE
     return drawn
+
+
+def draw_regions(
+    image: Path, path: Path, regions: Regions, named: Sequence[tuple[int, str]], mode: ResizeMode
+) -> None:
+    """Write a photograph with its regions outlined and named, as JPEG; a region that is the whole
+    image has its name only.
+
+    Args:
+        image: the photograph.
+        path: of the picture; its folder is created.
+        regions: of some photographs.
+        named: rows of this photograph, each with the name of its class.
+        mode: how regions that are not square were stored.
+
+    Raises:
+        InputError: the picture cannot be written.
+    """
+    drawn = read_image(image)
+    height, width = drawn.shape[:2]
+    thickness = max(round(max(height, width) / 400), 1)
+    mask = np.zeros((height, width), np.uint8)
+    for r, _ in named:
+        if regions.areas[r]:
+            _paste(mask, np.asarray(regions.masks[r]), Box(*regions.boxes[r].tolist()), mode)
+    drawn = outline(drawn, mask, thickness)
+    scale = max(height, width) / 900
+    line = max(round(24 * scale), 9)
+    for row, (r, name) in enumerate(named):
+        box = Box(*regions.boxes[r].tolist())
+        at = (max(box.left, 0), max(box.top, 0)) if regions.areas[r] else (0, row * line)
+        _write_name(drawn, name, at, line)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as draft:
+        Image.fromarray(drawn).save(draft, "JPEG", quality=90)
+
+
+def _paste(mask: NDArray[np.uint8], stored: NDArray[np.uint8], box: Box, mode: ResizeMode) -> None:
+    """Put the mask of a stored region back to its place, the inverse of how it was cropped."""
+    width, height = box.right - box.left, box.bottom - box.top
+    if mode == "stretch":
+        part = cv2.resize(stored, (width, height))
+    else:
+        side = max(width, height) if mode == "letterbox" else min(width, height)
+        square = cv2.resize(stored, (side, side))
+        part = np.zeros((height, width), np.uint8)
+        if mode == "letterbox":
+            top, left = (side - height) // 2, (side - width) // 2
+            part = square[top : top + height, left : left + width]
+        else:
+            part[:side, :side] = square
+    top, left = max(box.top, 0), max(box.left, 0)
+    bottom, right = min(box.bottom, mask.shape[0]), min(box.right, mask.shape[1])
+    seen = part[top - box.top : bottom - box.top, left - box.left : right - box.left]
+    np.maximum(mask[top:bottom, left:right], seen, out=mask[top:bottom, left:right])
+
+
+def _write_name(picture: NDArray[np.uint8], name: str, at: tuple[int, int], line: int) -> None:
+    """Write a name into a picture (h, w, 3), in place, inside of it."""
+    drawn = Image.fromarray(picture)
+    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(size=round(line * 0.75))
+    wide = round(pen.textlength(name, font=font)) + line // 2
+    left = max(min(at[0], drawn.width - wide), 0)
+    top = max(min(at[1] - line, drawn.height - line), 0)
+    pen.rectangle((left, top, left + wide, top + line), fill=_HALO)
+    pen.text((left + line // 4, top + line // 10), name, fill=_LINE, font=font)
+    picture[:] = np.asarray(drawn)
 
 
 def region_heat(

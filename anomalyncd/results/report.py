@@ -117,6 +117,22 @@ def write_report(path: Path, data: ReportData) -> None:
 
     At most `MAX_TILES` regions and the maps of their images are read.
     """
+    write_page(
+        path,
+        "report.html.j2",
+        f=data,
+        labelled=int((_targets(data) != UNLABELLED).sum()),
+        classes=_classes(data),
+        confusion=_confusion(data),
+        mixed=_mixed(data),
+        max_mixed=MAX_MIXED,
+        certainty=_certainty(data),
+        heat_colours=heat_colours(),
+    )
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of this folder in, everything escaped, and write it atomically."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -125,20 +141,16 @@ def write_report(path: Path, data: ReportData) -> None:
         undefined=StrictUndefined,
     )
     environment.filters["duration"] = _duration
-    page = environment.get_template("report.html.j2").stream(
-        f=data,
-        labelled=int((_targets(data) != UNLABELLED).sum()),
-        classes=_classes(data),
-        confusion=_confusion(data),
-        mixed=_mixed(data),
-        max_mixed=MAX_MIXED,
-        certainty=_certainty(data),
-        heat_colours=[f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))],
-    )
+    page = environment.get_template(template).stream(**values)
     page.enable_buffering(64)
     with atomic_write(path) as draft:
         # A file name that is not valid Unicode must not prevent the page.
         page.dump(str(draft), encoding="utf-8", errors="replace")
+
+
+def heat_colours() -> list[str]:
+    """Of the scale in the legend."""
+    return [f"rgb{tuple(c.tolist())}" for c in colour_map(np.linspace(0, 1, 9))]
 
 
 @dataclass(frozen=True)
@@ -264,7 +276,6 @@ def _quota(sizes: list[int]) -> int:
 
 def _pictures(f: ReportData, shown: list[int]) -> dict[int, str]:
     """Draw the regions `shown`, in ascending order: each map is read once, the arrays in order."""
-    side = f.regions.images.shape[1]
     low, high = f.metrics["mebin"]["search_range"]
     pictures = {}
     image, heat = -1, np.empty((0, 0), np.float32)
@@ -272,15 +283,31 @@ def _pictures(f: ReportData, shown: list[int]) -> dict[int, str]:
         if f.regions.image_index[r] != image:
             image = int(f.regions.image_index[r])
             heat = normalise(f.maps[image], low, high)
-        region = np.asarray(f.regions.images[r])
-        box = Box(*f.regions.boxes[r].tolist())
-        image_size = (int(f.regions.image_sizes[image][0]), int(f.regions.image_sizes[image][1]))
-        line = outline(region, np.asarray(f.regions.masks[r]), max(round(side / TILE_SIZE), 1))
-        warm = heat_overlay(
-            _tile(region), region_heat(heat, box, image_size, TILE_SIZE, f.resize_mode)
-        )
-        pictures[r] = base64.b64encode(_jpeg(np.hstack([_tile(line), warm]))).decode()
+        pictures[r] = picture_of(f.regions, r, heat, f.resize_mode)
     return pictures
+
+
+def picture_of(regions: Regions, r: int, heat: NDArray[np.float32], mode: ResizeMode) -> str:
+    """A region with its outline, and beside it its anomaly map: JPEG in base64.
+
+    Args:
+        regions: of some images.
+        r: which of them.
+        heat: (h, w) in 0..1, the map of its image.
+        mode: how regions that are not square were stored.
+    """
+    region = np.asarray(regions.images[r])
+    box = Box(*regions.boxes[r].tolist())
+    height, width = regions.image_sizes[regions.image_index[r]].tolist()
+    thickness = max(round(len(region) / TILE_SIZE), 1)
+    line = outline(region, np.asarray(regions.masks[r]), thickness)
+    warm = heat_overlay(_tile(region), region_heat(heat, box, (height, width), TILE_SIZE, mode))
+    return as_jpeg(np.hstack([_tile(line), warm]))
+
+
+def as_jpeg(picture: NDArray[np.uint8]) -> str:
+    """A picture in base64."""
+    return base64.b64encode(_jpeg(picture)).decode()
 
 
 def _tile(region: NDArray[np.uint8]) -> NDArray[np.uint8]:

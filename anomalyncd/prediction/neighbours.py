@@ -1,0 +1,50 @@
+"""The known regions that are most similar to a new one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd.errors import InputError
+from anomalyncd.results import known_regions
+from anomalyncd.results.known_regions import KnownRegions
+
+COUNT = 3
+
+
+class Neighbours:
+    """A run's regions, by the cosine of their class tokens."""
+
+    def __init__(self, known: KnownRegions | None) -> None:
+        """
+        Args:
+            known: by the run; None: its version kept no features, so nothing is similar.
+        """
+        self._directions = np.zeros((0, 0), np.float32) if known is None else _unit(known.tokens)
+
+    @classmethod
+    def of_run(cls, run: Path) -> Neighbours:
+        """Those of a finished run; none if it kept nothing that can be compared with."""
+        return cls(read(run))
+
+    def of(self, token: NDArray[np.float32]) -> list[tuple[int, float]]:
+        """Row in the run's regions.csv and cosine, the most similar first, of a (width,) token."""
+        if self._directions.shape[1:] != token.shape:
+            return []
+        cosines = self._directions @ _unit(token[None])[0]
+        nearest = np.argsort(-cosines, kind="stable")[:COUNT]
+        return [(int(i), round(float(cosines[i]), 4)) for i in nearest]
+
+
+def read(run: Path) -> KnownRegions | None:
+    """The regions of a run; None if it kept nothing that can be compared with."""
+    try:
+        return known_regions.read(run)
+    except InputError:  # the classes of new images do not need it
+        return None
+
+
+def _unit(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
+    return tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)
