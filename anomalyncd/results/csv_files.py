@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.inference.classify import Predictions
-from anomalyncd.regions.cropping import Cropped
+from anomalyncd.inference.assignment import Predictions
 from anomalyncd.storage.atomic import atomic_write
-from anomalyncd.storage.jobs import Job
 from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
+
+if TYPE_CHECKING:  # a deployed model writes these files too, where torch is not installed
+    from anomalyncd.regions.cropping import Cropped
+    from anomalyncd.storage.jobs import Job
 
 
 def write_predictions(

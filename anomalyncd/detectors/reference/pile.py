@@ -6,7 +6,6 @@ new image is scored as those of the pile were: `save` keeps it, `restore` brings
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalyncd.config import FEWEST_COMPARED, MAX_SIDE, ReferenceDetectorConfig
+from anomalyncd.data.images import digest_of
 from anomalyncd.detectors.reference.memory_bank import coreset
 from anomalyncd.detectors.reference.panel import Panel
 from anomalyncd.detectors.reference.photographs import (
@@ -93,7 +93,7 @@ class Pile:
                 described, _ = _described(features, image, size)
                 count = max(1, round(_SHARE * len(described)))
                 patches.append(described[coreset(described, count)].half())
-                members.append(_digest(image))
+                members.append(digest_of(image))
                 step(done, len(chosen))
         log.info("maps: compared with %d images of the pile at %d pixels", len(chosen), size)
         return cls(config, size, features, torch.stack(patches), members)
@@ -106,7 +106,7 @@ class Pile:
             InputError: all images of the panel are equal to this one.
         """
         patches, grid = _described(self._features, image, self._image_size)
-        digest = _digest(image)
+        digest = digest_of(image)
         itself = [i for i, member in enumerate(self._members) if member == digest]
         if len(itself) == len(self._members):
             raise InputError("all images are equal: nothing to compare; add different photographs")
@@ -185,9 +185,3 @@ def _described(
     h, w = tokens.shape[-2:]
     centred = tokens[0].float() - tokens.float().mean()  # over all values, as MuSc
     return F.normalize(centred.flatten(1).T, dim=-1), (h, w)
-
-
-def _digest(image: NDArray[np.uint8]) -> str:
-    found = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
-    found.update(np.ascontiguousarray(image).data)
-    return found.hexdigest()
