@@ -64,10 +64,10 @@ class Pile:
             members: the digests of the panel's images, in order.
         """
         self.config = config
-        self._image_size, self._features = image_size, features
-        self._patches, self._members = patches, list(members)
+        self.image_size, self.features = image_size, features
+        self._patches, self.members = patches, list(members)
         # Rounding changes lengths by more than similar patches differ.
-        self._panel = Panel(F.normalize(patches.float(), dim=-1))
+        self.panel = Panel(F.normalize(patches.float(), dim=-1))
 
     @classmethod
     @torch.inference_mode()
@@ -105,12 +105,12 @@ class Pile:
         Raises:
             InputError: all images of the panel are equal to this one.
         """
-        patches, grid = _described(self._features, image, self._image_size)
+        patches, grid = _described(self.features, image, self.image_size)
         digest = digest_of(image)
-        itself = [i for i, member in enumerate(self._members) if member == digest]
-        if len(itself) == len(self._members):
+        itself = [i for i, member in enumerate(self.members) if member == digest]
+        if len(itself) == len(self.members):
             raise InputError("all images are equal: nothing to compare; add different photographs")
-        return smooth_map(self._panel.scores(patches, itself), grid, self.config.map_size)
+        return smooth_map(self.panel.scores(patches, itself), grid, self.config.map_size)
 
     def save(self, path: Path) -> None:
         """Write everything but the backbone's weights.
@@ -120,9 +120,9 @@ class Pile:
         """
         header = {
             "config": asdict(self.config),
-            "weights_hash": self._features.weights_hash,
-            "image_size": self._image_size,
-            "members": self._members,
+            "weights_hash": self.features.weights_hash,
+            "image_size": self.image_size,
+            "members": self.members,
         }
         save_tensors(path, {"patches": self._patches}, {HEADER: header})
 
