@@ -11,14 +11,13 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import PIL
-from numpy.typing import NDArray
 
 from anomalyncd.config import MebinConfig, RegionsConfig
 from anomalyncd.data.images import read_image, read_mask
@@ -26,6 +25,9 @@ from anomalyncd.detectors.map_store import StoredMaps
 from anomalyncd.errors import InputError
 from anomalyncd.regions import mebin
 from anomalyncd.regions.gate import find_gate
+from anomalyncd.regions.image_crops import (
+    Cropped as Cropped,
+)
 from anomalyncd.regions.image_crops import (
     ImageCrops,
     around_anomalies,
@@ -42,17 +44,6 @@ _VERSIONS = [3, PIL.__version__, cv2.__version__]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Cropped:
-    """The regions of the unlabelled images, and how their main elements were found."""
-
-    regions: Regions
-    search_range: tuple[float, float]  # levels of the 8-bit maps
-    gate: float | None  # likewise; None: the method has none
-    thresholds: NDArray  # (n_images,), levels of the 8-bit maps
-    counts: NDArray[np.int64]  # (n_images,), main elements; 0 = looks defect-free
 
 
 def crop_novel(

@@ -14,7 +14,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
 from anomalyncd.regions.gate import centre_scores
-from anomalyncd.types import Box, ResizeMode
+from anomalyncd.types import Box, Regions, ResizeMode
 
 _BASE_COMPONENTS = 1  # a base image gives at most this many boxes besides the largest
 
@@ -35,6 +35,17 @@ class ImageCrops:
         """Height and width of the image."""
         height, width = self.mask.shape
         return height, width
+
+
+@dataclass(frozen=True)
+class Cropped:
+    """The regions of the unlabelled images, and how their main elements were found."""
+
+    regions: Regions
+    search_range: tuple[float, float]  # levels of the 8-bit maps
+    gate: float | None  # likewise; None: the method has none
+    thresholds: NDArray  # (n_images,), levels of the 8-bit maps
+    counts: NDArray[np.int64]  # (n_images,), main elements; 0 = looks defect-free
 
 
 def stored_size(image_size: int) -> int:
@@ -88,6 +99,11 @@ def around_truth(
     boxes = _boxes(mask, _BASE_COMPONENTS, config)
     crops = _crops(image, mask, boxes, image_size, config)
     return ImageCrops(mask, boxes, crops, scores=[1.0] * len(boxes))
+
+
+def whole(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    """All of an image, made square: (size, size, 3)."""
+    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def require_same_aspect(name: str, of_map: tuple[int, ...], of_image: tuple[int, int]) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.inference.assignment import Predictions
+from anomalyncd.regions.image_crops import Cropped
 from anomalyncd.storage.atomic import atomic_write
-from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
+from anomalyncd.types import UNLABELLED, VERDICTS, Labels, Regions, Sample, class_name
 
-if TYPE_CHECKING:  # a deployed model writes these files too, where torch is not installed
-    from anomalyncd.regions.cropping import Cropped
+if TYPE_CHECKING:  # only a sweep needs it
     from anomalyncd.storage.jobs import Job
 
 
@@ -34,7 +34,7 @@ def write_predictions(
     targets = labels.targets if labels else np.full(len(samples), UNLABELLED)
     columns = "id image class class_name confidence true_class anomaly_score regions main_elements"
     rows = (
-        [s.id, s.image, c, class_names[c], f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
+        [s.id, s.image, *_class(c, class_names), f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
         for s, c, p, t, a, n, m, th in zip(
             samples,
             predictions.image_class,
@@ -70,8 +70,7 @@ def write_regions(
             *box,
             area,
             f"{a:.4f}",
-            c,
-            class_names[c],
+            *_class(c, class_names),
             f"{p:.4f}",
             _name(labels, t),
         ]
@@ -112,6 +111,11 @@ def write_sweep(path: Path, runs: Sequence[Job]) -> None:
         ["folder", "dataset", "category", "detector", "seed", "region_labels", *scores],
         rows,
     )
+
+
+def _class(class_id: int, names: Sequence[str]) -> tuple[int | str, str]:
+    """The columns `class` and `class_name`: a verdict has no number."""
+    return VERDICTS.get(class_id, class_id), class_name(class_id, names)
 
 
 def _name(labels: Labels | None, target: int) -> str:

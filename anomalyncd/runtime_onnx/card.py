@@ -92,9 +92,7 @@ def as_metadata(card: Card, seen: tuple[Seen, Seen] | None) -> dict[str, str]:
     return found
 
 
-def from_metadata(
-    metadata: Mapping[str, str], where: str
-) -> tuple[Card, tuple[Seen, Seen] | None]:
+def from_metadata(metadata: Mapping[str, str], where: str) -> tuple[Card, tuple[Seen, Seen] | None]:
     """What `as_metadata` was given.
 
     Raises:

@@ -55,7 +55,9 @@ def opened(path: Path, threads: int) -> Engine:
         return kinds[path.suffix](path, threads)
     except ModuleNotFoundError as error:
         name = str(error.name).partition(".")[0]
-        raise InputError(f"{path} needs {name}, which is not installed: pip install {name}") from None
+        raise InputError(
+            f"{path} needs {name}, which is not installed: pip install {name}"
+        ) from None
 
 
 class OnnxRuntime:
