@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,9 @@ from anomalyncd.runtime import devices
 from anomalyncd.storage import run_record
 from anomalyncd.storage.cache import Cache
 from anomalyncd.types import Dataset, Regions, Sample
+
+if TYPE_CHECKING:
+    from anomalyncd.detectors.reference import LearnedReference
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +233,8 @@ class Classifier:
         )
 
     @cached_property  # for one photograph after the other
-    def _kept_detector(self) -> detectors.Detector | None:
+    def kept_detector(self) -> LearnedReference | None:
+        """What the run's detector has learned; None if it keeps nothing."""
         path = self.run / map_store.LEARNED
         if not path.is_file():
             return None
@@ -240,8 +244,8 @@ class Classifier:
 
     def own_detector(self, cache: Cache) -> detectors.Detector:
         """The run's detector, if it needs nothing but the images that it scores."""
-        if self._kept_detector is not None:
-            return self._kept_detector
+        if self.kept_detector is not None:
+            return self.kept_detector
         config: DetectorConfig = run_record.read_settings(self.run).detector_config
         if not isinstance(config, MuscDetectorConfig):
             raise InputError(

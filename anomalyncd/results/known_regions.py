@@ -78,6 +78,15 @@ def read(run: Path) -> KnownRegions:
     )
 
 
+def photographs(run: Path) -> list[Path]:
+    """The photographs of a finished run; they may have been moved since.
+
+    Raises:
+        InputError: its table is missing or damaged.
+    """
+    return [Path(row["image"]) for row in _rows(run / "predictions.csv", ("image",))]
+
+
 def read_seen(run: Path, width: int) -> tuple[Seen, Seen] | None:
     """How a finished run's regions and its images look, to compare new ones with.
 

@@ -48,7 +48,10 @@ def opened(path: Path, threads: int) -> Engine:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file; expected one that anomalyncd export has written")
-    kinds = {".onnx": OnnxRuntime, ".xml": OpenVino}
+    kinds: dict[str, type[OnnxRuntime] | type[OpenVino]] = {
+        ".onnx": OnnxRuntime,
+        ".xml": OpenVino,
+    }
     if path.suffix not in kinds:
         raise InputError(f"{path}: expected a file ending in {' or '.join(kinds)}")
     try:
@@ -119,7 +122,7 @@ class OpenVino:
                 f"{path}: not written by anomalyncd export, or damaged ({reason}); export again"
             ) from error
         # By itself it computes in 16 bits where the processor can, which changes the figures.
-        settings = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        settings: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
         if self.metadata.get("precision") == "fp32":
             settings |= {"INFERENCE_PRECISION_HINT": "f32"}
 

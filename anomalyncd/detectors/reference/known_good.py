@@ -285,9 +285,15 @@ def _patches(
     features: PatchFeatures, image: NDArray[np.uint8], size: int
 ) -> tuple[Tensor, tuple[int, int]]:
     """(h · w, channels) of an image squeezed to a square, averaged over neighbours, and (h, w)."""
-    pooled = [
+    return pooled(features(squeezed(image, size)))
+
+
+def pooled(depths: Sequence[Tensor]) -> tuple[Tensor, tuple[int, int]]:
+    """(1, channels, h, w) features of each depth → (h · w, all channels), averaged over
+    neighbours, and (h, w)."""
+    averaged = [
         F.avg_pool2d(depth.float(), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-        for depth in features(squeezed(image, size))
+        for depth in depths
     ]
-    h, w = pooled[0].shape[-2:]
-    return torch.cat(pooled, 1)[0].flatten(1).T, (h, w)
+    h, w = averaged[0].shape[-2:]
+    return torch.cat(averaged, 1)[0].flatten(1).T, (h, w)

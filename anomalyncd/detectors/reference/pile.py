@@ -181,7 +181,11 @@ def _described(
     features: PatchFeatures, image: NDArray[np.uint8], size: int
 ) -> tuple[Tensor, tuple[int, int]]:
     """(h · w, d) patches of an image, of unit length, and (h, w)."""
-    (tokens,) = features(squeezed(image, size))
+    return unit_length(features(squeezed(image, size))[0])
+
+
+def unit_length(tokens: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """(1, d, h, w) tokens of an image → its (h · w, d) patches, of unit length, and (h, w)."""
     h, w = tokens.shape[-2:]
     centred = tokens[0].float() - tokens.float().mean()  # over all values, as MuSc
     return F.normalize(centred.flatten(1).T, dim=-1), (h, w)
