@@ -45,6 +45,7 @@ while True:
 
 def draw_run(folder: Path, regions: int) -> Path:
     """A finished run with drawn features, of photographs of 512 × 512 pixels."""
+    from anomalyncd.inference.unknown import Seen
     from anomalyncd.results import known_regions
 
     run = folder / "run"
@@ -73,7 +74,9 @@ def draw_run(folder: Path, regions: int) -> Path:
     with (run / "predictions.csv").open("w", newline="") as file:
         rows = [[f"photo/{n}", folder / f"{n}.jpg"] for n in range(PHOTOGRAPHS)]
         csv.writer(file).writerows([["id", "image"], *rows])
-    known_regions.write(run, tokens)
+    photographs = np.arange(PHOTOGRAPHS)
+    seen = Seen(tokens, np.arange(regions) % PHOTOGRAPHS)
+    known_regions.write(run, tokens, seen, Seen(tokens[:PHOTOGRAPHS], photographs))
     return run
 
 

@@ -18,6 +18,7 @@ VERBS = {
     "run": "one run or a sweep with any settings (same as train.py)",
     "predict": "classify new photographs with a finished run",
     "review": "name, merge, split and correct the kinds that a run has found",
+    "export": "write a finished run as one file that runs without torch",
     "maps": "only make anomaly maps, and evaluate them",
     "table": "tables of finished runs, compared with the published figures",
     "status": "the state of all runs, live",
@@ -63,7 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_no_such_verb(verb)}", file=sys.stderr)
         return 2
     sys.argv = [f"anomalyncd {verb}", *rest]  # where Hydra and argparse look
-    return import_module(f"anomalyncd.cli.{verb}").main()
+    deployed = verb == "predict" and rest and rest[0].endswith((".onnx", ".xml"))
+    module = "predict_deployed" if deployed else verb  # the other one needs torch and Hydra
+    return import_module(f"anomalyncd.cli.{module}").main()
 
 
 def _help() -> str:

@@ -23,6 +23,7 @@ from anomalyncd import detectors
 from anomalyncd.data.images import read_map, valid_scores
 from anomalyncd.detectors import Detector
 from anomalyncd.detectors.files import MAPS_NOTE
+from anomalyncd.detectors.levels import on_levels
 from anomalyncd.errors import InputError
 from anomalyncd.runtime import console
 from anomalyncd.runtime.versions import versions
@@ -205,21 +206,3 @@ def _read_raw(
     for shape in shapes:
         size = int(np.prod(shape)) * dtype.itemsize
         yield np.frombuffer(file.read(size), dtype).reshape(shape)
-
-
-def on_levels(scores: Any, lowest: float, highest: float) -> Any:
-    """The scores of an array or tensor on the scale 0 … 255, to be rounded down to integers.
-
-    Args:
-        scores: of any shape and numeric type.
-        lowest: the score that becomes 0; lower ones do too.
-        highest: the score that becomes 255; higher ones do too.
-
-    Returns:
-        The same shape, float64.
-    """
-    # A range so small that its reciprocal overflows counts as constant.
-    scale = 255 / (highest - lowest) if highest - lowest > 255 * np.finfo(float).tiny else 0.0
-    precise = scores.double() if isinstance(scores, torch.Tensor) else scores.astype(float)
-    # The epsilon keeps the highest score at 255 if rounding makes the product slightly smaller.
-    return ((precise - lowest) * scale + 1e-9).clip(0, 255)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from anomalyncd.data.images import read_image
 from anomalyncd.inference.unknown import Seen, evenly
 from anomalyncd.models.model import Model
+from anomalyncd.regions.image_crops import whole
 from anomalyncd.runtime import console
 from anomalyncd.training.augmentation import evaluation_view
 from anomalyncd.types import Regions
@@ -34,11 +34,11 @@ def of_run(model: Model, regions: Regions, images: Sequence[Path]) -> tuple[Seen
     Raises:
         InputError: an image cannot be read.
     """
-    found = evenly(np.flatnonzero(regions.areas > 0))
-    whole = evenly(np.arange(len(images)))
+    found = np.flatnonzero(regions.areas > 0)
+    kept = evenly(np.arange(len(images)))
     return (
         Seen(of_regions(model, regions, found), regions.image_index[found]),
-        Seen(of_images(model, [images[i] for i in whole]), whole),
+        Seen(of_images(model, [images[i] for i in kept]), kept),
     )
 
 
@@ -92,11 +92,7 @@ def _starts(model: Model, n: int) -> range:
 
 def _squares(images: Sequence[Path], size: int) -> Iterator[NDArray[np.uint8]]:
     with ThreadPoolExecutor() as pool:
-        yield from pool.map(lambda path: _square(read_image(path), size), images)
-
-
-def _square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA), np.uint8)
+        yield from pool.map(lambda path: whole(read_image(path), size), images)
 
 
 @torch.inference_mode()

@@ -1,4 +1,4 @@
-"""Regions → distributions over the novel classes → classes of regions and of images."""
+"""Regions → distributions over the novel classes."""
 
 from __future__ import annotations
 
@@ -9,23 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anomalyncd.config import FusionConfig
 from anomalyncd.errors import InputError
-from anomalyncd.inference import fusion
+from anomalyncd.inference.assignment import Predictions as Predictions
+from anomalyncd.inference.assignment import assign as assign
 from anomalyncd.models.model import Model
 from anomalyncd.runtime import console
 from anomalyncd.training import augmentation
 from anomalyncd.types import Regions
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predicted classes of regions and images, 0 … K − 1."""
-
-    region_class: NDArray[np.int64]  # (n_regions,)
-    region_confidence: NDArray[np.float64]
-    image_class: NDArray[np.int64]  # (n_images,)
-    image_confidence: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -74,27 +64,3 @@ def classify(model: Model, regions: Regions, *, temperature: float = 0.1) -> Cla
 def novel_probabilities(logits: Tensor, n_base: int, temperature: float = 0.1) -> Tensor:
     """(..., classes) logits → (..., novel classes): base entries set to 0 and renormalised."""
     return (logits.double() / temperature)[..., n_base:].softmax(-1)
-
-
-def assign(
-    probabilities: NDArray[np.float64], regions: Regions, config: FusionConfig
-) -> Predictions:
-    """Assign classes to regions and, by fusion, to images.
-
-    Args:
-        probabilities: (n_regions, K) of the chosen head.
-        regions: in the same order.
-        config: how the regions of an image are weighted.
-    """
-    index = regions.image_index
-    match config.weighting:
-        case "area":
-            areas = regions.areas.astype(float)
-            if config.area_unit == "relative":
-                areas *= (1024 / regions.image_sizes.max(axis=1)[index]) ** 2
-            fused = fusion.fuse(probabilities, areas, index, config.temperature)
-        case "score":
-            fused = fusion.fuse_by_score(probabilities, regions.scores, index)
-        case _:
-            fused = fusion.fuse_by_average(probabilities, index)
-    return Predictions(probabilities.argmax(1), probabilities.max(1), fused.argmax(1), fused.max(1))

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.config import FusionConfig
-from anomalyncd.inference.classify import Predictions, assign
+from anomalyncd.inference.assignment import Predictions, assign
 from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, Regions
 
-MOST = 2000  # features that are kept to compare with: a few MB
+MOST = 2000  # features that new ones are compared with: a few MB
 FEWEST = 10  # of different images, from which a limit can be read
 _NEIGHBOURS = 3  # whose mean distance counts: one alone may itself be odd
 
@@ -27,6 +27,11 @@ class Seen:
 
     features: NDArray[np.float32]  # (n, width)
     images: NDArray[np.int64]  # (n,) which image each is of
+
+    def thinned(self) -> Seen:
+        """At most MOST of them, from everywhere."""
+        rows = evenly(np.arange(len(self.features)))
+        return Seen(self.features[rows], self.images[rows])
 
 
 def evenly(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -47,6 +52,7 @@ class Familiar:
             seen: by the run.
             share: of its own ones that may be above the limit, if they were new; 0: none may.
         """
+        seen = seen.thinned()
         self._centre = seen.features.sum(0, dtype=float) / max(1, len(seen.features))
         self._seen = self._directions(seen.features)
         self.limit = np.inf

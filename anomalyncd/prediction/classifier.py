@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,9 @@ from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.inference import appearance
 from anomalyncd.inference.classify import classify
+from anomalyncd.inference.predicted import PredictedRegion as PredictedRegion
+from anomalyncd.inference.predicted import Prediction as Prediction
+from anomalyncd.inference.predicted import as_predictions
 from anomalyncd.inference.unknown import Familiar, Judged, judge
 from anomalyncd.models import checkpoint
 from anomalyncd.regions import cropping
@@ -37,38 +40,14 @@ from anomalyncd.results import known_regions
 from anomalyncd.runtime import devices
 from anomalyncd.storage import run_record
 from anomalyncd.storage.cache import Cache
-from anomalyncd.types import Box, Dataset, Regions, Sample, class_name
+from anomalyncd.types import Dataset, Regions, Sample
+
+if TYPE_CHECKING:
+    from anomalyncd.detectors.reference import LearnedReference
 
 log = logging.getLogger(__name__)
 
 ImageLike = str | Path | Image.Image | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class PredictedRegion:
-    """A region of an image, and its class."""
-
-    box: Box  # in image pixels, right and bottom exclusive
-    class_id: int  # −1: unknown, unlike every learned class; −2: its image is out of scope
-    class_name: str
-    confidence: float  # of the class, 0 to 1; of a verdict 1
-    anomaly_score: float  # highest normalised anomaly score in the box
-    area: int  # anomalous pixels
-    unknown_score: float  # how unlike the run's own regions it looks; above 1: unknown
-    nearest_class: str  # the learned class that it would have without a verdict
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The class of an image, and its regions: how they decide it, see `unknown.judge`."""
-
-    class_id: int  # −1: unknown, unlike every learned class; −2: out of scope, unlike the product
-    class_name: str
-    confidence: float
-    regions: tuple[PredictedRegion, ...]
-    unknown_score: float  # the highest of its regions
-    scope_score: float  # how unlike the run's own images it looks; above 1: out of scope
-    nearest_class: str  # the learned class that it would have without a verdict
 
 
 @dataclass(frozen=True)
@@ -194,7 +173,7 @@ class Classifier:
                 log.warning(warning)
             detector = GivenMaps(maps) if maps is not None else self.own_detector(cache)
             cropped, found = self.classify(dataset, detector, "images", cache, settings={})
-            return self._as_predictions(cropped, found)
+            return as_predictions(cropped.regions, found, self.class_names)
 
     def classify(
         self,
@@ -279,7 +258,8 @@ class Classifier:
         )
 
     @cached_property  # for one photograph after the other
-    def _kept_detector(self) -> detectors.Detector | None:
+    def kept_detector(self) -> LearnedReference | None:
+        """What the run's detector has learned; None if it keeps nothing."""
         path = self.run / map_store.LEARNED
         if not path.is_file():
             return None
@@ -290,12 +270,12 @@ class Classifier:
     @property
     def scores_alone(self) -> bool:
         """Whether the run's own detector scores an image without looking at the other new ones."""
-        return self._kept_detector is not None
+        return self.kept_detector is not None
 
     def own_detector(self, cache: Cache) -> detectors.Detector:
         """The run's detector, if it needs nothing but the images that it scores."""
-        if self._kept_detector is not None:
-            return self._kept_detector
+        if self.kept_detector is not None:
+            return self.kept_detector
         config: DetectorConfig = run_record.read_settings(self.run).detector_config
         if not isinstance(config, MuscDetectorConfig):
             raise InputError(
@@ -308,36 +288,6 @@ class Classifier:
             "from the run's; give as many images as the run had, or use detector=reference"
         )
         return detectors.create(config, "images", self.device, cache.root, self.max_megapixels)
-
-    def _as_predictions(self, cropped: cropping.Cropped, found: Judged) -> list[Prediction]:
-        regions, names = cropped.regions, self.class_names
-        of_image: list[list[PredictedRegion]] = [[] for _ in found.image_class]
-        for i, image in enumerate(regions.image_index.tolist()):
-            class_id = int(found.region_class[i])
-            of_image[image].append(
-                PredictedRegion(
-                    Box(*regions.boxes[i].tolist()),
-                    class_id,
-                    class_name(class_id, names),
-                    float(found.region_confidence[i]),
-                    float(regions.scores[i]),
-                    int(regions.areas[i]),
-                    float(found.region_unknown[i]),
-                    names[found.region_nearest[i]],
-                )
-            )
-        return [
-            Prediction(
-                int(class_id),
-                class_name(int(class_id), names),
-                float(found.image_confidence[i]),
-                tuple(of_image[i]),
-                float(found.image_unknown[i]),
-                float(found.image_scope[i]),
-                names[found.image_nearest[i]],
-            )
-            for i, class_id in enumerate(found.image_class)
-        ]
 
 
 class GivenMaps:

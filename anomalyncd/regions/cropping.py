@@ -11,60 +11,39 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import PIL
-from numpy.typing import NDArray
 
 from anomalyncd.config import MebinConfig, RegionsConfig
 from anomalyncd.data.images import read_image, read_mask
 from anomalyncd.detectors.map_store import StoredMaps
 from anomalyncd.errors import InputError
 from anomalyncd.regions import mebin
-from anomalyncd.regions.binarization import binarize_one
-from anomalyncd.regions.boxes import crop, find_boxes, score_boxes
-from anomalyncd.regions.gate import centre_scores, find_gate
+from anomalyncd.regions.gate import find_gate
+from anomalyncd.regions.image_crops import (
+    Cropped as Cropped,
+)
+from anomalyncd.regions.image_crops import (
+    ImageCrops,
+    around_anomalies,
+    around_truth,
+    stored_size,
+)
 from anomalyncd.runtime import console
 from anomalyncd.storage.cache import Cache, digest_files
-from anomalyncd.types import Box, Regions, ResizeMode, Sample
+from anomalyncd.types import Regions, Sample
 
 _IMAGES, _MASKS, _INDEX = "images.u8", "masks.u8", "index.json"
 # Part of the cache key: raise the number when the same input gives different regions.
 _VERSIONS = [3, PIL.__version__, cv2.__version__]
-_BASE_COMPONENTS = 1  # a base image gives at most this many boxes besides the largest
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Cropped:
-    """The regions of the unlabelled images, and how their main elements were found."""
-
-    regions: Regions
-    search_range: tuple[float, float]  # levels of the 8-bit maps
-    gate: float | None  # likewise; None: the method has none
-    thresholds: NDArray  # (n_images,), levels of the 8-bit maps
-    counts: NDArray[np.int64]  # (n_images,), main elements; 0 = looks defect-free
-
-
-@dataclass(frozen=True)
-class _ImageCrops:
-    size: tuple[int, int]  # height, width
-    boxes: list[Box]
-    crops: list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]  # image, mask, area
-    scores: list[float]
-    threshold: float = 0.0
-    count: int = 0
-
-
-def stored_size(image_size: int) -> int:
-    """Size of a stored region: 8/7 of a view's, so that random crops have room (256 for 224)."""
-    return round(image_size * 8 / 7)
 
 
 def crop_novel(
@@ -86,23 +65,11 @@ def crop_novel(
         lo, hi = (given[0], given[1]) if given else mebin.search_range(maps)
         settings = _with_gate(mebin_config, maps)
 
-        def crop_image(index: int) -> _ImageCrops:
-            sample, anomaly_map = samples[index], maps[index]
-            image = read_image(sample.image)
-            height, width = image.shape[:2]
-            _require_same_aspect(sample, anomaly_map.shape, (height, width))
-            found = binarize_one(anomaly_map, lo, hi, settings, image)
-            mask = _resize_mask(found.mask, height, width)
-            if config.full_mask == "empty" and mask.all():
-                mask = np.zeros_like(mask)
-            boxes = _boxes(mask, found.count, config)
-            box_scores = score_boxes(anomaly_map, boxes, lo, hi, (height, width))
-            if settings.gate is not None:
-                box_scores = centre_scores(box_scores, lo, hi, settings.gate)
-            crops = _crops(image, mask, boxes, image_size, config)
-            scores = box_scores.tolist()
-            return _ImageCrops(
-                (height, width), boxes, crops, scores, float(found.threshold), found.count
+        def crop_image(index: int) -> ImageCrops:
+            sample = samples[index]
+            image, name = read_image(sample.image), f"{sample.id} ({sample.image})"
+            return around_anomalies(
+                image, maps[index], (lo, hi), settings, config, image_size, name
             )
 
         with console.steps("Regions") as step:
@@ -141,7 +108,7 @@ def crop_base(
     """
 
     def build(folder: Path) -> None:
-        def crop_image(sample: Sample) -> _ImageCrops:
+        def crop_image(sample: Sample) -> ImageCrops:
             assert sample.truth_mask is not None  # checked in datasets.load_base
             image, truth = read_image(sample.image), read_mask(sample.truth_mask)
             if image.shape[:2] != truth.shape:
@@ -153,10 +120,7 @@ def crop_base(
                 raise InputError(
                     f"{sample.truth_mask}: an empty mask; a base image needs its defect marked"
                 )
-            mask = truth * np.uint8(255)
-            boxes = _boxes(mask, _BASE_COMPONENTS, config)
-            crops = _crops(image, mask, boxes, image_size, config)
-            return _ImageCrops(truth.shape, boxes, crops, scores=[1.0] * len(boxes))
+            return around_truth(image, truth, config, image_size)
 
         with console.steps("Regions of the base set") as step:
             table = _pack(_counted(_in_parallel(crop_image, samples), step, samples), folder)
@@ -172,45 +136,6 @@ def _with_gate(config: MebinConfig, maps: StoredMaps) -> MebinConfig:
     if config.method != "adaptive" or config.gate is not None:
         return config
     return replace(config, gate=find_gate(maps, config.normal_probability))
-
-
-def _boxes(mask: NDArray[np.uint8], count: int, config: RegionsConfig) -> list[Box]:
-    return find_boxes(
-        mask,
-        count,
-        padding=config.padding,
-        min_size=config.min_size,
-        merge_distance=config.merge_distance,
-    )
-
-
-def _crops(
-    image: NDArray[np.uint8],
-    mask: NDArray[np.uint8],
-    boxes: list[Box],
-    image_size: int,
-    config: RegionsConfig,
-) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8], int]]:
-    mode = cast(ResizeMode, config.resize_mode)  # checked in config.py
-    return [crop(image, mask, box, stored_size(image_size), mode) for box in boxes]
-
-
-def _resize_mask(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.uint8]:
-    levels = mask.astype(np.uint8) * np.uint8(255)
-    return np.asarray(cv2.resize(levels, (width, height), interpolation=cv2.INTER_NEAREST))
-
-
-def _require_same_aspect(
-    sample: Sample, of_map: tuple[int, ...], of_image: tuple[int, int]
-) -> None:
-    """Check that a map covers its whole image: same proportions, or resized to a square."""
-    (h, w), (height, width) = of_map, of_image
-    off = abs(h * width - w * height) / max(height, width)  # in map pixels
-    if h != w and off > 2:
-        raise InputError(
-            f"the anomaly map of {sample.id} ({sample.image}) is {w} × {h} for an image of "
-            f"{width} × {height}: expected the same aspect ratio, or a square that covers all of it"
-        )
 
 
 def _in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -243,7 +168,7 @@ def _counted(
         step(done, len(items))
 
 
-def _pack(crops_of_images: Iterator[_ImageCrops], folder: Path) -> dict[str, list]:
+def _pack(crops_of_images: Iterator[ImageCrops], folder: Path) -> dict[str, list]:
     """Append every crop to two files of raw bytes; small data is returned as columns."""
     columns = ("image_index", "boxes", "areas", "scores", "sizes", "thresholds", "counts")
     table: dict[str, list] = {column: [] for column in columns}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.inference.classify import Predictions
-from anomalyncd.regions.cropping import Cropped
+from anomalyncd.inference.assignment import Predictions
+from anomalyncd.regions.image_crops import Cropped
 from anomalyncd.storage.atomic import atomic_write
-from anomalyncd.storage.jobs import Job
 from anomalyncd.types import UNLABELLED, VERDICTS, Labels, Regions, Sample, class_name
+
+if TYPE_CHECKING:  # only a sweep needs it
+    from anomalyncd.storage.jobs import Job
 
 PREDICTION = (
     *("id", "image", "class", "class_name", "confidence", "true_class", "anomaly_score"),

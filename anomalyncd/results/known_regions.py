@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from anomalyncd.errors import InputError
-from anomalyncd.inference.unknown import MOST, Seen
+from anomalyncd.inference.unknown import Seen
 from anomalyncd.storage.tensors import load_tensors, save_tensors
 
 FEATURES = "features.safetensors"
@@ -80,6 +80,15 @@ def read(run: Path) -> KnownRegions:
     )
 
 
+def photographs(run: Path) -> list[Path]:
+    """The photographs of a finished run; they may have been moved since.
+
+    Raises:
+        InputError: its table is missing or damaged.
+    """
+    return [Path(row["image"]) for row in _rows(run / "predictions.csv", ("image",))]
+
+
 def read_seen(run: Path, width: int) -> tuple[Seen, Seen] | None:
     """How a finished run's regions and its images look, to compare new ones with.
 
@@ -113,7 +122,6 @@ def _seen(kept: dict[str, torch.Tensor], name: str, width: int, path: Path) -> S
         or features.ndim != 2
         or features.shape[1] != width
         or numbers.shape != features.shape[:1]
-        or len(features) > MOST
         or not features.isfinite().all()
     ):
         raise InputError(

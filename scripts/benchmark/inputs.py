@@ -27,7 +27,7 @@ from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.models import backbone
 from anomalyncd.models import model as models
 from anomalyncd.models.model import Model
-from anomalyncd.regions import cropping
+from anomalyncd.regions import cropping, image_crops
 from anomalyncd.runtime import devices
 from anomalyncd.storage.cache import Cache
 from anomalyncd.training.training_set import TrainingSet
@@ -109,7 +109,7 @@ def like_screw(options: argparse.Namespace) -> tuple[int, TrainingSet, TrainConf
 
 
 def drawn_set(n_base: int, n_novel: int, side: int) -> TrainingSet:
-    stored = cropping.stored_size(side)
+    stored = image_crops.stored_size(side)
     return TrainingSet(
         drawn_regions(n_novel, stored),
         drawn_regions(n_base, stored),

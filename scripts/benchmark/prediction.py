@@ -12,7 +12,7 @@ from anomalyncd.config import (
     FusionConfig,
 )
 from anomalyncd.inference.classify import assign, classify
-from anomalyncd.regions import cropping
+from anomalyncd.regions import image_crops
 from anomalyncd.regions.mebin import search_range
 from anomalyncd.training.augmentation import evaluation_view
 from scripts.benchmark.harness import Row, benchmark, row
@@ -45,7 +45,7 @@ def bench_prediction(options: argparse.Namespace) -> list[Row]:
 
 def prediction_rows(name: str, options: argparse.Namespace, runs: int) -> list[Row]:
     model = network(name, view_side(options), options)
-    stored_size = cropping.stored_size(model.image_size)
+    stored_size = image_crops.stored_size(model.image_size)
     one = drawn_regions(1, stored_size)
     images, masks = to_device((one.images, one.masks), options)
     x, mask = evaluation_view(images, masks, model.image_size, model.mean, model.std)

@@ -6,7 +6,7 @@ import argparse
 
 import torch
 
-from anomalyncd.regions import cropping
+from anomalyncd.regions import image_crops
 from anomalyncd.regions.mebin import search_range
 from anomalyncd.training.augmentation import draw_parameters, training_views
 from scripts.benchmark.harness import Row, alternate, bandwidth, benchmark, operations, peak, row
@@ -38,7 +38,7 @@ def bench_cropping(options: argparse.Namespace) -> list[Row]:
 
         def plain() -> None:
             images = [sample.image for sample in dataset.samples]
-            plain_cutting.cut(images, list(stored), *levels, cropping.stored_size(side))
+            plain_cutting.cut(images, list(stored), *levels, image_crops.stored_size(side))
 
         fast, slow = (total / n for total in alternate(ours, plain, runs=3))
         measured_on = f"{n} images {image_side(options)} px; {1000 / fast:.0f} images/s"
@@ -49,7 +49,7 @@ def bench_cropping(options: argparse.Namespace) -> list[Row]:
 def bench_views(options: argparse.Namespace) -> list[Row]:
     """A batch's training views on the device, against Pillow's one region after the other."""
     n, side = views_at_once(options), view_side(options)
-    stored = cropping.stored_size(side)
+    stored = image_crops.stored_size(side)
     images, masks = drawn_pixels(n, stored)
     here = torch.from_numpy(images), torch.from_numpy(masks)
     there = to_device((images, masks), options)

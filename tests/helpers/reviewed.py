@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from anomalyncd.inference.unknown import Seen
 from anomalyncd.results import known_regions
 from anomalyncd.review.decisions import Action, Confirm, Deny, Move, Reject
 from anomalyncd.review.session import Review
@@ -52,7 +53,8 @@ def make_run(
     for file, rows in (("predictions.csv", images), ("regions.csv", [columns, *regions])):
         with (run / file).open("w", newline="", encoding="utf-8") as opened:
             csv.writer(opened, lineterminator="\n").writerows(rows)
-    known_regions.write(run, tokens)
+    rows = np.arange(count)
+    known_regions.write(run, tokens, Seen(tokens, rows), Seen(tokens, rows))
     return run
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from anomalyncd.config import MebinConfig, RegionsConfig
 from anomalyncd.errors import InputError
-from anomalyncd.regions import cropping
+from anomalyncd.regions import cropping, image_crops
 from anomalyncd.regions.binarization import binarize_one
 from anomalyncd.regions.boxes import crop
 from anomalyncd.regions.gate import find_gate
@@ -276,9 +276,8 @@ def test_a_map_may_be_off_by_two_of_its_pixels(
     of_map: tuple[int, int], of_image: tuple[int, int], fits: bool
 ) -> None:
     """Detectors round the side that follows from the other; a square covers any image."""
-    sample = Sample("a", Path("a.png"))
     with nullcontext() if fits else pytest.raises(InputError, match="expected the same aspect"):
-        cropping._require_same_aspect(sample, of_map, of_image)
+        image_crops.require_same_aspect("a (a.png)", of_map, of_image)
 
 
 @pytest.mark.parametrize("level", [0, 77])
@@ -336,4 +335,4 @@ def test_base_regions_are_cropped_around_its_masks(tmp_path: Path) -> None:
 
 
 def test_stored_side_leaves_room_for_random_crops() -> None:
-    assert cropping.stored_size(224) == 256
+    assert image_crops.stored_size(224) == 256

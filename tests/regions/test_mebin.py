@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from anomalyncd.regions import mebin
+from anomalyncd import regions
+from anomalyncd.regions import mebin, plain_ranking
 from tests.oracles import mebin as plain
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -201,3 +203,21 @@ def test_threads_agree_with_one_thread(golden_maps: list[np.ndarray]) -> None:
     for a, b in zip(alone, together, strict=True):
         assert (a.threshold, a.count) == (b.threshold, b.count)
         np.testing.assert_array_equal(a.mask, b.mask)
+
+
+@settings(max_examples=100)
+@given(maps(), st.sampled_from([1, 2, 4, 7, 100, 255]), st.sampled_from([0, 1, 6]))
+def test_without_numba_ranks_and_counts_are_the_same(
+    anomaly_map: np.ndarray, step: int, erosion: int
+) -> None:
+    lo, hi = anomaly_map.min().item(), anomaly_map.max().item()
+    assume(hi - lo > 1e-9)
+    compiled = mebin.component_counts(anomaly_map, lo, hi, step, erosion)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "numba", None)
+        patch.delitem(sys.modules, "anomalyncd.regions.ranking")
+        patch.delattr(regions, "ranking")
+        assert mebin._ranking() is plain_ranking
+        np.testing.assert_array_equal(
+            mebin.component_counts(anomaly_map, lo, hi, step, erosion), compiled
+        )

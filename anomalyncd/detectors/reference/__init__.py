@@ -80,11 +80,11 @@ class LearnedReference:
         self._path = path
         tensors, header = load_tensors(path)
         if pile.HEADER in header:
-            self._learned: KnownGood | Pile = Pile.restore(
+            self.learned: KnownGood | Pile = Pile.restore(
                 path, tensors, header[pile.HEADER], device
             )
         elif known_good.HEADER in header:
-            self._learned = KnownGood.restore(path, tensors, header[known_good.HEADER], device)
+            self.learned = KnownGood.restore(path, tensors, header[known_good.HEADER], device)
         else:
             raise InputError(f"{path}: not what a detector has learned; compute the run again")
 
@@ -94,4 +94,4 @@ class LearnedReference:
     def maps(self, dataset: Dataset) -> Iterator[NDArray]:
         """As `ReferenceDetector.maps`."""
         for image in decoded([sample.image for sample in dataset.samples]):
-            yield self._learned.anomaly_map(image)
+            yield self.learned.anomaly_map(image)

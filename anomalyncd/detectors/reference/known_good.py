@@ -56,7 +56,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """What is known of good images at one size."""
 
     image_size: int
@@ -76,9 +76,9 @@ class _Scale:
 class KnownGood:
     """Known-good patches at each size, and how they score an image."""
 
-    def __init__(self, config: ReferenceDetectorConfig, scales: Sequence[_Scale]) -> None:
+    def __init__(self, config: ReferenceDetectorConfig, scales: Sequence[Scale]) -> None:
         self.config = config
-        self._scales = scales
+        self.scales = scales
 
     @classmethod
     @torch.inference_mode()
@@ -112,7 +112,7 @@ class KnownGood:
     def anomaly_map(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(h, w, 3) RGB → (map_size, map_size), the mean over the sizes; about 1 in the most
         unusual place of a good image."""
-        maps = [s.anomaly_map(image, self.config.map_size) / s.peak for s in self._scales]
+        maps = [s.anomaly_map(image, self.config.map_size) / s.peak for s in self.scales]
         return np.mean(maps, axis=0, dtype=np.float32)
 
     def save(self, path: Path) -> None:
@@ -122,16 +122,16 @@ class KnownGood:
             InputError: the file cannot be written.
         """
         tensors: dict[str, Tensor] = {}
-        for number, scale in enumerate(self._scales):
+        for number, scale in enumerate(self.scales):
             own = {"weight": scale.weight, "bias": scale.bias, **vars(scale.normal)}
             tensors |= {f"{number}.{name}": tensor.float() for name, tensor in own.items()}
         header = {
             "config": asdict(
                 replace(self.config, backbone=with_absolute_path(self.config.backbone))
             ),
-            "weights_hash": self._scales[0].features.weights_hash,
-            "image_sizes": [scale.image_size for scale in self._scales],
-            "peaks": [scale.peak for scale in self._scales],
+            "weights_hash": self.scales[0].features.weights_hash,
+            "image_sizes": [scale.image_size for scale in self.scales],
+            "peaks": [scale.peak for scale in self.scales],
         }
         save_tensors(path, tensors, {HEADER: header})
 
@@ -161,7 +161,7 @@ class KnownGood:
             kept = _checked(own, shapes, sum(features.channels), path)
             weight, bias = (kept.pop(name).to(device) for name in _PROJECTION)
             normal = _KINDS[config.comparison](**{k: t.to(device) for k, t in kept.items()})
-            scales.append(_Scale(size, features, weight, bias, normal, peak))
+            scales.append(Scale(size, features, weight, bias, normal, peak))
         if tensors:
             raise InputError(f"{path}: holds {sorted(tensors)[0]}, which is not expected")
         return cls(config, scales)
@@ -241,7 +241,7 @@ def _draw_candidates(
 
 def _select(
     config: ReferenceDetectorConfig, features: PatchFeatures, size: int, candidates: Tensor
-) -> _Scale:
+) -> Scale:
     """What is normal at one size, not calibrated yet."""
     weight, bias = _projection(candidates, features.channels)
     patches = candidates @ weight + bias
@@ -250,10 +250,10 @@ def _select(
         normal = Subspace.of(patches, config.explained)
     else:
         normal = MemoryBank.of(patches, config.bank_size, config.neighbours)
-    return _Scale(size, features, weight, bias, normal, peak=1.0)
+    return Scale(size, features, weight, bias, normal, peak=1.0)
 
 
-def _calibrate(scales: Sequence[_Scale], map_size: int, good: Sequence[Path]) -> list[_Scale]:
+def _calibrate(scales: Sequence[Scale], map_size: int, good: Sequence[Path]) -> list[Scale]:
     """The same banks with their peaks."""
     peaks, calibrated = [], evenly(good, _CALIBRATED)
     with console.steps("Maps: scores of known-good photographs") as step:
@@ -288,9 +288,15 @@ def _patches(
     features: PatchFeatures, image: NDArray[np.uint8], size: int
 ) -> tuple[Tensor, tuple[int, int]]:
     """(h · w, channels) of an image squeezed to a square, averaged over neighbours, and (h, w)."""
-    pooled = [
+    return pooled(features(squeezed(image, size)))
+
+
+def pooled(depths: Sequence[Tensor]) -> tuple[Tensor, tuple[int, int]]:
+    """(1, channels, h, w) features of each depth → (h · w, all channels), averaged over
+    neighbours, and (h, w)."""
+    averaged = [
         F.avg_pool2d(depth.float(), _NEIGHBOURHOOD, 1, _NEIGHBOURHOOD // 2, count_include_pad=False)
-        for depth in features(squeezed(image, size))
+        for depth in depths
     ]
-    h, w = pooled[0].shape[-2:]
-    return torch.cat(pooled, 1)[0].flatten(1).T, (h, w)
+    h, w = averaged[0].shape[-2:]
+    return torch.cat(averaged, 1)[0].flatten(1).T, (h, w)

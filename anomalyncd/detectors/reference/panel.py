@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_QUANTILE = 0.9  # of an image's patches: how far another image is as a whole
-_SIMILAR = 8  # images that count
-_SHARE = 0.25  # of them that may show a patch by chance, such as the same defect
+QUANTILE = 0.9  # of an image's patches: how far another image is as a whole
+SIMILAR = 8  # images that count
+SHARE = 0.25  # of them that may show a patch by chance, such as the same defect
 _IMAGES_AT_ONCE = 4
 
 
@@ -47,10 +47,10 @@ class Panel:
         if not kept:
             raise ValueError("no image of the panel is left")
         distances = distances[:, kept]
-        rank = max(1, math.ceil(_QUANTILE * len(patches)))
+        rank = max(1, math.ceil(QUANTILE * len(patches)))
         whole = distances.kthvalue(rank, dim=0).values  # of each image
-        similar = whole.argsort()[:_SIMILAR]
-        return distances[:, similar].quantile(_SHARE, dim=1)
+        similar = whole.argsort()[:SIMILAR]
+        return distances[:, similar].quantile(SHARE, dim=1)
 
     def _distances(self, patches: Tensor) -> Tensor:
         """(p, images): from each patch to the nearest of an image."""

@@ -6,7 +6,6 @@ new image is scored as those of the pile were: `save` keeps it, `restore` brings
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalyncd.config import FEWEST_COMPARED, MAX_SIDE, ReferenceDetectorConfig
+from anomalyncd.data.images import digest_of
 from anomalyncd.detectors.reference.memory_bank import coreset
 from anomalyncd.detectors.reference.panel import Panel
 from anomalyncd.detectors.reference.photographs import (
@@ -65,10 +65,10 @@ class Pile:
             members: the digests of the panel's images, in order.
         """
         self.config = config
-        self._image_size, self._features = image_size, features
-        self._patches, self._members = patches, list(members)
+        self.image_size, self.features = image_size, features
+        self._patches, self.members = patches, list(members)
         # Rounding changes lengths by more than similar patches differ.
-        self._panel = Panel(F.normalize(patches.float(), dim=-1))
+        self.panel = Panel(F.normalize(patches.float(), dim=-1))
 
     @classmethod
     @torch.inference_mode()
@@ -94,7 +94,7 @@ class Pile:
                 described, _ = _described(features, image, size)
                 count = max(1, round(_SHARE * len(described)))
                 patches.append(described[coreset(described, count)].half())
-                members.append(_digest(image))
+                members.append(digest_of(image))
                 step(done, len(chosen))
         log.info("maps: compared with %d images of the pile at %d pixels", len(chosen), size)
         return cls(config, size, features, torch.stack(patches), members)
@@ -106,12 +106,12 @@ class Pile:
         Raises:
             InputError: all images of the panel are equal to this one.
         """
-        patches, grid = _described(self._features, image, self._image_size)
-        digest = _digest(image)
-        itself = [i for i, member in enumerate(self._members) if member == digest]
-        if len(itself) == len(self._members):
+        patches, grid = _described(self.features, image, self.image_size)
+        digest = digest_of(image)
+        itself = [i for i, member in enumerate(self.members) if member == digest]
+        if len(itself) == len(self.members):
             raise InputError("all images are equal: nothing to compare; add different photographs")
-        return smooth_map(self._panel.scores(patches, itself), grid, self.config.map_size)
+        return smooth_map(self.panel.scores(patches, itself), grid, self.config.map_size)
 
     def save(self, path: Path) -> None:
         """Write everything but the backbone's weights.
@@ -123,9 +123,9 @@ class Pile:
             "config": asdict(
                 replace(self.config, backbone=with_absolute_path(self.config.backbone))
             ),
-            "weights_hash": self._features.weights_hash,
-            "image_size": self._image_size,
-            "members": self._members,
+            "weights_hash": self.features.weights_hash,
+            "image_size": self.image_size,
+            "members": self.members,
         }
         save_tensors(path, {"patches": self._patches}, {HEADER: header})
 
@@ -184,13 +184,11 @@ def _described(
     features: PatchFeatures, image: NDArray[np.uint8], size: int
 ) -> tuple[Tensor, tuple[int, int]]:
     """(h · w, d) patches of an image, of unit length, and (h, w)."""
-    (tokens,) = features(squeezed(image, size))
+    return unit_length(features(squeezed(image, size))[0])
+
+
+def unit_length(tokens: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """(1, d, h, w) tokens of an image → its (h · w, d) patches, of unit length, and (h, w)."""
     h, w = tokens.shape[-2:]
     centred = tokens[0].float() - tokens.float().mean()  # over all values, as MuSc
     return F.normalize(centred.flatten(1).T, dim=-1), (h, w)
-
-
-def _digest(image: NDArray[np.uint8]) -> str:
-    found = hashlib.blake2b(str(image.shape).encode(), digest_size=16)
-    found.update(np.ascontiguousarray(image).data)
-    return found.hexdigest()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from anomalyncd.detectors.levels import smoothed
 
 
 def smooth_map(scores: Tensor, grid: tuple[int, int], map_size: int) -> NDArray[np.float32]:
@@ -22,4 +23,4 @@ def smooth_map(scores: Tensor, grid: tuple[int, int], map_size: int) -> NDArray[
     """
     patches, size = scores.view(1, 1, *grid).float(), (map_size, map_size)
     enlarged = F.interpolate(patches, size, mode="bilinear")[0, 0].cpu().numpy()
-    return cv2.GaussianBlur(enlarged, (0, 0), map_size / 56).astype(np.float32)
+    return smoothed(enlarged)

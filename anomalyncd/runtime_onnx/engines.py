@@ -1,0 +1,152 @@
+"""The two engines that run a deployed model's graphs, on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalyncd.errors import InputError
+from anomalyncd.runtime_onnx import container
+
+Arrays = dict[str, NDArray]
+# What goes into the graphs and what comes out. s = size of a square; n regions; K classes.
+PHOTOGRAPH = "photograph_{}"  # (1, s, s, 3) uint8 RGB, of each size of the detector
+LEFT_OUT = "left_out"  # (members,) bool: photographs that the detector must not compare with
+SCORES = "scores_{}"  # (h, w) float32, of each size, at the map's size and not smoothed yet
+VIEWS, MASKS = "views", "masks"  # (n, s, s, 3) uint8 RGB and (n, s, s) uint8, 255 = anomalous
+PROBABILITIES = "probabilities"  # (n, K) float32
+APPEARANCE = "appearance"  # (n, width) float32, for the unknown score
+TOKENS = "tokens"  # (n, width) float32 class tokens
+
+
+class Engine(Protocol):
+    """A file's graphs, ready to run."""
+
+    metadata: dict[str, str]
+
+    def detector(self, inputs: Arrays) -> Arrays:
+        """PHOTOGRAPH and LEFT_OUT → SCORES."""
+        ...
+
+    def network(self, inputs: Arrays) -> Arrays:
+        """VIEWS and MASKS → PROBABILITIES, APPEARANCE, TOKENS."""
+        ...
+
+
+def opened(path: Path, threads: int) -> Engine:
+    """The engine of a file: ONNX Runtime for .onnx, OpenVINO for .xml.
+
+    Args:
+        path: the file.
+        threads: to compute with; 0: as many as there are cores.
+
+    Raises:
+        InputError: the file is of neither kind or damaged, or the engine is not installed.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; expected one that anomalyncd export has written")
+    kinds: dict[str, type[OnnxRuntime] | type[OpenVino]] = {
+        ".onnx": OnnxRuntime,
+        ".xml": OpenVino,
+    }
+    if path.suffix not in kinds:
+        raise InputError(f"{path}: expected a file ending in {' or '.join(kinds)}")
+    try:
+        return kinds[path.suffix](path, threads)
+    except ModuleNotFoundError as error:
+        name = str(error.name).partition(".")[0]
+        raise InputError(
+            f"{path} needs {name}, which is not installed: pip install {name}"
+        ) from None
+
+
+class OnnxRuntime:
+    """Runs an .onnx file."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        outer, inner = container.split(path)
+
+        def session(model: bytes) -> onnxruntime.InferenceSession:
+            try:
+                return onnxruntime.InferenceSession(
+                    model, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # its errors share no other class
+                reason = (str(error).splitlines() or [""])[0]
+                raise InputError(
+                    f"{path}: ONNX Runtime cannot load it ({reason}); export the run again"
+                ) from error
+
+        self._network = session(outer)
+        self._detector = None if inner is None else session(inner)
+        self.metadata = dict(self._network.get_modelmeta().custom_metadata_map)
+
+    def detector(self, inputs: Arrays) -> Arrays:
+        """See `Engine`."""
+        assert self._detector is not None, "the card says whether there is one"
+        return _named(self._detector.run(None, inputs), self._detector.get_outputs())
+
+    def network(self, inputs: Arrays) -> Arrays:
+        """See `Engine`."""
+        return _named(self._network.run(None, inputs), self._network.get_outputs())
+
+
+def _named(arrays: list[NDArray], outputs: list) -> Arrays:
+    return {output.name: array for output, array in zip(outputs, arrays, strict=True)}
+
+
+class OpenVino:
+    """Runs an .xml file, with the .bin beside it."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        import openvino
+
+        core = openvino.Core()
+        try:
+            model = core.read_model(path)
+            self.metadata = {
+                name: cast(str, value.value)
+                for name, value in cast(dict, model.get_rt_info("anomalyncd")).items()
+            }
+        except (RuntimeError, ValueError, AttributeError) as error:
+            reason = (str(error).strip().splitlines() or [""])[-1]
+            raise InputError(
+                f"{path}: not written by anomalyncd export, or damaged ({reason}); export again"
+            ) from error
+        # By itself it computes in 16 bits where the processor can, which changes the figures.
+        settings: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        if self.metadata.get("precision") == "fp32":
+            settings |= {"INFERENCE_PRECISION_HINT": "f32"}
+
+        def compiled(outputs: list, inputs: set[str]) -> openvino.CompiledModel:
+            needed = [i.get_node() for i in model.inputs if i.any_name in inputs]
+            part = openvino.Model([o.get_node() for o in outputs], needed, "part")
+            return core.compile_model(part, "CPU", settings)
+
+        of_network = {PROBABILITIES, APPEARANCE, TOKENS}
+        network = [o for o in model.outputs if o.any_name in of_network]
+        detector = [o for o in model.outputs if o.any_name not in of_network]
+        self._network = compiled(network, {VIEWS, MASKS})
+        others = {i.any_name for i in model.inputs} - {VIEWS, MASKS}
+        self._detector = compiled(detector, others) if detector else None
+
+    def detector(self, inputs: Arrays) -> Arrays:
+        """See `Engine`."""
+        assert self._detector is not None, "the card says whether there is one"
+        return _results(self._detector(inputs))
+
+    def network(self, inputs: Arrays) -> Arrays:
+        """See `Engine`."""
+        return _results(self._network(inputs))
+
+
+def _results(found: dict) -> Arrays:
+    return {output.any_name: np.asarray(array) for output, array in found.items()}
