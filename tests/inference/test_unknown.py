@@ -39,6 +39,12 @@ def test_the_share_of_known_ones_that_are_lost_is_the_one_that_was_set(share: fl
     assert (new > 1).mean() == pytest.approx(share, abs=0.05)
 
 
+def test_a_runs_own_regions_stay_known() -> None:
+    """As new images they are nearest to themselves, so fewer are lost than of others."""
+    own = seen(100)
+    assert (Familiar(own, 0.05).scores(own.features) > 1).mean() < 0.03
+
+
 def test_own_regions_are_measured_against_those_of_other_images_only() -> None:
     """Two regions of a photograph are alike, so that its others say little about a new one."""
     features = np.repeat(np.random.default_rng(0).normal(size=(40, 10)), 4, axis=0)
