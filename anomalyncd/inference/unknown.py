@@ -53,8 +53,7 @@ class Familiar:
             share: of its own ones that may be above the limit, if they were new; 0: none may.
         """
         seen = seen.thinned()
-        self._centre = seen.features.sum(0, dtype=float) / max(1, len(seen.features))
-        self._seen = self._directions(seen.features)
+        self._seen = _directions(seen.features)
         self.limit = np.inf
         if len(np.unique(seen.images)) >= FEWEST:
             same = seen.images[:, None] == seen.images[None]
@@ -66,12 +65,7 @@ class Familiar:
         """(n, width) features → (n,) scores, all 0 if the run has seen too little to say."""
         if not np.isfinite(self.limit):
             return np.zeros(len(features))
-        return self._distances(self._directions(features)) / self.limit
-
-    def _directions(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        away = features.astype(float) - self._centre
-        lengths = np.linalg.norm(away, axis=1, keepdims=True)
-        return away / np.maximum(lengths, 1e-12)
+        return self._distances(_directions(features)) / self.limit
 
     def _distances(
         self, directions: NDArray[np.float64], left_out: NDArray[np.bool_] | None = None
@@ -81,6 +75,11 @@ class Familiar:
         if left_out is not None:
             distances[left_out] = np.inf
         return np.sort(distances, axis=1)[:, :_NEIGHBOURS].mean(1)
+
+
+def _directions(features: NDArray[np.float32]) -> NDArray[np.float64]:
+    lengths = np.linalg.norm(features.astype(float), axis=1, keepdims=True)
+    return features / np.maximum(lengths, 1e-12)
 
 
 @dataclass(frozen=True)

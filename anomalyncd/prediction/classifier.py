@@ -232,30 +232,34 @@ class Classifier:
             classified = classify(
                 self.network, cropped.regions, temperature=metadata.train.student_temperature
             )
-            regions_look, images_look = self._unlike(cropped.regions, dataset)
+            region_scores = self.region_scores(cropped.regions)
+            scope_scores = self.scope_scores([sample.image for sample in dataset.samples])
         judged = judge(
             classified.probabilities[metadata.head],
             cropped.regions,
             metadata.fusion,
-            regions_look,
-            images_look,
+            region_scores,
+            scope_scores,
             verdicts=self._verdicts,
         )
         return Examined(anomaly_maps, cropped, judged, classified.tokens)
 
-    def _unlike(
-        self, regions: Regions, dataset: Dataset
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How unlike what the run has seen are the regions, and the images."""
+    def region_scores(self, regions: Regions) -> NDArray[np.float64]:
+        """How unlike the run's own regions each is, (n,); above 1 is unknown."""
         if self._familiar is None:
-            return np.zeros(len(regions)), np.zeros(len(dataset.samples))
-        of_regions, of_images = self._familiar
-        paths = [sample.image for sample in dataset.samples]
-        all_rows = np.arange(len(regions))
-        return (
-            of_regions.scores(appearance.of_regions(self.network, regions, all_rows)),
-            of_images.scores(appearance.of_images(self.network, paths)),
-        )
+            return np.zeros(len(regions))
+        look = appearance.of_regions(self.network, regions, np.arange(len(regions)))
+        return self._familiar[0].scores(look)
+
+    def scope_scores(self, images: Sequence[Path]) -> NDArray[np.float64]:
+        """How unlike the run's own images each is as a whole, (n,); above 1 is out of scope.
+
+        Raises:
+            InputError: an image cannot be read.
+        """
+        if self._familiar is None:
+            return np.zeros(len(images))
+        return self._familiar[1].scores(appearance.of_images(self.network, images))
 
     @cached_property  # for one photograph after the other
     def kept_detector(self) -> LearnedReference | None:

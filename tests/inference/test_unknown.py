@@ -26,7 +26,7 @@ def seen(n: int = 60) -> Seen:
 
 
 def test_a_new_kind_is_above_the_limit_and_new_ones_of_known_kinds_are_below() -> None:
-    familiar = Familiar(seen(), share=0.05)
+    familiar = Familiar(seen(), 0.05)
     assert (familiar.scores(around(5, 20, 3)) > 1).all()
     known = np.concatenate([familiar.scores(around(k, 200, 4 + k)) for k in (0, 1)])
     assert 0.01 < (known > 1).mean() < 0.12
@@ -39,12 +39,24 @@ def test_the_share_of_known_ones_that_are_lost_is_the_one_that_was_set(share: fl
     assert (new > 1).mean() == pytest.approx(share, abs=0.05)
 
 
+def test_a_runs_own_regions_stay_known() -> None:
+    """As new images they are nearest to themselves, so fewer are lost than of others."""
+    own = seen(100)
+    assert (Familiar(own, 0.05).scores(own.features) > 1).mean() < 0.03
+
+
 def test_own_regions_are_measured_against_those_of_other_images_only() -> None:
     """Two regions of a photograph are alike, so that its others say little about a new one."""
     features = np.repeat(np.random.default_rng(0).normal(size=(40, 10)), 4, axis=0)
     twins = Familiar(Seen(features.astype(np.float32), np.arange(160)), 0.05)
     grouped = Familiar(Seen(features.astype(np.float32), np.arange(160) // 4), 0.05)
     assert twins.limit < 1e-3 < 0.3 < grouped.limit
+
+
+def test_a_product_with_one_kind_of_defect_has_a_limit_too() -> None:
+    one = Familiar(Seen(around(0, 60, 1), np.arange(60)), 0.05)
+    assert one.scores(around(1, 20, 2)).min() > 2
+    assert (one.scores(around(0, 200, 3)) > 1).mean() < 0.12
 
 
 def test_a_score_depends_on_no_other_image() -> None:
