@@ -208,10 +208,10 @@ def test_it_can_be_done_with_keys_alone(
     press("Alt+2")
     expect(page.get_by_role("heading", name="Is this one of")).to_be_visible()
     press("y")
-    says(page, "confirmed as scratch")
+    says(page, "1 region confirmed as")
     press("n")
-    says(page, "not scratch")
-    assert [served.class_of(row) for row in (4, 5, 6)] == ["false alarm", "false alarm", "dent"]
+    says(page, "1 region: not")
+    assert [served.class_of(row) for row in (4, 5, 7)] == ["false alarm", "false alarm", "dent"]
     press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     page.get_by_label("Use single keys").uncheck()
