@@ -217,6 +217,7 @@ document.addEventListener("click", (event) => {
   const { ask: what, do: action, region, row, answer, undo } = button.dataset;
   if ("close" in button.dataset) dialog.close();
   else if (what) ask(what, button.dataset.class);
+  else if (action === "confirm_all") decide({ what: action, class: button.dataset.class });
   else if (action) act(action, row ? [row] : [...selected]);
   else if (region) show(region, button.dataset.heat);
   else if (answer) reply(answer, button.dataset.class);
