@@ -115,6 +115,7 @@ def scale(regions: int) -> None:
                 timed("first view again, with its pictures", lambda: page.goto(root))
                 timed("all regions, first tiles", lambda: tiles(page, f"{root}/regions"))
                 print(f"{'frames while scrolling 100 screens':44} {frames(page)}")
+                page.wait_for_selector(".grid .tile")
                 print(f"{'tiles in the document':44} {page.locator('.tile').count():8}")
                 timed("a question", lambda: page.goto(f"{root}/question"))
                 page.keyboard.press("y")

@@ -125,6 +125,10 @@ def test_each_answer_of_the_page_is_one_kept_decision(review: Review, page: Test
     assert state.drawn_wrong == 1
     post(page, what="undo")
     assert review.state.class_of(10) == "2"
+    post(page, what="confirm_all", of_class="2")
+    assert review.state.decided[review.state.members("2")].all()
+    assert post(page, what="confirm_all", of_class="2").status_code == 409  # none is left
+    post(page, what="undo")
     post(page, what="undo", decision=review.decisions[0].id)
     assert review.state.name_of("0") == "class 0"
 

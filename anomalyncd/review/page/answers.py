@@ -53,6 +53,8 @@ def answer(review: Review, form: Mapping[str, str]) -> tuple[Action, str]:
         case "apart":
             pair = _class(state, form), _class(state, form, "other")
             return Apart(pair), "They stay apart"
+        case "confirm_all":
+            return _all_confirmed(review, state, _class(state, form))
         case "split":
             return _split(review, state, form)
         case "undo":
@@ -103,6 +105,16 @@ def _named(state: State, class_id: str, name: str) -> tuple[Action, str]:
             raise InputError(f"{name!r} is not the name of a kind of defects; choose another")
         return _merge(state, class_id, other)
     return Name(class_id, name), f"Named {short(name)}"
+
+
+def _all_confirmed(review: Review, state: State, class_id: str) -> tuple[Action, str]:
+    """Every region of a class that nobody has decided about is right."""
+    rows = state.members(class_id)
+    rows = rows[~state.decided[rows]]
+    if state.is_fixed(class_id) or not len(rows):
+        raise InputError("no region of this class is left to confirm")
+    text = f"{len(rows)} region{'s' * (len(rows) != 1)} confirmed"
+    return Confirm(*review.addressed(rows.tolist()), class_id), text
 
 
 def _merge(state: State, source: str, into: str) -> tuple[Action, str]:

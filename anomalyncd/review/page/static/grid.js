@@ -28,21 +28,22 @@ function layOut() {
   const top = -grid.getBoundingClientRect().top;
   const first = Math.max(0, Math.floor(top / height) - AROUND) * columns;
   const last = Math.min(total, (Math.ceil((top + innerHeight) / height) + AROUND) * columns);
+  Object.assign(state, { first, last });
   for (const [index, tile] of state.tiles) {
     if ((index < first || index >= last) && tile !== document.activeElement) {
       tile.remove();
       state.tiles.delete(index);
     }
   }
-  for (let begin = Math.floor(first / CHUNK) * CHUNK; begin < last; begin += CHUNK) fill(state, begin, first, last);
+  for (let begin = Math.floor(first / CHUNK) * CHUNK; begin < last; begin += CHUNK) fill(state, begin);
 }
 
-async function fill(of, begin, first, last) {
-  const tiles = await chunk(of, begin);
+async function fill(of, begin) {
+  const tiles = await chunk(of, begin); // meanwhile, the list may have been scrolled
   if (of !== state) return;
   let added = false;
   const fragment = document.createDocumentFragment();
-  for (let index = Math.max(first, begin); index < Math.min(last, begin + tiles.length); index++) {
+  for (let index = Math.max(of.first, begin); index < Math.min(of.last, begin + tiles.length); index++) {
     if (of.tiles.has(index)) continue;
     const tile = tiles[index - begin].cloneNode(true);
     place(tile, index);
@@ -83,8 +84,8 @@ export async function reveal(grid, index) {
   if (top < 64) scrollBy(0, top - 64);
   else if (top + step > innerHeight - 90) scrollBy(0, top + step - innerHeight + 90);
   if (!state.tiles.has(index)) {
-    const begin = Math.floor(index / CHUNK) * CHUNK;
-    await fill(state, begin, index, index + 1);
+    layOut();
+    await fill(state, Math.floor(index / CHUNK) * CHUNK);
   }
   return state.tiles.get(index);
 }

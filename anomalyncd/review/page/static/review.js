@@ -9,6 +9,7 @@ export const selected = new Set(); // rows of regions
 let focused = { row: null, index: 0, list: 0 }; // to restore after the view was replaced
 let anchor = null; // where a selection with Shift begins
 let scroll = 0;
+const about = new Set(); // the regions that a decision is being made about
 
 // Speaking -------------------------------------------------------------------------------------
 
@@ -36,6 +37,12 @@ async function decide(values) {
 
 function decided({ message, version }) {
   if (dialog.open) dialog.close();
+  const list = $$("[role=listbox]")[focused.list];
+  const places = list ? tilesOf(list).filter((t) => about.has(Number(t.dataset.row))).map(placeOf) : [];
+  if (places.length && about.has(Number(focused.row))) {
+    focused = { ...focused, row: "", index: Math.min(...places) }; // the next one takes its place
+  }
+  about.clear();
   select([], false);
   say(message);
   refresh(version);
@@ -179,16 +186,18 @@ async function open(address) {
 const show = (row, heat = "") => open(`/region?row=${row}${heat && "&heat=1"}`);
 
 function ask(what, classId) {
-  const about = new URLSearchParams({ what });
-  if (classId) about.set("class", classId);
-  if (what === "move") about.set("row", moving[0]);
-  open(`/ask?${about}`);
+  const query = new URLSearchParams({ what });
+  if (classId) query.set("class", classId);
+  if (what === "move") query.set("row", moving[0]);
+  open(`/ask?${query}`);
 }
 
 function act(what, rows) {
   if (what === "clear") return select([], false);
   if (!rows.length) return say("Select a region first.", true);
   moving = rows;
+  about.clear();
+  for (const one of rows) about.add(Number(one));
   if (what === "move") return ask("move");
   const values = { regions: rows.join(",") };
   if (what === "confirm") decide({ ...values, what });
@@ -208,6 +217,7 @@ document.addEventListener("click", (event) => {
   const { ask: what, do: action, region, row, answer, undo } = button.dataset;
   if ("close" in button.dataset) dialog.close();
   else if (what) ask(what, button.dataset.class);
+  else if (action === "confirm_all") decide({ what: action, class: button.dataset.class });
   else if (action) act(action, row ? [row] : [...selected]);
   else if (region) show(region, button.dataset.heat);
   else if (answer) reply(answer, button.dataset.class);
