@@ -73,9 +73,6 @@ class MaskGuidedViT(nn.Module):
         self.keep_pool = keep_pool
         self.keep_threshold = keep_threshold
         self.precision = torch.float32  # of the frozen blocks
-        # Most images that go through the frozen blocks together on a CPU; None: what its cache
-        # holds. Rounding depends on the number of rows of a matrix product, mostly in bfloat16.
-        self.images_together: int | None = None
         vit.requires_grad_(False)
         self.last_block.requires_grad_(True)
 
@@ -137,8 +134,7 @@ class MaskGuidedViT(nn.Module):
         tokens = images.new_empty(int(counts.sum()), self.width)
         starts = counts.cumsum(0) - counts
         n = visible.shape[-1]
-        most_together = self.images_together or max(1, _TOKENS_IN_CACHE // n)
-        size = len(images) if images.is_cuda else most_together
+        size = len(images) if images.is_cuda else max(1, _TOKENS_IN_CACHE // n)
         with self._frozen_precision(images):
             for group in counts.argsort().split(size):
                 most = int(counts[group].max())

@@ -110,8 +110,6 @@ class Classifier:
         self.network.forward_batch = forward_batch
         precision = devices.precision(self.metadata.train.precision, self.device)
         self.network.vit.precision = precision
-        # So that a region's last digits do not depend on which others are classified with it.
-        self.network.vit.images_together = 1
         self._verdicts = unknown_share > 0
         seen = known_regions.read_seen(self.run, self.network.vit.width)
         self._familiar = seen and tuple(Familiar(each, unknown_share) for each in seen)

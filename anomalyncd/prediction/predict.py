@@ -6,6 +6,7 @@ at once.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections import Counter
@@ -106,7 +107,8 @@ def predict_all(config: PredictConfig, on_record: OnRecord = lambda record: None
     model = Path(config.run, MODEL)
     # Results inside the photographs' folder, such as overlays, are no photographs.
     left_out = [Path(config.output)] if config.output else []
-    found = given.find(words, sys.stdin.buffer, left_out)
+    listed = sys.stdin.buffer if given.STANDARD_INPUT in words else io.BytesIO()
+    found = given.find(words, listed, left_out)
     settings: Record = {
         "kind": "settings",
         "version": VERSION,

@@ -237,9 +237,7 @@ class Plan:
     def _fault(self, ended: Ended, work: Path, aside: dict[str, bytes] | None) -> str:
         if ended.too_long:
             return f"still running after {TIMEOUT:.0f} s"
-        # Both tables may have been written before the kill: the next call says so and leaves them.
-        said_complete = self.predicting and "exists already" in " ".join(ended.message)
-        if ended.has_traceback or (ended.status != 0 and not said_complete):
+        if ended.has_traceback or ended.status != 0:
             return f"status {ended.status}: {' / '.join(ended.message)[-300:]}"
         if self.predicting:
             found = results.of_prediction(work / "predicted", work)

@@ -69,7 +69,8 @@ def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path
         "predict.py",
         *(f"run={report.parent}", "path=photos", f"detector.path={maps}"),
     )
-    *counts, last = printed.splitlines()
+    *counts, page, last = printed.splitlines()
+    assert page == f"Report: {report.parent / 'predictions' / 'report.html'}"
     assert last == f"Predictions: {report.parent / 'predictions'}"
     predicted = (report.parent / "predictions" / "predictions.csv").read_text().splitlines()[1:]
     numbers = [int(entry.rpartition(": ")[2]) for entry in counts[0].split(", ")]

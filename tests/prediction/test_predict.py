@@ -124,9 +124,11 @@ def test_a_killed_prediction_resumes_to_the_same_bytes(
             raise KeyboardInterrupt
         append(journal, records, tiles)
 
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):  # noqa: PT012
+    given = config(product, tmp_path / "out")
+    with monkeypatch.context() as patched:
         patched.setattr(Journal, "append", killed)
-        predict_all(config(product, tmp_path / "out"))
+        with pytest.raises(KeyboardInterrupt):
+            predict_all(given)
     resumed = predict_all(config(product, tmp_path / "out"))
     kept = 2**after - 1  # groups of 1, 2, 4, … photographs
     assert (resumed.known, resumed.new) == (kept, N - kept)
@@ -169,9 +171,9 @@ def test_predictions_of_other_photographs_are_not_replaced(product: Path, tmp_pa
     with pytest.raises(InputError, match="made with another run, other maps or unknown_share"):
         predict_all(config(product, out, "unknown_share=0.3"))
     settings = [f"run={product / 'run'}", f"detector.path={product / 'maps'}", "device=cpu"]
+    paths = (product / "photos", tmp_path / "other" / "photos", product / "photos")
     folders = [
-        predict_all(composed([*settings, f"path={path}"], "predict")).folder.name
-        for path in (product / "photos", tmp_path / "other" / "photos", product / "photos")
+        predict_all(composed([*settings, f"path={path}"], "predict")).folder.name for path in paths
     ]
     assert folders == ["predictions", "predictions-2", "predictions"]
 
