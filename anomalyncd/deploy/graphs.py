@@ -15,7 +15,6 @@ from anomalyncd.detectors.reference.pile import Pile
 from anomalyncd.inference.classify import novel_probabilities
 from anomalyncd.models.model import Model
 from anomalyncd.models.patch_features import PatchFeatures
-from anomalyncd.training.augmentation import evaluation_view
 
 _ROWS = 1024  # patches that are compared at once: bounds the memory of a distance matrix
 _IMAGES = 4  # of a panel, likewise
@@ -24,14 +23,22 @@ _IMAGES = 4  # of a panel, likewise
 class NetworkGraph(nn.Module):
     """Views of regions → the chosen head's distribution, how they look, and class tokens."""
 
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, model: Model, head: int, temperature: float) -> None:
         super().__init__()
         self.model, self.head, self.temperature = model, head, temperature
+        for name, values in (("centre", model.mean), ("scale", model.std)):
+            levels = 255 * torch.tensor(values, dtype=torch.float64)
+            self.register_buffer(name, levels.float().view(1, 3, 1, 1))
 
     def forward(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(n, s, s, 3) and (n, s, s) uint8 → (n, K), (n, width), (n, width)."""
         model = self.model
-        x, mask = evaluation_view(views, masks, model.image_size, model.mean, model.std)
+        # As `evaluation_view`, whose changes in place cannot be traced.
+        x = (views.permute(0, 3, 1, 2).float() - self.centre) / self.scale
+        mask = masks[:, None].float() / 255
         half = len(model.vit.blocks) // 2  # as `inference.appearance`
         appearance, tokens = model.vit.mask_means(x, mask, [half - 1]).unbind(1)
         logits = model.heads.classify(tokens)[self.head]
