@@ -29,8 +29,8 @@ FLOORS = [
     {"evaluation"},
     {"results"},
     {"inputs"},
-    {"experiment", "prediction", "anomaly_maps"},
-    {"run"},
+    {"experiment", "prediction", "anomaly_maps", "runtime_onnx"},
+    {"run", "deploy"},
     {"cli"},
     {"api", "__main__"},
 ]
@@ -49,6 +49,9 @@ KNOWN_ONLY_TO = {
     "wandb": {"runtime/tracking"},
     "anomalib": {"anomalib", "detectors/anomalib_models"},
     "jinja2": {"results/report"},
+    "onnx": {"deploy"},
+    "onnxruntime": {"runtime_onnx/engines", "deploy/precision"},
+    "openvino": {"runtime_onnx/engines", "deploy/export"},
 }
 # Where labels of novel images may be named: what reads them, and where they meet predictions.
 LABELS = {
@@ -62,6 +65,7 @@ HANDING_LABELS_ON = {
         "inputs",
         "experiment",
         "prediction/predict",
+        "runtime_onnx/tables",
         "evaluation/map_quality",
         "results/run_results",
     ),

@@ -6,8 +6,10 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,6 +20,7 @@ from PIL import Image
 
 from anomalyncd.cli.main import main
 from anomalyncd.deploy import export as exporting
+from anomalyncd.deploy import tracing
 from anomalyncd.deploy.export import Exported, export
 from anomalyncd.deploy.graphs import PanelGraph
 from anomalyncd.detectors.reference.panel import Panel
@@ -56,6 +59,23 @@ def photograph(seed: int, defect: bool) -> NDArray[np.uint8]:
 class Finished:
     folder: Path
     photographs: list[Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once() -> Iterator[None]:
+    """Tracing is most of the time of an export; the same network is traced once here."""
+    traced: dict[Any, onnx.ModelProto] = {}
+
+    def once(module: torch.nn.Module, *given: Any, **named: Any) -> onnx.ModelProto:
+        key = type(module), sum(float(p.double().sum()) for p in module.parameters())
+        if key not in traced:
+            traced[key] = tracing.traced(module, *given, **named)
+        return traced[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting, "traced", once)
+        patch.setattr(exporting, "_CALIBRATED", 3)
+        yield
 
 
 @pytest.fixture(scope="module", params=["pile", "known good"])
@@ -198,7 +218,6 @@ def test_a_run_without_an_exportable_detector_needs_maps(
         classifier.predict([path], [scores.astype(np.uint8)])
     with pytest.raises(InputError, match="2 maps for 1 images"):
         classifier.predict([path], [scores, scores])
-    monkeypatch.setattr(exporting, "_CALIBRATED", 2)
     with pytest.raises(InputError, match="no detector that could be exported"):
         export(finished.folder, tmp_path / "small.onnx", precision="int8")
 
