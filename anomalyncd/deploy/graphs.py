@@ -73,7 +73,8 @@ class PanelGraph(nn.Module):
     def forward(self, patches: Tensor, left_out: Tensor) -> Tensor:
         """(p, d) of unit length and (members,) bool → (p,)."""
         nearest = []
-        for part in self.patches.split(_IMAGES):
+        for start in range(0, len(self.patches), _IMAGES):
+            part = self.patches[start : start + _IMAGES]
             closeness = patches @ part.flatten(0, 1).T
             nearest.append(closeness.view(len(patches), len(part), -1).amax(2))
         distances = (2 - 2 * torch.cat(nearest, 1)).clamp(min=0).sqrt()
@@ -109,8 +110,9 @@ class KnownGoodGraph(nn.Module):
             self.scales, self.features, photographs, strict=True
         ):
             patches, grid = known_good.pooled(features(photograph))
-            rows = (patches @ scale.weight + scale.bias).split(_ROWS)
-            scores = torch.cat([scale.normal.scores(part) for part in rows])
+            rows = patches @ scale.weight + scale.bias
+            starts = range(0, len(rows), _ROWS)
+            scores = torch.cat([scale.normal.scores(rows[i : i + _ROWS]) for i in starts])
             maps.append(_enlarged(scores, grid, self.map_size))
         return tuple(maps)
 
