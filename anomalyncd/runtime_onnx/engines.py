@@ -72,6 +72,7 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # would hold 200 MB more, to be 6 % faster
         outer, inner = container.split(path)
 
         def session(model: bytes) -> onnxruntime.InferenceSession:
