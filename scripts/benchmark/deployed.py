@@ -20,7 +20,7 @@ from anomalyncd.deploy.precision import quantized
 from anomalyncd.deploy.tracing import traced
 from anomalyncd.runtime_onnx.engines import APPEARANCE, MASKS, PROBABILITIES, TOKENS, VIEWS
 from scripts.benchmark.harness import Row, benchmark, row
-from scripts.benchmark.inputs import SMALL_16, network
+from scripts.benchmark.inputs import EMBEDDED, SMALL_16, network
 
 Run = Callable[[dict[str, NDArray]], object]
 
@@ -29,9 +29,7 @@ Run = Callable[[dict[str, NDArray]], object]
 def bench_deployed(options: argparse.Namespace) -> list[Row]:
     """One region and eight, at two sizes; torch in float32 is the plain way."""
     sizes = (
-        ((SMALL_16, 32),)
-        if options.tiny
-        else (("embedded", 112), ("embedded", 224), (SMALL_16, 224))
+        ((SMALL_16, 32),) if options.tiny else ((EMBEDDED, 112), (EMBEDDED, 224), (SMALL_16, 224))
     )
     return [row for name, size in sizes for row in _rows(name, size, options)]
 
