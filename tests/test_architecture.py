@@ -29,9 +29,9 @@ FLOORS = [
     {"evaluation"},
     {"results"},
     {"inputs", "search"},
-    {"experiment", "prediction", "anomaly_maps"},
+    {"experiment", "prediction", "anomaly_maps", "runtime_onnx"},
     {"review"},
-    {"run"},
+    {"run", "deploy"},
     {"cli"},
     {"api", "__main__"},
 ]
@@ -52,6 +52,9 @@ KNOWN_ONLY_TO = {
     "jinja2": {"results/report", "review/page/app"},
     "fastapi": {"review/page/app"},
     "uvicorn": {"review/page/serve"},
+    "onnx": {"deploy"},
+    "onnxruntime": {"runtime_onnx/engines", "deploy/precision"},
+    "openvino": {"runtime_onnx/engines", "deploy/export"},
 }
 # Where labels of novel images may be named: what reads them, and where they meet predictions.
 LABELS = {
@@ -64,6 +67,7 @@ HANDING_LABELS_ON = {
     *(
         "inputs",
         "experiment",
+        "runtime_onnx/tables",
         "evaluation/map_quality",
         "results/run_results",
     ),

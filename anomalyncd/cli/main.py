@@ -65,8 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.argv = [f"anomalyncd {verb}", *rest]  # where Hydra and argparse look
     deployed = verb == "predict" and rest and rest[0].endswith((".onnx", ".xml"))
-    module = "predict_deployed" if deployed else verb  # the other one needs torch and Hydra
-    return import_module(f"anomalyncd.cli.{module}").main()
+    module = "runtime_onnx.command" if deployed else f"cli.{verb}"  # without torch and Hydra
+    return import_module(f"anomalyncd.{module}").main()
 
 
 def _help() -> str:

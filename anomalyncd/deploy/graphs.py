@@ -15,7 +15,6 @@ from anomalyncd.detectors.reference.pile import Pile
 from anomalyncd.inference.classify import novel_probabilities
 from anomalyncd.models.model import Model
 from anomalyncd.models.patch_features import PatchFeatures
-from anomalyncd.training.augmentation import evaluation_view
 
 _ROWS = 1024  # patches that are compared at once: bounds the memory of a distance matrix
 _IMAGES = 4  # of a panel, likewise
@@ -24,14 +23,22 @@ _IMAGES = 4  # of a panel, likewise
 class NetworkGraph(nn.Module):
     """Views of regions → the chosen head's distribution, how they look, and class tokens."""
 
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, model: Model, head: int, temperature: float) -> None:
         super().__init__()
         self.model, self.head, self.temperature = model, head, temperature
+        for name, values in (("centre", model.mean), ("scale", model.std)):
+            levels = 255 * torch.tensor(values, dtype=torch.float64)
+            self.register_buffer(name, levels.float().view(1, 3, 1, 1))
 
     def forward(self, views: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(n, s, s, 3) and (n, s, s) uint8 → (n, K), (n, width), (n, width)."""
         model = self.model
-        x, mask = evaluation_view(views, masks, model.image_size, model.mean, model.std)
+        # As `evaluation_view`, whose changes in place cannot be traced.
+        x = (views.permute(0, 3, 1, 2).float() - self.centre) / self.scale
+        mask = masks[:, None].float() / 255
         half = len(model.vit.blocks) // 2  # as `inference.appearance`
         appearance, tokens = model.vit.mask_means(x, mask, [half - 1]).unbind(1)
         logits = model.heads.classify(tokens)[self.head]
@@ -66,7 +73,8 @@ class PanelGraph(nn.Module):
     def forward(self, patches: Tensor, left_out: Tensor) -> Tensor:
         """(p, d) of unit length and (members,) bool → (p,)."""
         nearest = []
-        for part in self.patches.split(_IMAGES):
+        for start in range(0, len(self.patches), _IMAGES):
+            part = self.patches[start : start + _IMAGES]
             closeness = patches @ part.flatten(0, 1).T
             nearest.append(closeness.view(len(patches), len(part), -1).amax(2))
         distances = (2 - 2 * torch.cat(nearest, 1)).clamp(min=0).sqrt()
@@ -102,8 +110,9 @@ class KnownGoodGraph(nn.Module):
             self.scales, self.features, photographs, strict=True
         ):
             patches, grid = known_good.pooled(features(photograph))
-            rows = (patches @ scale.weight + scale.bias).split(_ROWS)
-            scores = torch.cat([scale.normal.scores(part) for part in rows])
+            rows = patches @ scale.weight + scale.bias
+            starts = range(0, len(rows), _ROWS)
+            scores = torch.cat([scale.normal.scores(rows[i : i + _ROWS]) for i in starts])
             maps.append(_enlarged(scores, grid, self.map_size))
         return tuple(maps)
 

@@ -108,7 +108,7 @@ class MaskGuidedViT(nn.Module):
         size = self.vit.patch_embed.patch_size
         pool = F.avg_pool2d if self.keep_pool == "average" else F.max_pool2d
         kept = pool(masks, size).flatten(1) >= self.keep_threshold  # (b, patches)
-        prefix = kept.new_zeros(len(kept), self.vit.num_prefix_tokens)
+        prefix = kept.new_zeros(kept.shape[0], self.vit.num_prefix_tokens)  # traced too
         prefix[:, 0] = True  # the class token always sees itself: no softmax over nothing
         return torch.cat([prefix, kept], dim=1)[:, None, None]
 

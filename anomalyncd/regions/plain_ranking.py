@@ -1,6 +1,6 @@
 """The same as `ranking`, by definition: for installations without Numba.
 
-Ten to twenty times slower, which is still less than a network takes for the image.
+Sixty times slower: 20 ms for a map of 256 pixels, less than a network takes for its image.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,7 @@ class OnnxRuntime:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = False  # would hold 200 MB more, to be 6 % faster
         outer, inner = container.split(path)
 
         def session(model: bytes) -> onnxruntime.InferenceSession:
@@ -113,14 +114,16 @@ class OpenVino:
         try:
             model = core.read_model(path)
             self.metadata = {
-                name: cast(str, value.value)
-                for name, value in cast(dict, model.get_rt_info("anomalyncd")).items()
+                str(name): str(model.get_rt_info(["anomalyncd", name]).value)
+                for name in model.get_rt_info()["anomalyncd"]
             }
-        except (RuntimeError, ValueError, AttributeError) as error:
+        except (RuntimeError, ValueError, KeyError) as error:
             reason = (str(error).strip().splitlines() or [""])[-1]
             raise InputError(
                 f"{path}: not written by anomalyncd export, or damaged ({reason}); export again"
             ) from error
+        if not self.metadata:
+            raise InputError(f"{path}: not written by anomalyncd export; expected such a file")
         # By itself it computes in 16 bits where the processor can, which changes the figures.
         settings: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
         if self.metadata.get("precision") == "fp32":

@@ -24,7 +24,13 @@ from rich.table import Table
 
 from anomalyncd.runtime import devices
 from anomalyncd.runtime.versions import versions
-from scripts.benchmark import mebin, prediction, regions, training  # noqa: F401  # they register themselves
+from scripts.benchmark import (  # noqa: F401  # they register themselves
+    deployed,
+    mebin,
+    prediction,
+    regions,
+    training,
+)
 from scripts.benchmark.harness import BENCHMARKS
 
 

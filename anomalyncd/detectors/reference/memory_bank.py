@@ -71,7 +71,8 @@ class MemoryBank:
     def scores(self, patches: Tensor) -> Tensor:
         """(n, d) patches → (n,) distance to the nearest in the bank, in units of its spacing."""
         found = []
-        for part in patches.split(_QUERIES):
+        for start in range(0, len(patches), _QUERIES):  # split() cannot be exported to ONNX
+            part = patches[start : start + _QUERIES]
             distance, place = _distances(part, self.patches).min(1)
             found.append(distance / self.spacing[place])
         return torch.cat(found)
