@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNLABELLED = -1
+UNKNOWN, OUT_OF_SCOPE = -1, -2
+VERDICTS = {UNKNOWN: "unknown", OUT_OF_SCOPE: "out of scope"}
 
 # Choices that the configuration and the computation share.
 MaskedQueries = Literal[
