@@ -38,6 +38,7 @@ Comparison = Literal["nearest", "subspace"]
 Subfolders = Literal["labels", "pile"]
 Unreadable = Literal["stop", "skip"]
 
+UNKNOWN_SHARE = 0.05  # of what a run knows that prediction may call unknown
 MAX_MEGAPIXELS = 100  # of one image or map; a larger file may be made to fill the memory
 HIGHEST_MAX_MEGAPIXELS = 1000  # the largest value of the setting
 
@@ -89,6 +90,12 @@ def require_max_megapixels(value: int) -> None:
     """Raise InputError for a size out of range."""
     known = 1 <= value <= HIGHEST_MAX_MEGAPIXELS
     _require(known, f"max_megapixels={value}: expected 1 to {HIGHEST_MAX_MEGAPIXELS}")
+
+
+def require_unknown_share(value: float) -> None:
+    """Raise InputError for a share out of range."""
+    known = 0 <= value <= 0.5
+    _require(known, f"unknown_share={value}: expected 0 (no verdict `unknown`) to 0.5")
 
 
 def _one_of(key: str, value: str, choices: Any) -> None:
@@ -696,12 +703,16 @@ class PredictConfig(_Typed):
     device: str = "auto"
     max_megapixels: int = MAX_MEGAPIXELS
     forward_batch: int = 64  # regions per forward pass
+    # Share of known regions, and of images of the product, that may be called unknown or out of
+    # scope by mistake: more finds more new kinds; 0: all get the most similar class
+    unknown_share: float = UNKNOWN_SHARE
     debug: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_max_megapixels(self.max_megapixels)
         require_forward_batch(self.forward_batch)
+        require_unknown_share(self.unknown_share)
         _require(
             isinstance(self.detector, FilesDetectorConfig),
             "prediction reads the maps of new images from files: make them with anomalyncd maps "

@@ -20,6 +20,7 @@ from anomalyncd.discovery.discover import Discovery, discover
 from anomalyncd.errors import InputError
 from anomalyncd.evaluation.map_quality import evaluate_binarization, evaluate_maps
 from anomalyncd.evaluation.scoring import evaluate
+from anomalyncd.inference import appearance
 from anomalyncd.inference.classify import assign, classify
 from anomalyncd.inputs import Inputs, find_inputs, open_inputs, require_masks_fit
 from anomalyncd.models import backbone, checkpoint, model
@@ -150,7 +151,10 @@ def compute(
         )
         if prepared.maps.learned is not None:
             copy(prepared.maps.learned, folder.path(map_store.LEARNED))
-        known_regions.write(folder.root, classified.tokens)
+        images = [sample.image for sample in dataset.samples]
+        known_regions.write(
+            folder.root, classified.tokens, *appearance.of_run(network, cropped.regions, images)
+        )
         run_results.write(folder, done, {**metrics, "seconds": seconds})
     seconds["total"] = sum(seconds.values())
     metrics["seconds"] = {stage: round(s, 3) for stage, s in seconds.items()}

@@ -11,8 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 UNLABELLED = -1
+# Classes of a prediction besides the learned ones: unlike every learned class, and unlike the
+# product.
 UNKNOWN, OUT_OF_SCOPE = -1, -2
 VERDICTS = {UNKNOWN: "unknown", OUT_OF_SCOPE: "out of scope"}
+
+
+def class_name(class_id: int, names: Sequence[str]) -> str:
+    """Of a learned class, 0 … K − 1, or of a verdict."""
+    return VERDICTS[class_id] if class_id in VERDICTS else names[class_id]
+
 
 # Choices that the configuration and the computation share.
 MaskedQueries = Literal[

@@ -24,7 +24,7 @@ their maps, made with the same detector as the run's:
 anomalyncd maps dataset=folder dataset.path=PHOTOS detector=…
 
 Settings: run, path (instead of RUN and PHOTOS), detector.path, category, output, checkpoint,
-device, forward_batch, max_megapixels, debug."""
+device, forward_batch, max_megapixels, unknown_share, debug."""
 
 
 def main() -> int:

@@ -183,17 +183,31 @@ class MaskGuidedViT(nn.Module):
             (b, len(after) + 1, width): the patch tokens after each of these blocks, averaged with
             their share of the mask as weight, then the class token after the final norm.
         """
-        share = F.avg_pool2d(masks, self.vit.patch_embed.patch_size).flatten(1)
-        share = torch.where(share.sum(1, keepdim=True) > 0, share, torch.ones_like(share))
-        share = share / share.sum(1, keepdim=True)
         visible = self.attention_mask(masks)
         x, means = self._embed(images), []
         for index, block in enumerate(self.blocks):
             x = self._block(block, x, visible if self._is_masked(index) else None, None)
             if index in after:
-                patches = x[:, self.vit.num_prefix_tokens :]
-                means.append(torch.einsum("bp,bpd->bd", share, patches))
+                means.append(self._mean_under(masks, x))
         return torch.stack([*means, self.vit.norm(x)[:, 0]], dim=1)
+
+    @torch.no_grad()
+    def early_mean(self, images: Tensor, masks: Tensor, blocks: int) -> Tensor:
+        """As `mask_means` after the first so many blocks, without computing the others: (b, width).
+
+        No training changes it, as long as `blocks` leaves out the last one.
+        """
+        visible = self.attention_mask(masks)
+        return self._mean_under(
+            masks, self._run(self.blocks[:blocks], self._embed(images), visible)
+        )
+
+    def _mean_under(self, masks: Tensor, tokens: Tensor) -> Tensor:
+        """The mean of an image's patch tokens, by their share of the mask: (b, width)."""
+        share = F.avg_pool2d(masks, self.vit.patch_embed.patch_size).flatten(1)
+        share = torch.where(share.sum(1, keepdim=True) > 0, share, torch.ones_like(share))
+        share = share / share.sum(1, keepdim=True)
+        return torch.einsum("bp,bpd->bd", share, tokens[:, self.vit.num_prefix_tokens :])
 
     def _is_masked(self, index: int) -> bool:
         return index >= self.first_masked and self.mask_on != "none"

@@ -17,22 +17,27 @@ from PIL import Image
 from anomalyncd import detectors
 from anomalyncd.config import (
     MAX_MEGAPIXELS,
+    UNKNOWN_SHARE,
     DetectorConfig,
     MuscDetectorConfig,
     require_forward_batch,
     require_max_megapixels,
+    require_unknown_share,
 )
 from anomalyncd.data import datasets
 from anomalyncd.data.images import pixels_of
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
-from anomalyncd.inference.classify import Predictions, assign, classify
+from anomalyncd.inference import appearance
+from anomalyncd.inference.classify import classify
+from anomalyncd.inference.unknown import Familiar, Judged, judge
 from anomalyncd.models import checkpoint
 from anomalyncd.regions import cropping
+from anomalyncd.results import known_regions
 from anomalyncd.runtime import devices
 from anomalyncd.storage import run_record
 from anomalyncd.storage.cache import Cache
-from anomalyncd.types import Box, Dataset, Sample
+from anomalyncd.types import Box, Dataset, Regions, Sample, class_name
 
 log = logging.getLogger(__name__)
 
@@ -44,21 +49,26 @@ class PredictedRegion:
     """A region of an image, and its class."""
 
     box: Box  # in image pixels, right and bottom exclusive
-    class_id: int
+    class_id: int  # −1: unknown, unlike every learned class; −2: its image is out of scope
     class_name: str
-    confidence: float  # of the class, 0 to 1
+    confidence: float  # of the class, 0 to 1; of a verdict 1
     anomaly_score: float  # highest normalised anomaly score in the box
     area: int  # anomalous pixels
+    unknown_score: float  # how unlike the run's own regions it looks; above 1: unknown
+    nearest_class: str  # the learned class that it would have without a verdict
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The class of an image, and its regions."""
+    """The class of an image, and its regions: how they decide it, see `unknown.judge`."""
 
-    class_id: int
+    class_id: int  # −1: unknown, unlike every learned class; −2: out of scope, unlike the product
     class_name: str
     confidence: float
     regions: tuple[PredictedRegion, ...]
+    unknown_score: float  # the highest of its regions
+    scope_score: float  # how unlike the run's own images it looks; above 1: out of scope
+    nearest_class: str  # the learned class that it would have without a verdict
 
 
 class Classifier:
@@ -76,6 +86,7 @@ class Classifier:
         device: str = "auto",
         forward_batch: int = 64,
         max_megapixels: int = MAX_MEGAPIXELS,
+        unknown_share: float = UNKNOWN_SHARE,
     ) -> None:
         """
         Args:
@@ -84,12 +95,15 @@ class Classifier:
             device: as in `Config.device`.
             forward_batch: regions per forward pass.
             max_megapixels: of the largest image that `predict` opens.
+            unknown_share: of known regions, and of images of the product, that may be called
+                unknown or out of scope by mistake; 0: all get the most similar class.
 
         Raises:
-            InputError: the run is not finished, its model cannot be used, or a number is out of
-                range.
+            InputError: the run is not finished, its model or its features cannot be used, or a
+                number is out of range.
         """
         require_forward_batch(forward_batch)
+        require_unknown_share(unknown_share)
         require_max_megapixels(max_megapixels)
         self.max_megapixels = max_megapixels
         self.run = Path(run)
@@ -107,6 +121,15 @@ class Classifier:
         self.network.forward_batch = forward_batch
         precision = devices.precision(self.metadata.train.precision, self.device)
         self.network.vit.precision = precision
+        self._verdicts = unknown_share > 0
+        seen = known_regions.read_seen(self.run, self.network.vit.width)
+        self._familiar = seen and tuple(Familiar(each, unknown_share) for each in seen)
+        if seen is None and self._verdicts:
+            log.warning(
+                "%s: its version kept nothing to compare new regions with, so none will be called "
+                "unknown; repeat the run, or set unknown_share=0",
+                self.run,
+            )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -168,7 +191,7 @@ class Classifier:
         category: str,
         cache: Cache,
         settings: dict[str, Any],
-    ) -> tuple[cropping.Cropped, Predictions]:
+    ) -> tuple[cropping.Cropped, Judged]:
         """Crop the regions of a dataset, and classify them.
 
         Args:
@@ -206,8 +229,30 @@ class Classifier:
             classified = classify(
                 self.network, cropped.regions, temperature=metadata.train.student_temperature
             )
-        chosen = classified.probabilities[metadata.head]
-        return cropped, assign(chosen, cropped.regions, metadata.fusion)
+            regions_look, images_look = self._unlike(cropped.regions, dataset)
+        judged = judge(
+            classified.probabilities[metadata.head],
+            cropped.regions,
+            metadata.fusion,
+            regions_look,
+            images_look,
+            verdicts=self._verdicts,
+        )
+        return cropped, judged
+
+    def _unlike(
+        self, regions: Regions, dataset: Dataset
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How unlike what the run has seen are the regions, and the images."""
+        if self._familiar is None:
+            return np.zeros(len(regions)), np.zeros(len(dataset.samples))
+        of_regions, of_images = self._familiar
+        paths = [sample.image for sample in dataset.samples]
+        all_rows = np.arange(len(regions))
+        return (
+            of_regions.scores(appearance.of_regions(self.network, regions, all_rows)),
+            of_images.scores(appearance.of_images(self.network, paths)),
+        )
 
     @cached_property  # for one photograph after the other
     def _kept_detector(self) -> detectors.Detector | None:
@@ -235,8 +280,8 @@ class Classifier:
         )
         return detectors.create(config, "images", self.device, cache.root, self.max_megapixels)
 
-    def _as_predictions(self, cropped: cropping.Cropped, found: Predictions) -> list[Prediction]:
-        regions = cropped.regions
+    def _as_predictions(self, cropped: cropping.Cropped, found: Judged) -> list[Prediction]:
+        regions, names = cropped.regions, self.class_names
         of_image: list[list[PredictedRegion]] = [[] for _ in found.image_class]
         for i, image in enumerate(regions.image_index.tolist()):
             class_id = int(found.region_class[i])
@@ -244,17 +289,25 @@ class Classifier:
                 PredictedRegion(
                     Box(*regions.boxes[i].tolist()),
                     class_id,
-                    self.class_names[class_id],
+                    class_name(class_id, names),
                     float(found.region_confidence[i]),
                     float(regions.scores[i]),
                     int(regions.areas[i]),
+                    float(found.region_unknown[i]),
+                    names[found.region_nearest[i]],
                 )
             )
         return [
-            Prediction(int(k), self.class_names[k], float(confidence), tuple(its_regions))
-            for k, confidence, its_regions in zip(
-                found.image_class, found.image_confidence, of_image, strict=True
+            Prediction(
+                int(class_id),
+                class_name(int(class_id), names),
+                float(found.image_confidence[i]),
+                tuple(of_image[i]),
+                float(found.image_unknown[i]),
+                float(found.image_scope[i]),
+                names[found.image_nearest[i]],
             )
+            for i, class_id in enumerate(found.image_class)
         ]
 
 
@@ -278,6 +331,7 @@ def load(
     device: str = "auto",
     forward_batch: int = 64,
     max_megapixels: int = MAX_MEGAPIXELS,
+    unknown_share: float = UNKNOWN_SHARE,
 ) -> Classifier:
     """The classifier of a finished run; the same arguments and errors as `Classifier`."""
     return Classifier(
@@ -286,6 +340,7 @@ def load(
         device=device,
         forward_batch=forward_batch,
         max_megapixels=max_megapixels,
+        unknown_share=unknown_share,
     )
 
 

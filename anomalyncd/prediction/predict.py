@@ -43,6 +43,7 @@ def predict(config: PredictConfig) -> Path:
         device=config.device,
         forward_batch=config.forward_batch,
         max_megapixels=config.max_megapixels,
+        unknown_share=config.unknown_share,
     )
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))

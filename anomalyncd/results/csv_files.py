@@ -14,7 +14,7 @@ from anomalyncd.inference.classify import Predictions
 from anomalyncd.regions.cropping import Cropped
 from anomalyncd.storage.atomic import atomic_write
 from anomalyncd.storage.jobs import Job
-from anomalyncd.types import UNLABELLED, Labels, Regions, Sample
+from anomalyncd.types import UNLABELLED, VERDICTS, Labels, Regions, Sample, class_name
 
 
 def write_predictions(
@@ -32,7 +32,7 @@ def write_predictions(
     targets = labels.targets if labels else np.full(len(samples), UNLABELLED)
     columns = "id image class class_name confidence true_class anomaly_score regions main_elements"
     rows = (
-        [s.id, s.image, c, class_names[c], f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
+        [s.id, s.image, *_class(c, class_names), f"{p:.4f}", _name(labels, t), f"{a:.4f}", n, m, th]
         for s, c, p, t, a, n, m, th in zip(
             samples,
             predictions.image_class,
@@ -68,8 +68,7 @@ def write_regions(
             *box,
             area,
             f"{a:.4f}",
-            c,
-            class_names[c],
+            *_class(c, class_names),
             f"{p:.4f}",
             _name(labels, t),
         ]
@@ -110,6 +109,11 @@ def write_sweep(path: Path, runs: Sequence[Job]) -> None:
         ["folder", "dataset", "category", "detector", "seed", "region_labels", *scores],
         rows,
     )
+
+
+def _class(class_id: int, names: Sequence[str]) -> tuple[int | str, str]:
+    """The columns `class` and `class_name`: a verdict has no number."""
+    return VERDICTS.get(class_id, class_id), class_name(class_id, names)
 
 
 def _name(labels: Labels | None, target: int) -> str:

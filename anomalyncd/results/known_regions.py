@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from anomalyncd.errors import InputError
+from anomalyncd.inference.unknown import MOST, Seen
 from anomalyncd.storage.tensors import load_tensors, save_tensors
 
 FEATURES = "features.safetensors"
 _TOKENS = "tokens"
+_SEEN = ("region", "image")  # each with `…_appearance` and `…_number`
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,23 @@ class KnownRegions:
     tokens: NDArray[np.float32]  # (n, width) class tokens of the run's network
 
 
-def write(run: Path, tokens: NDArray[np.float32]) -> None:
-    """Keep the class tokens of a run's regions, (n, width), in half precision."""
-    save_tensors(run / FEATURES, {_TOKENS: torch.from_numpy(tokens).half()}, {})
+def write(run: Path, tokens: NDArray[np.float32], regions: Seen, images: Seen) -> None:
+    """Keep features of a run's regions and images, in half precision.
+
+    Args:
+        run: its folder.
+        tokens: (n, width) class tokens of all regions.
+        regions: how those with a main element look.
+        images: how whole images look.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    kept = {_TOKENS: torch.from_numpy(tokens).half()}
+    for name, seen in zip(_SEEN, (regions, images), strict=True):
+        kept[f"{name}_appearance"] = torch.from_numpy(seen.features).half()
+        kept[f"{name}_number"] = torch.from_numpy(seen.images)
+    save_tensors(run / FEATURES, kept, {})
 
 
 def read(run: Path) -> KnownRegions:
@@ -60,6 +76,49 @@ def read(run: Path) -> KnownRegions:
         confidences=_numbers(rows, ("confidence",), float, path)[:, 0],
         tokens=_tokens(run / FEATURES, len(rows)),
     )
+
+
+def read_seen(run: Path, width: int) -> tuple[Seen, Seen] | None:
+    """How a finished run's regions and its images look, to compare new ones with.
+
+    Args:
+        run: its folder.
+        width: of the features of the run's network.
+
+    Returns:
+        None if the run is of an earlier version, which kept nothing of this.
+
+    Raises:
+        InputError: the file is damaged, or does not belong to the network.
+    """
+    path = run / FEATURES
+    if not path.is_file():
+        return None
+    kept = load_tensors(path)[0]
+    if kept.keys() == {_TOKENS}:
+        return None
+    regions, images = (_seen(kept, name, width, path) for name in _SEEN)
+    return regions, images
+
+
+def _seen(kept: dict[str, torch.Tensor], name: str, width: int, path: Path) -> Seen:
+    features, numbers = kept.get(f"{name}_appearance"), kept.get(f"{name}_number")
+    if (
+        features is None
+        or numbers is None
+        or features.dtype != torch.float16
+        or numbers.dtype != torch.int64
+        or features.ndim != 2
+        or features.shape[1] != width
+        or numbers.shape != features.shape[:1]
+        or len(features) > MOST
+        or not features.isfinite().all()
+    ):
+        raise InputError(
+            f"{path}: {name}_appearance and {name}_number do not fit each other or the network; "
+            "compute the run again"
+        )
+    return Seen(features.float().numpy(), numbers.numpy())
 
 
 def _tokens(path: Path, regions: int) -> NDArray[np.float32]:

@@ -9,10 +9,14 @@ import pytest
 import torch
 
 from anomalyncd.errors import InputError
+from anomalyncd.inference.unknown import MOST, Seen
 from anomalyncd.results import known_regions
-from anomalyncd.storage.tensors import save_tensors
+from anomalyncd.storage.tensors import load_tensors, save_tensors
 
 TOKENS = np.array([[0.5, -1.0], [2.0, 0.25], [1.0, 3.0]], np.float32)
+
+REGIONS = Seen(np.array([[1.0, 2.0, -0.5], [0.0, 0.25, 8.0]], np.float32), np.array([0, 0]))
+IMAGES = Seen(np.array([[3.0, 2.0, 1.0], [0.5, 0.0, 0.0]], np.float32), np.array([0, 1]))
 
 
 @pytest.fixture
@@ -23,7 +27,7 @@ def run(tmp_path: Path) -> Path:
         "0,a,1,2,30,40,55,1,class 1,0.75\n1,a,5,6,7,8,2,0,class 0,0.5\n"
         "2,b,0,0,64,64,0,0,class 0,1\n"
     )
-    known_regions.write(tmp_path, TOKENS)
+    known_regions.write(tmp_path, TOKENS, REGIONS, IMAGES)
     return tmp_path
 
 
@@ -81,3 +85,44 @@ def test_a_run_of_an_earlier_version_says_what_to_do(run: Path) -> None:
     (run / known_regions.FEATURES).rename(run / "elsewhere")
     with pytest.raises(InputError, match="repeat the run"):
         known_regions.read(run)
+
+
+def test_what_a_run_has_seen_is_read_as_it_was_written(run: Path) -> None:
+    seen = known_regions.read_seen(run, width=3)
+    assert seen is not None
+    for found, written in zip(seen, (REGIONS, IMAGES), strict=True):
+        np.testing.assert_array_equal(found.features, written.features)
+        np.testing.assert_array_equal(found.images, written.images)
+
+
+def test_an_earlier_run_has_kept_nothing_to_compare_with(run: Path) -> None:
+    save_tensors(run / known_regions.FEATURES, {"tokens": torch.zeros(3, 2)}, {})
+    assert known_regions.read_seen(run, width=3) is None
+    (run / known_regions.FEATURES).unlink()
+    assert known_regions.read_seen(run, width=3) is None
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"image_number": None},
+        {"image_number": torch.zeros(3, dtype=torch.int64)},
+        {"image_number": torch.zeros(2)},
+        {"image_appearance": torch.zeros(2, 4).half()},
+        {"image_appearance": torch.zeros(2, 3)},
+        {"image_appearance": torch.zeros(6).half()},
+        {"region_appearance": torch.full((2, 3), float("inf")).half()},
+        {
+            "region_appearance": torch.zeros(MOST + 1, 3).half(),
+            "region_number": torch.zeros(MOST + 1, dtype=torch.int64),
+        },
+    ],
+)
+def test_what_a_run_has_seen_is_refused_if_it_was_changed(
+    run: Path, changed: dict[str, torch.Tensor | None]
+) -> None:
+    path = run / known_regions.FEATURES
+    kept = {**load_tensors(path)[0], **changed}
+    save_tensors(path, {name: t for name, t in kept.items() if t is not None}, {})
+    with pytest.raises(InputError, match="do not fit each other or the network"):
+        known_regions.read_seen(run, width=3)
