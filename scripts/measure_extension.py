@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import os
 from collections import Counter
@@ -23,6 +24,7 @@ import numpy as np
 
 from anomalyncd.api import compose
 from anomalyncd.evaluation import metrics
+from anomalyncd.extension.extend import extend
 from anomalyncd.run import execute
 
 DAYS = 5
@@ -73,3 +75,88 @@ def _link(place: Path, target: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if not os.path.lexists(place):
         place.symlink_to(target.resolve())
+
+
+def measure(product: Path, seed: int, folder: Path, overrides: Sequence[str]) -> dict[str, object]:
+    """Extend day by day; what became of the kinds after the last day."""
+    found = split(product, seed)
+    lay_out(product, found, folder)
+    common = [*SETTINGS, "dataset=mvtec", f"category={product.name}", *overrides]
+    result = execute(compose(*common, f"dataset.path={folder / 'day-1'}"))
+    runs = [result.folder]
+    for number in range(2, DAYS + 1):
+        result = extend(runs[-1], folder / f"day-{number}", quiet=True)
+        runs.append(result.folder)
+    tables = [_classes(run) for run in runs]
+    kinds = {os.path.realpath(p): p.parent.name for images in found.days for p in images}
+    last = tables[-1]
+    truth = [kinds[image] for image in last]
+    classes = sorted(set(last.values()))
+    kind_names = sorted(set(truth))
+    score = metrics.score(
+        np.array([kind_names.index(kind) for kind in truth]),
+        np.array([classes.index(one) for one in last.values()]),
+    )
+    of_new = Counter(one for image, one in last.items() if kinds[image] == found.new_kind)
+    records = [json.loads((run / "extension.json").read_text()) for run in runs[1:]]
+    names = [_names(run) for run in runs[1:]]
+    appended = [one["id"] for record in records for one in record["appended"]]
+    return {
+        "new_kind": found.new_kind,
+        "nmi": score.nmi,
+        "f1": score.f1,
+        "appended": [len(record["appended"]) for record in records],
+        "new_kind_is": dict(of_new.most_common()),
+        "others_in_appended": dict(
+            Counter(
+                kinds[image]
+                for image, one in last.items()
+                if one in map(str, appended) and kinds[image] != found.new_kind
+            )
+        ),
+        "waiting": records[-1]["waiting"],
+        "moved": sum(len(record["moved"]) for record in records),
+        "names_kept": all(b[: len(a)] == a for a, b in itertools.pairwise(names)),
+        "changed_images": sum(
+            before[image] != after[image]
+            for before, after in itertools.pairwise(tables)
+            for image in before
+        ),
+    }
+
+
+def _classes(run: Path) -> dict[str, str]:
+    """Class by image."""
+    with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return {os.path.realpath(row["image"]): row["class"] for row in csv.DictReader(file)}
+
+
+def _names(run: Path) -> list[str]:
+    return [one["name"] for one in json.loads((run / "classes.json").read_text())["classes"]]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("product", type=Path, help="a product's folder in the layout of MVTec AD")
+    parser.add_argument("--folder", type=Path, required=True, help="for links to the photographs")
+    parser.add_argument("--splits", default="0,1,2", help="numbers, with commas between them")
+    parser.add_argument("--whole", action="store_true", help="also one run on all photographs")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the runs")
+    given = parser.parse_args(arguments)
+    if given.whole:
+        settings = [*SETTINGS, "dataset=mvtec", f"category={given.product.name}", *given.overrides]
+        whole = [f"dataset.path={given.product.parent}", "dataset.leave_out=[combined]"]
+        found = execute(compose(*settings, *whole)).metrics["scores"]["image"]
+        print(f"one run on everything: NMI {found['nmi']:.3f}, F1 {found['f1']:.3f}", flush=True)
+    for seed in map(int, given.splits.split(",")):
+        row = measure(given.product, seed, given.folder / f"split-{seed}", given.overrides)
+        figures = ", ".join(
+            f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in row.items()
+        )
+        print(f"split {seed}: {figures}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -169,7 +169,7 @@ def discover(
     rest = np.flatnonzero(~empty)
     normal = int(empty.any())  # classes before those of the clustering
     numbers = _numbers(k, normal, len(rest))
-    key = [made_of, rest.tolist() if normal else len(rest), members]
+    key: list[object] = [made_of, rest.tolist() if normal else len(rest), members]
     found = cluster(descriptors[rest], numbers, members, seed, cache, key, on_member)
     scored, best, of_rest = found.scored, found.best, found.classes
     k = best.k + normal
@@ -195,9 +195,7 @@ def discover(
             Alternative(
                 c.k + normal,
                 c.score,
-                _of_all(
-                    consensus(found.of(c.k), c.k, seed), rest, normal, len(empty)
-                ),
+                _of_all(consensus(found.of(c.k), c.k, seed), rest, normal, len(empty)),
             )
             for c in others
         ),

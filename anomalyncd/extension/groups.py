@@ -78,9 +78,7 @@ def certain(days: NDArray[np.int64], first: int) -> NDArray[np.bool_]:
     return days < first
 
 
-def _kinds(
-    unknown: Unknown, seed: int, cache: Cache
-) -> list[tuple[NDArray[np.int64], float]]:
+def _kinds(unknown: Unknown, seed: int, cache: Cache) -> list[tuple[NDArray[np.int64], float]]:
     """Rows of each kind and how stable it is; a single kind if more are hardly beyond chance."""
     n = len(unknown.tokens)
     numbers = number_of_kinds.candidates(n)
@@ -91,8 +89,7 @@ def _kinds(
         if found.best.score >= NEAR_CHANCE:
             judged = stability.of_classes(found.of_best, found.classes, np.ones(n), None, seed)
             return [
-                (np.flatnonzero(found.classes == k), one.stability)
-                for k, one in enumerate(judged)
+                (np.flatnonzero(found.classes == k), one.stability) for k, one in enumerate(judged)
             ]
     return [(np.arange(n), 1.0)]
 

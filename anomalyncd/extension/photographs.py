@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from anomalyncd.config import FolderConfig
-from anomalyncd.data import datasets
+from anomalyncd.data import datasets, photographs
+from anomalyncd.data.folders import existing
 from anomalyncd.errors import InputError
-from anomalyncd.storage.cache import Cache, digest_files
+from anomalyncd.storage.cache import digest_files
 from anomalyncd.types import Dataset, Sample
 
 
@@ -22,15 +22,12 @@ class NewPhotographs:
     known_before: int  # others that were given, with the same content as one that it has
 
 
-def find(
-    photos: Sequence[str | Path], known: Iterable[str], cache: Cache, max_megapixels: int
-) -> NewPhotographs:
+def find(photos: Sequence[str | Path], known: Iterable[str], max_megapixels: int) -> NewPhotographs:
     """Find photographs, and leave out those whose content the run has already.
 
     Args:
         photos: folders, at any depth, and image files.
         known: digests of the run's photographs.
-        cache: see `datasets.load`.
         max_megapixels: of the largest image.
 
     Raises:
@@ -39,7 +36,7 @@ def find(
     samples: list[Sample] = []
     warnings: tuple[str, ...] = ()
     for given in map(Path, photos):
-        found = _found(given, cache, max_megapixels)
+        found = _found(given, max_megapixels)
         samples += found.samples
         warnings += found.warnings
     digests = digest_files(sample.image for sample in samples)
@@ -72,9 +69,13 @@ def unused_ids(ids: Iterable[str], taken: Iterable[str]) -> list[str]:
     return found
 
 
-def _found(given: Path, cache: Cache, max_megapixels: int) -> Dataset:
+def _found(given: Path, max_megapixels: int) -> Dataset:
     if given.is_file():
         alone = Dataset((Sample(given.stem, given),), None)
-        return datasets.with_headers_read(alone, max_megapixels)
-    pile = FolderConfig(path=str(given), subfolders="pile")
-    return datasets.load(pile, "images", cache, "PHOTOS", max_megapixels)
+    else:
+        pile = photographs.find(existing(given, "PHOTOS"))
+        if not pile.images:
+            raise InputError(f"{given}: no images; expected a folder of photographs, or an image")
+        samples = tuple(Sample(pile.name(path), path) for path in pile.images)
+        alone = Dataset(samples, None, warnings=tuple(pile.warnings()))
+    return datasets.with_headers_read(alone, max_megapixels)

@@ -67,3 +67,19 @@ def learn(
     # As long as the old ones, so that all are of one kind; their lengths do not matter.
     length = old.detach().cpu().double().norm(dim=-1).mean()
     return (F.normalize(new.detach(), dim=-1) * length).to(old)
+
+
+def nearest(old: Tensor, new: Tensor | None, tokens: NDArray[np.float32]) -> NDArray[np.int64]:
+    """The class whose prototype is nearest.
+
+    Args:
+        old: (K, width) prototypes of one head.
+        new: (new classes, width), or None.
+        tokens: (n, width) class tokens.
+
+    Returns:
+        (n,) ids.
+    """
+    every = (old if new is None else torch.cat([old, new])).detach().cpu().double()
+    x = torch.from_numpy(np.asarray(tokens, np.float64))
+    return (F.normalize(x, dim=-1) @ F.normalize(every, dim=-1).T).argmax(-1).numpy()

@@ -49,6 +49,7 @@ class Extension:
     classes_before: int  # K of the run that was extended
     appended: tuple[Appended, ...]
     moved: tuple[Moved, ...]
+    first_regions: tuple[int, ...]  # of each extension so far: where its rows of regions.csv begin
     waiting: int  # regions that are unknown so far, of all days
     groups_refused: tuple[str, ...]  # why a group of unknown regions became no class
 
@@ -57,6 +58,11 @@ class Extension:
             raise InputError(f"format {self.format}; this version reads format {FORMAT}")
         if self.number < 1 or self.classes_before < 2:
             raise InputError(f"number {self.number}, classes_before {self.classes_before}")
+        starts = list(self.first_regions)
+        if len(starts) != self.number or starts != sorted(starts) or starts[0] < 0:
+            raise InputError(
+                f"first_regions {starts[:5]} are not those of {self.number} extensions"
+            )
         ids = [one.id for one in self.appended]
         if ids != list(range(self.classes_before, self.classes_before + len(ids))):
             raise InputError(f"appended classes {ids[:5]} do not follow {self.classes_before}")
@@ -64,15 +70,14 @@ class Extension:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What happened, in plain English: one sentence each."""
-        found = [
-            f"Extension {self.number} of {Path(self.parent).name}: {_many(self.images, 'new image')}"
-            + (f", {self.known_before} known before and left out." if self.known_before else ".")
+        again = f", {self.known_before} known before and left out" if self.known_before else ""
+        run = Path(self.parent).name
+        found = [f"Extension {self.number} of {run}: {_many(self.images, 'new image')}{again}."]
+        found += [
+            f"New class {one.id}, {one.name}: {_many(one.regions, 'unknown region')} of "
+            f"{_many(one.images, 'image')} that hold together (stability {one.stability:.2f})."
+            for one in self.appended
         ]
-        for one in self.appended:
-            found.append(
-                f"New class {one.id}, {one.name}: {_many(one.regions, 'unknown region')} of "
-                f"{_many(one.images, 'image')} that hold together (stability {one.stability:.2f})."
-            )
         if not self.appended:
             found.append("No new class.")
         found += self.groups_refused

@@ -57,21 +57,25 @@ def read(run: Path, unknown: NDArray[np.int64], width: int) -> Waiting:
         empty = np.zeros((0, 1, 1, width), np.float32)
         return Waiting(unknown, empty, empty[:, 0, 0])
     kept = load_tensors(path)[0]
-    dimensions = {"rows": (1, torch.int64), "descriptors": (4, torch.half), "looks": (2, torch.half)}
+    dimensions = {
+        "rows": (1, torch.int64),
+        "descriptors": (4, torch.half),
+        "looks": (2, torch.half),
+    }
     for name, (count, kind) in dimensions.items():
         tensor = kept.get(name)
         if tensor is None or tensor.ndim != count or tensor.dtype != kind:
             raise InputError(f"{path}: {name} is missing or of another kind; {_REMEDY}")
         if len(tensor) != len(unknown) or (count > 1 and tensor.shape[-1] != width):
-            raise InputError(f"{path}: {name} is {tuple(tensor.shape)}, which does not fit the "
-                             f"{len(unknown)} unknown regions of the run; {_REMEDY}")
+            raise InputError(
+                f"{path}: {name} is {tuple(tensor.shape)}, which does not fit the "
+                f"{len(unknown)} unknown regions of the run; {_REMEDY}"
+            )
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name} holds values that are not finite numbers; {_REMEDY}")
     if kept["rows"].tolist() != unknown.tolist():
         raise InputError(f"{path}: its rows are not the unknown regions of regions.csv; {_REMEDY}")
-    return Waiting(
-        unknown, kept["descriptors"].float().numpy(), kept["looks"].float().numpy()
-    )
+    return Waiting(unknown, kept["descriptors"].float().numpy(), kept["looks"].float().numpy())
 
 
 _REMEDY = "restore the file that the extension wrote"

@@ -29,7 +29,7 @@ from anomalyncd.data.images import pixels_of
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.inference import appearance
-from anomalyncd.inference.classify import classify
+from anomalyncd.inference.classify import Classified, classify
 from anomalyncd.inference.unknown import Familiar, Judged, judge
 from anomalyncd.models import checkpoint
 from anomalyncd.regions import cropping
@@ -37,7 +37,7 @@ from anomalyncd.results import known_regions
 from anomalyncd.runtime import devices
 from anomalyncd.storage import run_record
 from anomalyncd.storage.cache import Cache
-from anomalyncd.types import Box, Dataset, Regions, Sample, class_name
+from anomalyncd.types import Box, Dataset, Sample, class_name
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,17 @@ class Prediction:
     unknown_score: float  # the highest of its regions
     scope_score: float  # how unlike the run's own images it looks; above 1: out of scope
     nearest_class: str  # the learned class that it would have without a verdict
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is known of new images before it is said what they are."""
+
+    maps: map_store.StoredMaps
+    cropped: cropping.Cropped
+    classified: Classified
+    # (n_regions, width) and (n_images, width), see `appearance`; None: the run kept none to compare
+    looks: tuple[NDArray[np.float32], NDArray[np.float32]] | None
 
 
 class Classifier:
@@ -192,7 +203,28 @@ class Classifier:
         cache: Cache,
         settings: dict[str, Any],
     ) -> tuple[cropping.Cropped, Judged]:
-        """Crop the regions of a dataset, and classify them.
+        """Crop the regions of a dataset, and classify them; arguments and errors as `examine`."""
+        found = self.examine(dataset, detector, category, cache, settings)
+        region_scores, image_scores = self.unlike(found)
+        judged = judge(
+            found.classified.probabilities[self.metadata.head],
+            found.cropped.regions,
+            self.metadata.fusion,
+            region_scores,
+            image_scores,
+            verdicts=self._verdicts,
+        )
+        return found.cropped, judged
+
+    def examine(
+        self,
+        dataset: Dataset,
+        detector: detectors.Detector,
+        category: str,
+        cache: Cache,
+        settings: dict[str, Any],
+    ) -> Examined:
+        """Crop the regions of a dataset, and see what the network says of them.
 
         Args:
             dataset: the images.
@@ -223,36 +255,28 @@ class Classifier:
             metadata.backbone.image_size,
             cache,
         )
+        regions, looks = cropped.regions, None
         fewer = max(1, self.network.forward_batch // 2)
         other = ", or use device=cpu" if self.device.type != "cpu" else ""
         with devices.memory_explained(f"set forward_batch={fewer}{other}"):
             classified = classify(
-                self.network, cropped.regions, temperature=metadata.train.student_temperature
+                self.network, regions, temperature=metadata.train.student_temperature
             )
-            regions_look, images_look = self._unlike(cropped.regions, dataset)
-        judged = judge(
-            classified.probabilities[metadata.head],
-            cropped.regions,
-            metadata.fusion,
-            regions_look,
-            images_look,
-            verdicts=self._verdicts,
-        )
-        return cropped, judged
+            if self._familiar is not None:
+                paths = [sample.image for sample in dataset.samples]
+                of_regions = appearance.of_regions(self.network, regions, np.arange(len(regions)))
+                looks = of_regions, appearance.of_images(self.network, paths)
+        return Examined(anomaly_maps, cropped, classified, looks)
 
-    def _unlike(
-        self, regions: Regions, dataset: Dataset
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How unlike what the run has seen are the regions, and the images."""
-        if self._familiar is None:
-            return np.zeros(len(regions)), np.zeros(len(dataset.samples))
-        of_regions, of_images = self._familiar
-        paths = [sample.image for sample in dataset.samples]
-        all_rows = np.arange(len(regions))
-        return (
-            of_regions.scores(appearance.of_regions(self.network, regions, all_rows)),
-            of_images.scores(appearance.of_images(self.network, paths)),
+    def unlike(self, found: Examined) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How unlike what the run has seen are the regions, and the images: above 1 is unlike."""
+        if self._familiar is None or found.looks is None:
+            return np.zeros(len(found.cropped.regions)), np.zeros(len(found.cropped.counts))
+        of_regions, of_images = (
+            familiar.scores(looks)
+            for familiar, looks in zip(self._familiar, found.looks, strict=True)
         )
+        return of_regions, of_images
 
     @cached_property  # for one photograph after the other
     def _kept_detector(self) -> detectors.Detector | None:

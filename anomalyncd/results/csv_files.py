@@ -45,7 +45,7 @@ def write_predictions(
             strict=True,
         )
     )
-    _write(path, [*columns.split(), "threshold"], rows)
+    write_table(path, [*columns.split(), "threshold"], rows)
 
 
 def write_regions(
@@ -84,7 +84,7 @@ def write_regions(
             strict=True,
         )
     )
-    _write(path, columns.split(), rows)
+    write_table(path, columns.split(), rows)
 
 
 def write_sweep(path: Path, runs: Sequence[Job]) -> None:
@@ -104,7 +104,7 @@ def write_sweep(path: Path, runs: Sequence[Job]) -> None:
         ]
         for run in runs
     )
-    _write(
+    write_table(
         path,
         ["folder", "dataset", "category", "detector", "seed", "region_labels", *scores],
         rows,
@@ -120,7 +120,8 @@ def _name(labels: Labels | None, target: int) -> str:
     return labels.classes[target] if labels and target != UNLABELLED else ""
 
 
-def _write(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+def write_table(path: Path, columns: list[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table atomically."""
     # surrogateescape: a file name that is not valid Unicode is written as its own bytes
     with (
         atomic_write(path) as draft,

@@ -46,7 +46,9 @@ class ClassList:
         before = 0
         for place, one in enumerate(self.classes):
             if one.id != place:
-                raise InputError(f"class {one.id} at place {place}; expected ids 0, 1, 2 … in order")
+                raise InputError(
+                    f"class {one.id} at place {place}; expected ids 0, 1, 2 … in order"
+                )
             if one.since < before:
                 raise InputError(
                     f"class {one.id} is of extension {one.since}, before class {one.id - 1}; "
@@ -90,7 +92,10 @@ def read(run: Path, names: Sequence[str]) -> ClassList:
     """
     path = run / FILE
     if not path.exists():
-        return ClassList(FORMAT, tuple(NamedClass(k, name, 0) for k, name in enumerate(names)))
+        try:
+            return ClassList(FORMAT, tuple(NamedClass(k, name, 0) for k, name in enumerate(names)))
+        except InputError as error:
+            raise InputError(f"{run}: {error}") from error
     found = foreign.build(ClassList, foreign.read_json(path), str(path), complete=True)
     if len(found.classes) != len(names):
         raise InputError(
