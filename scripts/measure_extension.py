@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits", default="0,1,2", help="numbers, with commas between them")
     parser.add_argument("--whole", action="store_true", help="also one run on all photographs")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the runs")
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)
     if given.whole:
         settings = [*SETTINGS, "dataset=mvtec", f"category={given.product.name}", *given.overrides]
         whole = [f"dataset.path={given.product.parent}", "dataset.leave_out=[combined]"]

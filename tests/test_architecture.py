@@ -31,6 +31,7 @@ FLOORS = [
     {"inputs"},
     {"experiment", "prediction", "anomaly_maps"},
     {"run"},
+    {"extension"},
     {"cli"},
     {"api", "__main__"},
 ]
