@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def tuesday(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def unlike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
+def unlike(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Which of the new regions are unlike every class: a slice; no image is out of scope."""
     chosen: dict[str, Any] = {"rows": slice(0)}
 
@@ -84,7 +83,7 @@ def unlike(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, Any]]:
     monkeypatch.setattr(groups, "gather", together)
     monkeypatch.setattr("anomalyncd.extension.day.LEAST_LEARNED", 0.0)  # an untrained network
     monkeypatch.setattr("anomalyncd.extension.day.MOST_TAKEN", 1.0)
-    yield chosen
+    return chosen
 
 
 def extended(run: Path, photos: Path, **settings: Any) -> Path:
@@ -183,9 +182,10 @@ def test_an_interrupted_extension_gives_the_same_when_it_is_repeated(
     parent: Path, tuesday: Path, unlike: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unlike["rows"] = slice(1, 6)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(extending.result.report, "write_report", interrupted)
-        extended(parent, tuesday)
+        with pytest.raises(KeyboardInterrupt):
+            extended(parent, tuesday)
     new = extended(parent, tuesday)
     whole = extended(parent, tuesday, output=parent.parent / "whole")
     for name in ("predictions.csv", "regions.csv", "model.safetensors", "features.safetensors"):
