@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from anomalyncd.detectors import Detector as Detector
     from anomalyncd.errors import InputError as InputError
     from anomalyncd.evaluation.metrics import score as score
+    from anomalyncd.extension.extend import extend as extend
     from anomalyncd.inference.fusion import fuse as fuse
     from anomalyncd.models.mask_guided_vit import MaskGuidedViT as MaskGuidedViT
     from anomalyncd.prediction.classifier import Classifier as Classifier
@@ -74,6 +75,7 @@ _PUBLIC = {
     **dict.fromkeys(("discover", "compose"), "api"),
     **dict.fromkeys(("load", "Classifier", "Prediction"), "prediction.classifier"),
     **dict.fromkeys(("execute", "RunResult"), "run"),
+    "extend": "extension.extend",
     "Config": "config",
     **dict.fromkeys(  # the groups of a Config
         (

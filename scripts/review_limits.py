@@ -75,8 +75,8 @@ def draw_run(folder: Path, regions: int) -> Path:
         rows = [[f"photo/{n}", folder / f"{n}.jpg"] for n in range(PHOTOGRAPHS)]
         csv.writer(file).writerows([["id", "image"], *rows])
     photographs = np.arange(PHOTOGRAPHS)
-    seen = Seen(tokens, np.arange(regions) % PHOTOGRAPHS)
-    known_regions.write(run, tokens, seen, Seen(tokens[:PHOTOGRAPHS], photographs))
+    seen = Seen(tokens[:PHOTOGRAPHS], photographs)
+    known_regions.write(run, tokens, seen, seen)
     return run
 
 

@@ -32,6 +32,7 @@ FLOORS = [
     {"experiment", "prediction", "anomaly_maps", "runtime_onnx"},
     {"review"},
     {"run", "deploy"},
+    {"extension"},
     {"cli"},
     {"api", "__main__"},
 ]

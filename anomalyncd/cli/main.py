@@ -17,6 +17,7 @@ VERBS = {
     "discover": "find the kinds of defects in a folder of photographs",
     "run": "one run or a sweep with any settings (same as train.py)",
     "predict": "classify new photographs with a finished run",
+    "extend": "add new photographs to a finished run: classes keep their ids, new kinds follow",
     "review": "name, merge, split and correct the kinds that a run has found",
     "export": "write a finished run as one file that runs without torch",
     "maps": "only make anomaly maps, and evaluate them",

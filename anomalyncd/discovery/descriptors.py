@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from anomalyncd.models.backbone import Backbone
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
+from anomalyncd.models.model import Model
 from anomalyncd.runtime.versions import versions
 from anomalyncd.storage.cache import Cache
 from anomalyncd.training.augmentation import evaluation_view
@@ -36,7 +37,7 @@ class Described:
 
 
 def describe(
-    backbone: Backbone,
+    backbone: Backbone | Model,
     vit: MaskGuidedViT,
     regions: Regions,
     cache: Cache,
@@ -48,7 +49,7 @@ def describe(
     """Describe all regions, or read what an earlier run with the same regions has computed.
 
     Args:
-        backbone: the pretrained network.
+        backbone: the pretrained network, or that of a run.
         vit: the same with masked attention, on the device to compute on.
         regions: to describe.
         cache: keeps the result, in parts.
@@ -77,7 +78,7 @@ def describe(
 
 
 def _described(
-    backbone: Backbone,
+    backbone: Backbone | Model,
     vit: MaskGuidedViT,
     regions: Regions,
     rows: slice,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,6 +84,61 @@ class Discovery:
         return f"{found}; the maps find no defect in {missing}."
 
 
+@dataclass(frozen=True)
+class Clustered:
+    """The members' clusterings of n regions, and the number of classes that they agree on most."""
+
+    numbers: tuple[int, ...]  # of classes that were tried
+    labels: NDArray[np.int16]  # (members, len(numbers), n)
+    scored: tuple[Candidate, ...]  # the numbers, by how far members agree
+    best: Candidate
+    classes: NDArray[np.int64]  # (n,) of the best number, the largest first
+
+    def of(self, k: int) -> NDArray[np.int16]:
+        """(members, n) labels for k classes."""
+        return self.labels[:, self.numbers.index(k)]
+
+    @property
+    def of_best(self) -> NDArray[np.int16]:
+        """(members, n) labels for the best number of classes."""
+        return self.of(self.best.k)
+
+
+def cluster(
+    descriptors: NDArray[np.float32],
+    numbers: Sequence[int],
+    members: int,
+    seed: int,
+    cache: Cache,
+    made_of: list[object],
+    on_member: Callable[[int, int], None] = lambda done, total: None,
+) -> Clustered:
+    """Cluster regions several times, and choose the number of classes.
+
+    Args:
+        descriptors: (n, turns, kinds, width), see `descriptors.describe`.
+        numbers: of classes to try, consecutive, each at most n.
+        members: how many clusterings vote.
+        seed: of their draws.
+        cache: keeps each member's clusterings.
+        made_of: all that the descriptors were made from.
+        on_member: called with the number of members done and of all.
+    """
+    drawn = clusterings.draw(descriptors, members, seed)
+    null = clusterings.structureless(drawn, seed)
+    real, chance = [], []
+    for done, (member, shadow) in enumerate(zip(drawn, null, strict=True)):
+        tried = list(numbers)
+        real.append(clusterings.cached(member, tried, seed, cache, [*made_of, "regions"]))
+        chance.append(clusterings.cached(shadow, tried, seed, cache, [*made_of, "structureless"]))
+        on_member(done + 1, members)
+    labels = np.stack(real)
+    scored = number_of_kinds.score(labels, np.stack(chance), numbers)
+    best = number_of_kinds.choose(scored)
+    of_best = consensus(labels[:, list(numbers).index(best.k)], best.k, seed)
+    return Clustered(tuple(numbers), labels, tuple(scored), best, of_best)
+
+
 def discover(
     descriptors: NDArray[np.float32],
     regions: Regions,
@@ -117,26 +172,16 @@ def discover(
     rest = np.flatnonzero(~empty)
     normal = int(empty.any())  # classes before those of the clustering
     numbers = _numbers(k, normal, len(rest))
-    drawn = clusterings.draw(descriptors[rest], members, seed)
-    null = clusterings.structureless(drawn, seed)
-    real, chance = [], []
-    for done, (member, shadow) in enumerate(zip(drawn, null, strict=True)):
-        key = [made_of, rest.tolist() if normal else len(rest), members]
-        real.append(clusterings.cached(member, numbers, seed, cache, [*key, "regions"]))
-        chance.append(clusterings.cached(shadow, numbers, seed, cache, [*key, "structureless"]))
-        on_member(done + 1, members)
-    labels = np.stack(real)  # (members, numbers, rest)
-    scored = number_of_kinds.score(labels, np.stack(chance), numbers)
-    best = number_of_kinds.choose(scored)
-    row = numbers.index(best.k)
-    of_rest = consensus(labels[:, row], best.k, seed)
+    key: list[object] = [made_of, rest.tolist() if normal else len(rest), members]
+    found = cluster(descriptors[rest], numbers, members, seed, cache, key, on_member)
+    scored, best, of_rest = found.scored, found.best, found.classes
     k = best.k + normal
     classes = _of_all(of_rest, rest, normal, len(empty))
     voted = np.zeros((len(empty), k))
     voted[empty, 0] = 1
-    voted[rest, normal:] = votes(labels[:, row], of_rest, best.k)
+    voted[rest, normal:] = votes(found.of_best, of_rest, best.k)
     weak = stability.weak_score(regions.scores, empty)
-    judged = stability.of_classes(labels[:, row], of_rest, regions.scores[rest], weak, seed)
+    judged = stability.of_classes(found.of_best, of_rest, regions.scores[rest], weak, seed)
     if normal:
         judged = [_after_normal(one) for one in judged]
     judged += [ClassStability(0.0, False, None, False)] * (best.k - len(judged))
@@ -153,9 +198,7 @@ def discover(
             Alternative(
                 c.k + normal,
                 c.score,
-                _of_all(
-                    consensus(labels[:, numbers.index(c.k)], c.k, seed), rest, normal, len(empty)
-                ),
+                _of_all(consensus(found.of(c.k), c.k, seed), rest, normal, len(empty)),
             )
             for c in others
         ),

@@ -34,7 +34,7 @@ def of_run(model: Model, regions: Regions, images: Sequence[Path]) -> tuple[Seen
     Raises:
         InputError: an image cannot be read.
     """
-    found = np.flatnonzero(regions.areas > 0)
+    found = evenly(np.flatnonzero(regions.areas > 0))
     kept = evenly(np.arange(len(images)))
     return (
         Seen(of_regions(model, regions, found), regions.image_index[found]),

@@ -16,7 +16,7 @@ from anomalyncd.config import FusionConfig
 from anomalyncd.inference.assignment import Predictions, assign
 from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, Regions
 
-MOST = 2000  # features that new ones are compared with: a few MB
+MOST = 2000  # features that are kept to compare with: a few MB
 FEWEST = 10  # of different images, from which a limit can be read
 _NEIGHBOURS = 3  # whose mean distance counts: one alone may itself be odd
 
@@ -27,11 +27,6 @@ class Seen:
 
     features: NDArray[np.float32]  # (n, width)
     images: NDArray[np.int64]  # (n,) which image each is of
-
-    def thinned(self) -> Seen:
-        """At most MOST of them, from everywhere."""
-        rows = evenly(np.arange(len(self.features)))
-        return Seen(self.features[rows], self.images[rows])
 
 
 def evenly(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -52,7 +47,6 @@ class Familiar:
             seen: by the run.
             share: of its own ones that may be above the limit, if they were new; 0: none may.
         """
-        seen = seen.thinned()
         self._seen = _directions(seen.features)
         self.limit = np.inf
         if len(np.unique(seen.images)) >= FEWEST:

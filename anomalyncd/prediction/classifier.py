@@ -29,7 +29,7 @@ from anomalyncd.data.images import pixels_of
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.inference import appearance
-from anomalyncd.inference.classify import classify
+from anomalyncd.inference.classify import Classified, classify
 from anomalyncd.inference.predicted import PredictedRegion as PredictedRegion
 from anomalyncd.inference.predicted import Prediction as Prediction
 from anomalyncd.inference.predicted import as_predictions
@@ -40,7 +40,7 @@ from anomalyncd.results import known_regions
 from anomalyncd.runtime import devices
 from anomalyncd.storage import run_record
 from anomalyncd.storage.cache import Cache
-from anomalyncd.types import Dataset, Regions, Sample
+from anomalyncd.types import Dataset, Sample
 
 if TYPE_CHECKING:
     from anomalyncd.detectors.reference import LearnedReference
@@ -56,8 +56,12 @@ class Examined:
 
     maps: map_store.StoredMaps
     cropped: cropping.Cropped
+    classified: Classified
+    # (n_regions, width) and (n_images, width), see `appearance`; None: the run kept none to compare
+    looks: tuple[NDArray[np.float32], NDArray[np.float32]] | None
+    region_scores: NDArray[np.float64]  # how unlike the run's own regions; above 1: unknown
+    image_scores: NDArray[np.float64]  # how unlike the run's own images; above 1: out of scope
     judged: Judged
-    tokens: NDArray[np.float32]  # (n_regions, width) class tokens
 
 
 class Classifier:
@@ -224,40 +228,33 @@ class Classifier:
             metadata.backbone.image_size,
             cache,
         )
+        regions, looks = cropped.regions, None
         fewer = max(1, self.network.forward_batch // 2)
         other = ", or use device=cpu" if self.device.type != "cpu" else ""
         with devices.memory_explained(f"set forward_batch={fewer}{other}"):
             classified = classify(
-                self.network, cropped.regions, temperature=metadata.train.student_temperature
+                self.network, regions, temperature=metadata.train.student_temperature
             )
-            region_scores = self.region_scores(cropped.regions)
-            scope_scores = self.scope_scores([sample.image for sample in dataset.samples])
+            if self._familiar is not None:
+                paths = [sample.image for sample in dataset.samples]
+                of_regions = appearance.of_regions(self.network, regions, np.arange(len(regions)))
+                looks = of_regions, appearance.of_images(self.network, paths)
+        region_scores, image_scores = np.zeros(len(regions)), np.zeros(len(dataset.samples))
+        if self._familiar is not None and looks is not None:
+            region_scores, image_scores = (
+                familiar.scores(look) for familiar, look in zip(self._familiar, looks, strict=True)
+            )
         judged = judge(
             classified.probabilities[metadata.head],
-            cropped.regions,
+            regions,
             metadata.fusion,
             region_scores,
-            scope_scores,
+            image_scores,
             verdicts=self._verdicts,
         )
-        return Examined(anomaly_maps, cropped, judged, classified.tokens)
-
-    def region_scores(self, regions: Regions) -> NDArray[np.float64]:
-        """How unlike the run's own regions each is, (n,); above 1 is unknown."""
-        if self._familiar is None:
-            return np.zeros(len(regions))
-        look = appearance.of_regions(self.network, regions, np.arange(len(regions)))
-        return self._familiar[0].scores(look)
-
-    def scope_scores(self, images: Sequence[Path]) -> NDArray[np.float64]:
-        """How unlike the run's own images each is as a whole, (n,); above 1 is out of scope.
-
-        Raises:
-            InputError: an image cannot be read.
-        """
-        if self._familiar is None:
-            return np.zeros(len(images))
-        return self._familiar[1].scores(appearance.of_images(self.network, images))
+        return Examined(
+            anomaly_maps, cropped, classified, looks, region_scores, image_scores, judged
+        )
 
     @cached_property  # for one photograph after the other
     def kept_detector(self) -> LearnedReference | None:

@@ -201,7 +201,7 @@ class Stream:
                     "number": number,
                     "class_name": region["class_name"],
                     "picture": picture_of(found.cropped.regions, r, heat, self._resize_mode),
-                    "similar": self._neighbours.of(found.tokens[r]),
+                    "similar": self._neighbours.of(found.classified.tokens[r]),
                 }
             )
         return tiles

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 
 from anomalyncd.errors import InputError
-from anomalyncd.inference.unknown import Seen
+from anomalyncd.inference.unknown import MOST, Seen
 from anomalyncd.storage.tensors import load_tensors, save_tensors
+from anomalyncd.types import VERDICTS
 
 FEATURES = "features.safetensors"
 _TOKENS = "tokens"
@@ -30,7 +31,7 @@ class KnownRegions:
     images: tuple[Path, ...]  # (n,) the photograph of each; it may have been moved since
     boxes: NDArray[np.int64]  # (n, 4) left, top, right, bottom in image pixels
     areas: NDArray[np.int64]  # (n,) anomalous pixels; 0: no main element, the region is the image
-    classes: NDArray[np.int64]  # (n,) ids
+    classes: NDArray[np.int64]  # (n,) ids, or of a verdict
     class_names: tuple[str, ...]  # (n,)
     confidences: NDArray[np.float64]  # (n,)
     tokens: NDArray[np.float32]  # (n, width) class tokens of the run's network
@@ -63,16 +64,18 @@ def read(run: Path) -> KnownRegions:
         InputError: a file is missing, damaged, or does not belong to the others.
     """
     path = run / "regions.csv"
-    images = {row["id"]: row["image"] for row in _rows(run / "predictions.csv", ("id", "image"))}
+    images = {
+        row["id"]: row["image"] for row in read_rows(run / "predictions.csv", ("id", "image"))
+    }
     columns = ("id", "left", "top", "right", "bottom", "area", "class", "class_name", "confidence")
-    rows = _rows(path, columns)
+    rows = read_rows(path, columns)
     if unknown := next((row["id"] for row in rows if row["id"] not in images), None):
         raise InputError(f"{path}: image {unknown[:60]!r} is not in predictions.csv")
     return KnownRegions(
         images=tuple(Path(images[row["id"]]) for row in rows),
         boxes=_numbers(rows, columns[1:5], int, path),
         areas=_numbers(rows, ("area",), int, path)[:, 0],
-        classes=_numbers(rows, ("class",), int, path)[:, 0],
+        classes=_classes(rows, path),
         class_names=tuple(row["class_name"] for row in rows),
         confidences=_numbers(rows, ("confidence",), float, path)[:, 0],
         tokens=_tokens(run / FEATURES, len(rows)),
@@ -86,7 +89,7 @@ def photographs(run: Path) -> list[Path]:
     Raises:
         InputError: its table is missing or damaged.
     """
-    return [Path(row["image"]) for row in _rows(run / "predictions.csv", ("image",))]
+    return [Path(row["image"]) for row in read_rows(run / "predictions.csv", ("image",))]
 
 
 def read_seen(run: Path, width: int) -> tuple[Seen, Seen] | None:
@@ -122,6 +125,7 @@ def _seen(kept: dict[str, torch.Tensor], name: str, width: int, path: Path) -> S
         or features.ndim != 2
         or features.shape[1] != width
         or numbers.shape != features.shape[:1]
+        or len(features) > MOST
         or not features.isfinite().all()
     ):
         raise InputError(
@@ -142,7 +146,12 @@ def _tokens(path: Path, regions: int) -> NDArray[np.float32]:
     return tokens.float().numpy()
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """The rows of a table.
+
+    Raises:
+        InputError: it cannot be read, or lacks one of the columns.
+    """
     try:
         with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             reader = csv.DictReader(file)
@@ -155,6 +164,13 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         if any(row[name] is None for name in columns):
             raise InputError(f"{path}: line {number} has too few columns")
     return rows
+
+
+def _classes(rows: list[dict[str, str]], path: Path) -> NDArray[np.int64]:
+    """(n,) ids; a verdict is written as its word."""
+    ids = {word: str(number) for number, word in VERDICTS.items()}
+    named = [{"class": ids.get(row["class"], row["class"])} for row in rows]
+    return _numbers(named, ("class",), int, path)[:, 0]
 
 
 def _numbers(

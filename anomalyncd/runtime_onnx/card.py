@@ -113,7 +113,6 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> tuple[Card, tuple[
 
 
 def _packed(seen: Seen) -> dict[str, Any]:
-    seen = seen.thinned()
     features = seen.features.astype("<f2")
     return {
         "width": features.shape[1],

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anomalyncd.errors import InputError
-from anomalyncd.inference.unknown import Seen
+from anomalyncd.inference.unknown import MOST, Seen
 from anomalyncd.results import known_regions
 from anomalyncd.storage.tensors import load_tensors, save_tensors
 
@@ -113,6 +113,10 @@ def test_an_earlier_run_has_kept_nothing_to_compare_with(run: Path) -> None:
         {"image_appearance": torch.zeros(2, 3)},
         {"image_appearance": torch.zeros(6).half()},
         {"region_appearance": torch.full((2, 3), float("inf")).half()},
+        {
+            "region_appearance": torch.zeros(MOST + 1, 3).half(),
+            "region_number": torch.zeros(MOST + 1, dtype=torch.int64),
+        },
     ],
 )
 def test_what_a_run_has_seen_is_refused_if_it_was_changed(
