@@ -35,6 +35,8 @@ EXTRA_FOR = {
 }
 # Declared, but not imported here.
 NOT_IMPORTED = {
+    "python-multipart": "starlette reads forms with it",
+    "httpx": "starlette's test client sends with it",
     "submitit": "hydra-submitit-launcher starts jobs with it, and would take older ones",
     "ruff": "a command",
     "sphinx": "make docs",

@@ -207,6 +207,7 @@ def test_it_can_be_done_with_keys_alone(
     expect(page.get_by_role("heading", name="dent")).to_be_visible()
     press("Alt+2")
     expect(page.get_by_role("heading", name="Is this one of")).to_be_visible()
+    page.wait_for_load_state()  # its scripts run before that
     press("y")
     says(page, "1 region confirmed as")
     press("n")
