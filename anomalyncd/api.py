@@ -6,9 +6,9 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-from anomalyncd.cli import composing, entry
 from anomalyncd.cli.discover import settled
 from anomalyncd.cli.discover.check import Request
+from anomalyncd.cli.settings import composing, entry
 from anomalyncd.config import Config
 from anomalyncd.run import RunResult, execute
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from tests.helpers.settings import PHOTOGRAPHS, SMALL
 
 # A shared machine is no clock; and a test that must find its case finds it within 40.

@@ -228,7 +228,7 @@ def test_no_dead_code_is_left() -> None:
 def test_modules_are_light_to_validate_with() -> None:
     """A wrong key must be reported at once, not after torch has loaded."""
     code = (
-        "import sys, anomalyncd.cli.entry\n"
+        "import sys, anomalyncd.cli.settings.entry\n"
         "assert not {'torch', 'timm', 'cv2'} & sys.modules.keys()\n"
         "import anomalyncd.prediction.predict; assert not {'torch', 'timm'} & sys.modules.keys()"
     )

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from anomalyncd.cli import entry
 from anomalyncd.cli import main as command
+from anomalyncd.cli.settings import entry
 from anomalyncd.config import RENAMED, schemas
 
 ROOT = Path(__file__).parents[1]

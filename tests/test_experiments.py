@@ -12,7 +12,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 from anomalyncd.results.aggregate import unlike_published

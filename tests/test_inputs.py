@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from anomalyncd import anomaly_maps, detectors, inputs, run
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.config import TrainConfig
 from anomalyncd.errors import InputError
 from anomalyncd.inputs import find_inputs

@@ -22,6 +22,7 @@ from anomalyncd.cli.discover import overrides_for
 from anomalyncd.cli.discover.check import Request
 from anomalyncd.data.images import read_image
 from anomalyncd.errors import InputError
+from anomalyncd.prediction import classifier as classifying
 from anomalyncd.storage.run_folder import RunFolder
 from tests.helpers.runs import folder_overrides, run, table
 from tests.helpers.settings import PHOTOGRAPHS
@@ -230,7 +231,7 @@ def test_a_picture_is_classified_as_its_own_file_would_be(
     monkeypatch.setattr(
         classifier, "classify", lambda dataset, *_, **__: (None, seen.append(pixels(dataset)))
     )
-    monkeypatch.setattr(classifier, "_as_predictions", lambda *_: [])
+    monkeypatch.setattr(classifying, "as_predictions", lambda *_: [])
 
     def pixels(dataset: anomalyncd.Dataset) -> list[Any]:
         return [read_image(sample.image).tolist() for sample in dataset.samples]

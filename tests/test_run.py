@@ -24,7 +24,7 @@ from filelock import FileLock
 from PIL import Image
 
 from anomalyncd import anomaly_maps, experiment
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.config import FolderConfig
 from anomalyncd.data import datasets
 from anomalyncd.detectors import map_store
@@ -553,7 +553,7 @@ def test_other_data_is_not_resumed(photographs: Path, broken_off: list[str]) -> 
 ON_ANOTHER_CPU = """
 import os, sys
 from hydra import compose, initialize_config_dir
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.run import execute
 from anomalyncd.training.state import TrainingState
 

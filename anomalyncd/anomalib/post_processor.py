@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anomalyncd.detectors.levels import on_levels
+from anomalyncd.data.levels import on_levels
 from anomalyncd.errors import InputError
 from anomalyncd.regions.mebin_torch import Binarized, binarize
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.config import MAX_MEGAPIXELS, UNKNOWN_SHARE
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.errors import InputError
 from anomalyncd.preparation import DATASETS, Report, prepare
 from anomalyncd.runtime.console import printable, say

@@ -14,7 +14,7 @@ import re
 import secrets
 from pathlib import Path
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.errors import InputError
 from anomalyncd.runtime.console import printable
 

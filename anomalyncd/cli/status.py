@@ -19,7 +19,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.runtime.console import printable
 from anomalyncd.storage.jobs import STATES, Job, computed_settings, differing, find, short_keys
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.results.aggregate import gather, ungrouped
 from anomalyncd.results.paper_tables import as_csv, grids, latex, markdown, show
 from anomalyncd.runtime.console import printable

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from anomalyncd import detectors
 from anomalyncd.data.images import read_map, valid_scores
+from anomalyncd.data.levels import on_levels
 from anomalyncd.detectors import Detector
 from anomalyncd.detectors.files import MAPS_NOTE
-from anomalyncd.detectors.levels import on_levels
 from anomalyncd.errors import InputError
 from anomalyncd.runtime import console
 from anomalyncd.runtime.versions import versions

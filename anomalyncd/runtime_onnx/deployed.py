@@ -19,7 +19,7 @@ from anomalyncd.config import (
     require_unknown_share,
 )
 from anomalyncd.data.images import digest_of, pixels_of, read_image, valid_scores
-from anomalyncd.detectors.levels import on_levels, smoothed
+from anomalyncd.data.levels import on_levels, smoothed
 from anomalyncd.errors import InputError
 from anomalyncd.inference.predicted import Prediction, as_predictions
 from anomalyncd.inference.unknown import Familiar, Judged, judge

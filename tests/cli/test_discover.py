@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalyncd.cli import composing, discover, run
+from anomalyncd.cli import discover, run
 from anomalyncd.cli.discover import overrides_for, plan, settled
 from anomalyncd.cli.discover.check import Request
+from anomalyncd.cli.settings import composing
 from anomalyncd.models import weights
 from tests.helpers.settings import PHOTOGRAPHS
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.storage.cache import Cache
 
 PREDICT = "output=…"

@@ -18,7 +18,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 from anomalyncd.errors import InputError
 from anomalyncd.runtime import local_gpus, tracking
 from anomalyncd.storage.jobs import SWEEP_LOCK
@@ -79,7 +79,7 @@ TASK = """
 import os, sys, time
 from pathlib import Path
 import hydra
-from anomalyncd.cli import entry
+from anomalyncd.cli.settings import entry
 
 @hydra.main(version_base="1.3", config_path={configs!r}, config_name="train")
 def main(composed):

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalyncd.cli import entry, override_errors
+from anomalyncd.cli.settings import entry, override_errors
 from anomalyncd.config import Config, PredictConfig
 from anomalyncd.errors import InputError
 from tests.helpers.runs import command

@@ -15,7 +15,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomalyncd.cli import entry, status
+from anomalyncd.cli import status
+from anomalyncd.cli.settings import entry
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 from anomalyncd.run import execute

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from anomalyncd.cli import entry, status
+from anomalyncd.cli import status
+from anomalyncd.cli.settings import entry
 from anomalyncd.config import FilesDetectorConfig
 from anomalyncd.errors import InputError
 from anomalyncd.results.aggregate import gather, ungrouped

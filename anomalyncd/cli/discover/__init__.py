@@ -11,8 +11,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
-from anomalyncd.cli import composing, entry
 from anomalyncd.cli.discover.check import Checked, Request, check
+from anomalyncd.cli.settings import composing, entry
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 

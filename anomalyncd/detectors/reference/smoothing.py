@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from anomalyncd.detectors.levels import smoothed
+from anomalyncd.data.levels import smoothed
 
 
 def smooth_map(scores: Tensor, grid: tuple[int, int], map_size: int) -> NDArray[np.float32]:

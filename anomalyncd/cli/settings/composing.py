@@ -11,7 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import CompactHydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalyncd.cli import entry, override_errors
+from anomalyncd.cli.settings import entry, override_errors
 from anomalyncd.config import Config
 from anomalyncd.errors import InputError
 

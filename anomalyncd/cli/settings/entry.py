@@ -27,7 +27,7 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from anomalyncd.cli import override_errors
+from anomalyncd.cli.settings import override_errors
 from anomalyncd.config import schemas
 from anomalyncd.errors import InputError
 from anomalyncd.results import published
@@ -46,7 +46,7 @@ sweeps: list[Path] = []  # folders of the sweeps that this process has started
 
 def config_dir() -> Path:
     """The configuration folder: inside an installed package, beside the package in a checkout."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[2]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
