@@ -17,6 +17,9 @@ LIBRARIES = ("torch", "timm", "hydra-core", "kornia", "numpy", "opencv-python-he
 # By extra: a module that is importable if it is installed, and what it is for.
 EXTRAS = {
     "anomalib": ("anomalib", "detectors patchcore, padim, efficientad, …; AUPRO"),
+    "search": ("qdrant_edge", "anomalyncd similar"),
+    "review": ("fastapi", "anomalyncd review"),
+    "deploy": ("onnxruntime", "anomalyncd export, and its files without torch"),
     "cluster": ("hydra_plugins.hydra_submitit_launcher", "launcher=local_gpus, launcher=slurm"),
 }
 TRACKERS = {"wandb": "tracker=wandb", "tensorboard": "tracker=tensorboard"}

@@ -19,6 +19,7 @@ VERBS = {
     "predict": "classify new photographs with a finished run",
     "extend": "add new photographs to a finished run: classes keep their ids, new kinds follow",
     "review": "name, merge, split and correct the kinds that a run has found",
+    "similar": "known regions that resemble those of a photograph",
     "export": "write a finished run as one file that runs without torch",
     "maps": "only make anomaly maps, and evaluate them",
     "table": "tables of finished runs, compared with the published figures",
