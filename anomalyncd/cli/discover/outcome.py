@@ -54,6 +54,7 @@ def show(result: RunResult, request: Request) -> None:
     say("Next:")
     folder = str(result.folder)
     say(f"  {shlex.join(['anomalyncd', 'predict', folder])} NEW_PHOTOS")
+    say(f"  {shlex.join(['anomalyncd', 'review', folder])}    # name and correct the classes")
     other = replace(request, classes=others[0])
     say(f"  {other.command}    # another number of classes")
     say("")
