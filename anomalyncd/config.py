@@ -701,7 +701,7 @@ class PredictConfig(_Typed):
     detector: DetectorConfig = MISSING  # same kind of maps as in training
     category: str = MISSING  # folder of the maps in detector.path, if there is one
     output: str | None = None  # None: `predictions` in the run, or the next free `predictions-2`, …
-    every: int = 1  # of a video, every so-manieth frame
+    every: int = 1  # of a video, every N-th frame
     overlays: bool = False  # a picture of each image with its regions outlined
     jsonl: bool = False  # print one JSON object for each image as it comes, and nothing else
     # Names or numbers of classes, `unknown`, `out of scope`, `defect`: exit status 3 for one

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -228,8 +229,9 @@ def test_a_picture_is_classified_as_its_own_file_would_be(
     settings = [*folder_overrides(photographs, overrides), "novel_classes=3", "train.epochs=1"]
     classifier = anomalyncd.load(run(settings).folder, device="cpu", max_megapixels=1)
     seen: list[Any] = []
+    crops = SimpleNamespace(regions=None)
     monkeypatch.setattr(
-        classifier, "classify", lambda dataset, *_, **__: (None, seen.append(pixels(dataset)))
+        classifier, "classify", lambda dataset, *_, **__: (crops, seen.append(pixels(dataset)))
     )
     monkeypatch.setattr(classifying, "as_predictions", lambda *_: [])
 

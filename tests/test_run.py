@@ -731,7 +731,7 @@ def test_prediction_has_its_own_advice_on_memory(
     monkeypatch.setattr(classifying, "classify", full)
     settings = [f"run={outcome.folder}", f"path={photographs / 'photos'}", "forward_batch=10"]
     config = composed([*settings, f"detector.path={photographs / 'maps'}"], "predict")
-    with pytest.raises(InputError, match=r"out of memory on the device: set forward_batch=5$"):
+    with pytest.raises(InputError, match="out of memory on the device: set forward_batch=5 "):
         prediction.predict(config)
 
 

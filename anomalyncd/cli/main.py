@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_no_such_verb(verb)}", file=sys.stderr)
         return 2
     sys.argv = [f"anomalyncd {verb}", *rest]  # where Hydra and argparse look
-    deployed = verb == "predict" and rest and rest[0].endswith((".onnx", ".xml"))
+    deployed = verb == "predict" and any(word.endswith((".onnx", ".xml")) for word in rest)
     module = "runtime_onnx.command" if deployed else f"cli.{verb}"  # without torch and Hydra
     return import_module(f"anomalyncd.{module}").main()
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -104,7 +104,9 @@ def _with_paths(arguments: list[str]) -> list[str]:
 def _is_path(word: str) -> bool:
     if word == "-":
         return True
-    return not word.startswith("-") and ("=" not in word or Path(word).exists())
+    return not word.startswith("-") and (
+        "=" not in word or os.path.exists(word)
+    )  # Path: an error if long
 
 
 @hydra.main(version_base="1.3", config_path=str(entry.config_dir()), config_name="predict")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from anomalyncd.search.runs import Found, Place
 
 _PATH, _URL = "search.path", "search.url"
+_MOST = 10_000  # regions that are found
 
 
 def main() -> int:
@@ -59,8 +60,8 @@ def main() -> int:
 
 
 def _find(options: argparse.Namespace) -> list[Found]:
-    if options.top < 1:
-        raise InputError(f"--top {options.top}: expected at least 1")
+    if not 1 <= options.top <= _MOST:
+        raise InputError(f"--top {options.top}: expected 1 to {_MOST}")
     if not options.photo.is_file():
         raise InputError(f"{options.photo}: no such file; expected one photograph")
     from anomalyncd.search import runs  # after validation: torch takes seconds to load

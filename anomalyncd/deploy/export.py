@@ -108,6 +108,10 @@ def _require_free(output: Path, to: Target) -> None:
     for path in (output, output.with_suffix(".bin") if to == "openvino" else output):
         if path.exists():
             raise InputError(f"{path} exists already; give another --output")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output}: {error.strerror}; give another path") from error
 
 
 def _card(

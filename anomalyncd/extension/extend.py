@@ -89,7 +89,9 @@ def extend(
     root = Path(run)
     given = [photos] if isinstance(photos, str | Path) else list(photos)
     found = photographs.find(given, parent.photographs(root).values(), max_megapixels)
-    made_of = digest(parent.identity(root), sorted(found.digests), unknown_share)
+    given_maps = None if maps is None else FilesDetectorConfig(path=str(maps))
+    of_maps = given_maps and detectors.inputs(given_maps, "images", found.dataset)
+    made_of = digest(parent.identity(root), sorted(found.digests), unknown_share, of_maps)
     folder = RunFolder(Path(output) if output else _beside(root, made_of))
     with folder.held():
         _require_ours(folder, made_of)

@@ -279,8 +279,8 @@ class Classifier:
         if not isinstance(config, MuscDetectorConfig):
             raise InputError(
                 f"{self.run}: its detector ({config.label}) needs more than the new images; "
-                "give their maps, made like those of the run: detector.path=MAPS (in Python: "
-                "maps=[…])"
+                "give their maps, made like those of the run: detector.path=MAPS for predict, "
+                "--maps MAPS for extend and similar, maps=[…] in Python"
             )
         log.warning(
             "the run's detector compares the new images with each other, so their maps can differ "

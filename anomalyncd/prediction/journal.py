@@ -19,6 +19,11 @@ from anomalyncd.storage.atomic import naming
 RECORDS = "predictions.jsonl"
 TILES = ".tiles.jsonl"  # pictures of regions for the page
 VERSION = 1
+# What the tables and the page read of an image's record.
+_IMAGE = {
+    *("id", "image", "class_id", "class_name", "confidence", "anomaly_score", "main_elements"),
+    *("threshold", "regions"),
+}
 
 Record = dict[str, Any]
 
@@ -65,6 +70,8 @@ class Journal:
                 case "settings":
                     self.settings = record
                 case "image":
+                    if missing := _IMAGE - record.keys():
+                        raise KeyError(min(missing))
                     self.is_finished = False
                     self._places[record["key"]] = (place, _stamp(record))
                 case "video":

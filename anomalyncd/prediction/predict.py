@@ -271,8 +271,8 @@ def _classify(work: _Work, settings: Record, waiting: Sequence[Given]) -> None:
     )
     result.class_names = classifier.class_names
     result.found(config.fail_on)  # a wrong name is reported now, not after the last photograph
+    journal.truncate()  # also if only the tables are missing: `finish` appends a line
     if waiting:
-        journal.truncate()
         overlays = journal.folder / OVERLAYS if config.overlays else None
         shown = Counter(tile["class_name"] for tile in journal.tiles())
         working = stream.Stream(classifier, config, overlays, shown, _warn)

@@ -208,7 +208,7 @@ class Stream:
 
 
 def frames(video: Given, every: int, stamp: Stamp, max_megapixels: int) -> Iterator[Photograph]:
-    """Every so-manieth frame of a video, from its first on.
+    """Every N-th frame of a video, from its first on.
 
     Raises:
         InputError: it cannot be opened, is too large, or ends before its last frame.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,9 +73,19 @@ def prediction_row(
     threshold: float,
     true_class: str = "",
 ) -> list[Any]:
-    """A row of predictions.csv; a verdict has no number."""
+    """A row of predictions.csv; a verdict has no number.
+
+    The image's path is absolute, so that the table can be read from any folder.
+    """
     return [
-        *(id, image, VERDICTS.get(class_id, class_id), name, f"{confidence:.4f}", true_class),
+        *(
+            id,
+            os.path.abspath(image),
+            VERDICTS.get(class_id, class_id),
+            name,
+            f"{confidence:.4f}",
+            true_class,
+        ),
         *(f"{anomaly_score:.4f}", regions, main_elements, threshold),
     ]
 

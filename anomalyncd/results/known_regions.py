@@ -53,7 +53,7 @@ def write(run: Path, tokens: NDArray[np.float32], regions: Seen, images: Seen) -
     kept = {_TOKENS: torch.from_numpy(tokens).half()}
     for name, seen in zip(_SEEN, (regions, images), strict=True):
         kept[f"{name}_appearance"] = torch.from_numpy(seen.features).half()
-        kept[f"{name}_number"] = torch.from_numpy(seen.images)
+        kept[f"{name}_number"] = torch.from_numpy(seen.images.copy())  # not shared
     save_tensors(run / FEATURES, kept, {})
 
 

@@ -30,9 +30,9 @@ from anomalyncd.review.decisions import (
     Undo,
     part_id,
 )
-from anomalyncd.types import UNKNOWN, VERDICTS
+from anomalyncd.types import VERDICTS
 
-_FIXED = {UNKNOWN_ID: VERDICTS[UNKNOWN], **REASONS}  # names that cannot be changed
+_FIXED = {str(verdict): word for verdict, word in VERDICTS.items()} | REASONS  # not to be named
 
 
 @dataclass(frozen=True)

@@ -135,8 +135,8 @@ class OpenVino:
             return core.compile_model(part, "CPU", settings)
 
         of_network = {PROBABILITIES, APPEARANCE, TOKENS}
-        network = [o for o in model.outputs if o.any_name in of_network]
-        detector = [o for o in model.outputs if o.any_name not in of_network]
+        network = [o for o in model.outputs if o.names & of_network]
+        detector = [o for o in model.outputs if not o.names & of_network]
         self._network = compiled(network, {VIEWS, MASKS})
         others = {i.any_name for i in model.inputs} - {VIEWS, MASKS}
         self._detector = compiled(detector, others) if detector else None
@@ -152,4 +152,5 @@ class OpenVino:
 
 
 def _results(found: dict) -> Arrays:
-    return {output.any_name: np.asarray(array) for output, array in found.items()}
+    # An output may have several names, of which `any_name` gives any.
+    return {name: np.asarray(array) for output, array in found.items() for name in output.names}

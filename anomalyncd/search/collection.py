@@ -31,11 +31,12 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """A UUID, the same whenever the region is added."""
-        return str(uuid.uuid5(_NAMESPACE, f"{self.run}\n{self.version}\n{self.number}"))
+        """A UUID, the same whenever the region is added, also after its run was moved."""
+        return str(uuid.uuid5(_NAMESPACE, f"{self.version}\n{self.number}"))
 
     def payload(self) -> dict[str, Any]:
-        return {**asdict(self), "box": list(self.box)}
+        texts = {key: _text(value) for key, value in asdict(self).items()}
+        return texts | {"box": list(self.box)}
 
 
 @dataclass(frozen=True)
@@ -97,3 +98,8 @@ def entry_of(payload: Any, where: str) -> Entry:
     if not (0 <= left < right and 0 <= top < bottom):
         raise InputError(f"{where}: box {found.box} is empty")
     return found
+
+
+def _text(value: Any) -> Any:
+    """Text with `?` for what is not valid Unicode, as in some paths: no engine takes it."""
+    return value.encode("utf-8", "replace").decode("utf-8") if isinstance(value, str) else value

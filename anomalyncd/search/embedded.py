@@ -6,8 +6,8 @@ they are read, and this folder may come from another machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,10 +66,15 @@ class EmbeddedCollection:
             raise InputError(
                 f"{self._folder}: holds other files; set search.path=… to a new folder"
             )
-        try:
+        with self._explained():
             if has_content:
                 return EdgeShard.load(str(self._folder), config)
             return EdgeShard.create(str(self._folder), config)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
         except Exception as error:  # the engine has no error types of its own
             reason = " ".join(str(error).split())[:200]
             raise InputError(
@@ -84,22 +89,29 @@ class EmbeddedCollection:
                 Point(id=entry.id, vector=row.tolist(), payload=entry.payload())
                 for entry, row in zip(entries[part], features[part], strict=True)
             ]
-            self._shard.update(UpdateOperation.upsert_points(points))
+            with self._explained():
+                self._shard.update(UpdateOperation.upsert_points(points))
         self._shard.flush()
 
     def count(self, values: dict[str, str]) -> int:
-        return self._shard.count(CountRequest(exact=True, filter=_filter(values)))
+        with self._explained():
+            return self._shard.count(CountRequest(exact=True, filter=_filter(values)))
 
     def remove_others(self, run: str, version: str) -> None:
         others = Filter(must=[_equals("run", run)], must_not=[_equals("version", version)])
-        self._shard.update(UpdateOperation.delete_points_by_filter(others))
-        self._shard.flush()
+        with self._explained():
+            self._shard.update(UpdateOperation.delete_points_by_filter(others))
+            self._shard.flush()
 
     def nearest(self, feature: NDArray[np.float32], top: int, wanted: Wanted) -> list[Similar]:
-        query = Query.Nearest(feature.tolist())
-        found = self._shard.query(
-            QueryRequest(limit=top, query=query, with_payload=True, filter=_filter(wanted.values()))
+        request = QueryRequest(
+            limit=top,
+            query=Query.Nearest(feature.tolist()),
+            with_payload=True,
+            filter=_filter(wanted.values()),
         )
+        with self._explained():
+            found = self._shard.query(request)
         where = str(self._folder)
         return [Similar(entry_of(point.payload, where), float(point.score)) for point in found]
 

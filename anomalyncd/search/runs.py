@@ -88,6 +88,7 @@ def fill(collection: Collection, run: Path) -> int:
     rows = np.flatnonzero(known.areas > 0)
     folder = str(run.resolve())
     version = digest(digest_files([run / known_regions.FEATURES, run / "regions.csv"]))
+    collection.remove_others(folder, version)
     if collection.count({"run": folder, "version": version}) == len(rows):
         return 0
     product = run_record.read_settings(run).values["category"]
@@ -105,7 +106,6 @@ def fill(collection: Collection, run: Path) -> int:
         for row in rows
     ]
     collection.add(entries, known.tokens[rows])
-    collection.remove_others(folder, version)
     return len(rows)
 
 

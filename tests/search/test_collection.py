@@ -97,6 +97,12 @@ def test_a_folder_keeps_what_was_added(tmp_path: Path) -> None:
     again.close()
 
 
+def test_a_path_that_is_not_unicode_is_kept_as_far_as_it_is(collection: Collection) -> None:
+    collection.add([replace(ENTRY, image="photos/caf\udce9.png")], np.ones((1, WIDTH), np.float32))
+    (found,) = collection.nearest(np.ones(WIDTH, np.float32), 1, Wanted())
+    assert found.entry.image == "photos/caf?.png"
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     first = EmbeddedCollection(tmp_path / "c", WIDTH)
     with pytest.raises(InputError, match="another process uses this collection"):

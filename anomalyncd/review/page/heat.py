@@ -5,8 +5,8 @@ A run's folder holds no maps; its settings say where they were cached and by whi
 
 from __future__ import annotations
 
-import csv
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from PIL import Image
 
 from anomalyncd.data.images import read_map
 from anomalyncd.errors import InputError
+from anomalyncd.results.known_regions import read_rows
 from anomalyncd.results.overlay import normalise
 from anomalyncd.storage import foreign
 from anomalyncd.storage.run_record import METRICS, read_metrics, read_settings
@@ -34,8 +35,9 @@ class Maps:
         self._thresholds: dict[str, float] = {}
         self._range = (0.0, 255.0)
         try:
-            self._folder = _found(read_settings(run).values)
-            self._thresholds = _thresholds(run / "predictions.csv")
+            rows = read_rows(run / "predictions.csv", ("id", "threshold"))
+            self._thresholds = {row["id"]: float(row["threshold"]) for row in rows}
+            self._folder = _found(read_settings(run).values, [row["id"] for row in rows])
             low, high = read_metrics(run / METRICS)[1]["mebin"]["search_range"]
             self._range = float(low), float(high)
         except (InputError, KeyError, TypeError, ValueError) as error:
@@ -75,8 +77,9 @@ class Maps:
         return None if threshold is None else np.where(scores > threshold, 255, 0).astype(np.uint8)
 
 
-def _found(settings: dict[str, Any]) -> Path | None:
-    """The folder `<category>` of the maps that this detector has made, in the run's cache."""
+def _found(settings: dict[str, Any], ids: Sequence[str]) -> Path | None:
+    """The folder `<category>` of the maps that this detector has made of these photographs, in the
+    run's cache."""
     category, detector = settings.get("category"), settings.get("detector")
     root = settings.get("cache_root") or Path(str(settings.get("output_root")), "cache")
     if not isinstance(category, str) or not category or Path(category).name != category:
@@ -86,19 +89,11 @@ def _found(settings: dict[str, Any]) -> Path | None:
             content = foreign.read_json(note, _NOTE_BYTES)
         except InputError:
             continue
-        is_same = isinstance(content, dict) and content.get("settings") == detector
+        is_same = (
+            isinstance(content, dict)
+            and content.get("settings") == detector
+            and content.get("files") == [f"{category}/{name}.png" for name in ids]
+        )
         if is_same and (note.parent / category).is_dir():
             return note.parent / category
     return None
-
-
-def _thresholds(path: Path) -> dict[str, float]:
-    found: dict[str, float] = {}
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("threshold"):
-                    found[row["id"]] = float(row["threshold"])
-    except (OSError, csv.Error, KeyError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from error
-    return found

@@ -9,10 +9,10 @@ name this machine's address), and, to change anything, the origin of the page.
 from __future__ import annotations
 
 import hmac
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -91,9 +91,5 @@ def _own_path(path: str) -> str:
 
 
 def _cookie(headers: Headers, name: str) -> str:
-    cookies: SimpleCookie = SimpleCookie()
-    try:
-        cookies.load(headers.get("cookie", ""))
-    except CookieError:
-        return ""
-    return cookies[name].value if name in cookies else ""
+    # Other services of this machine set cookies for its name, too, and some are not valid.
+    return cookie_parser(headers.get("cookie", "")).get(name, "")
