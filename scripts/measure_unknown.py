@@ -27,7 +27,7 @@ from anomalyncd.data.images import SUFFIXES, read_mask
 from anomalyncd.detectors import map_store
 from anomalyncd.evaluation.metrics import region_targets
 from anomalyncd.inference import appearance
-from anomalyncd.inference.unknown import Familiar, Seen
+from anomalyncd.inference.unknown import SCOPE_MARGIN, Familiar, Seen
 from anomalyncd.models import backbone, model
 from anomalyncd.regions import cropping
 from anomalyncd.runtime import devices
@@ -110,7 +110,7 @@ def measure(data: Described, seed: int, share: float) -> Iterator[tuple[str, dic
             seen = Seen(data.regions[own_regions], data.image_index[own_regions])
             looks = Familiar(seen, share)
             unknown, known = (looks.scores(data.regions[rows]) for rows in (of_kind, new_regions))
-            whole = Familiar(Seen(data.images[own], np.flatnonzero(own)), share)
+            whole = Familiar(Seen(data.images[own], np.flatnonzero(own)), share, SCOPE_MARGIN)
             yield (
                 kind,
                 {

@@ -18,6 +18,9 @@ from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, Regions
 
 MOST = 2000  # features that are kept to compare with: a few MB
 FEWEST = 10  # of different images, from which a limit can be read
+# A third of new photographs lies a little beyond the limit of a run on 30 screws (up to 1.14 times),
+# and other products at four times and more.
+SCOPE_MARGIN = 2.0
 _NEIGHBOURS = 3  # whose mean distance counts: one alone may itself be odd
 
 
@@ -41,11 +44,12 @@ class Familiar:
     Scores are distances in units of the limit: above 1 is unlike.
     """
 
-    def __init__(self, seen: Seen, share: float) -> None:
+    def __init__(self, seen: Seen, share: float, margin: float = 1.0) -> None:
         """
         Args:
             seen: by the run.
             share: of its own ones that may be above the limit, if they were new; 0: none may.
+            margin: the limit is so many times as far.
         """
         self._seen = _directions(seen.features)
         self.limit = np.inf
@@ -53,7 +57,7 @@ class Familiar:
             same = seen.images[:, None] == seen.images[None]
             own = self._distances(self._seen, same)
             # The smallest distance that at most this share exceeds.
-            self.limit = max(float(np.quantile(own, 1 - share, method="higher")), 1e-6)
+            self.limit = margin * max(float(np.quantile(own, 1 - share, method="higher")), 1e-6)
 
     def scores(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
         """(n, width) features → (n,) scores, all 0 if the run has seen too little to say."""
@@ -74,6 +78,17 @@ class Familiar:
 def _directions(features: NDArray[np.float32]) -> NDArray[np.float64]:
     lengths = np.linalg.norm(features.astype(float), axis=1, keepdims=True)
     return features / np.maximum(lengths, 1e-12)
+
+
+def familiar(seen: tuple[Seen, Seen], share: float) -> tuple[Familiar, Familiar]:
+    """What the regions, and the images, of a run are compared by.
+
+    Args:
+        seen: regions and images of the run.
+        share: of its own ones that may be lost.
+    """
+    regions, images = seen
+    return Familiar(regions, share), Familiar(images, share, SCOPE_MARGIN)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from anomalyncd.inference.classify import Classified, classify
 from anomalyncd.inference.predicted import PredictedRegion as PredictedRegion
 from anomalyncd.inference.predicted import Prediction as Prediction
 from anomalyncd.inference.predicted import as_predictions
-from anomalyncd.inference.unknown import Familiar, Judged, judge
+from anomalyncd.inference.unknown import Judged, familiar, judge
 from anomalyncd.models import checkpoint
 from anomalyncd.regions import cropping
 from anomalyncd.results import known_regions
@@ -116,7 +116,7 @@ class Classifier:
         self.network.vit.precision = precision
         self._verdicts = unknown_share > 0
         seen = known_regions.read_seen(self.run, self.network.vit.width)
-        self._familiar = seen and tuple(Familiar(each, unknown_share) for each in seen)
+        self._familiar = seen and familiar(seen, unknown_share)
         if seen is None and self._verdicts:
             log.warning(
                 "%s: its version kept nothing to compare new regions with, so none will be called "
@@ -242,7 +242,7 @@ class Classifier:
         region_scores, image_scores = np.zeros(len(regions)), np.zeros(len(dataset.samples))
         if self._familiar is not None and looks is not None:
             region_scores, image_scores = (
-                familiar.scores(look) for familiar, look in zip(self._familiar, looks, strict=True)
+                kind.scores(look) for kind, look in zip(self._familiar, looks, strict=True)
             )
         judged = judge(
             classified.probabilities[metadata.head],

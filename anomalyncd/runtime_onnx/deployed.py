@@ -22,7 +22,7 @@ from anomalyncd.data.images import digest_of, pixels_of, read_image, valid_score
 from anomalyncd.data.levels import on_levels, smoothed
 from anomalyncd.errors import InputError
 from anomalyncd.inference.predicted import Prediction, as_predictions
-from anomalyncd.inference.unknown import Familiar, Judged, judge
+from anomalyncd.inference.unknown import Judged, familiar, judge
 from anomalyncd.regions.image_crops import Cropped, ImageCrops, around_anomalies, whole
 from anomalyncd.runtime_onnx import card as cards
 from anomalyncd.runtime_onnx import engines
@@ -71,7 +71,7 @@ class Deployed:
         self._engine = engines.opened(Path(file), threads)
         self.card, seen = cards.from_metadata(self._engine.metadata, str(file))
         self._verdicts = unknown_share > 0
-        self._familiar = seen and tuple(Familiar(each, unknown_share) for each in seen)
+        self._familiar = seen and familiar(seen, unknown_share)
 
     @property
     def class_names(self) -> tuple[str, ...]:

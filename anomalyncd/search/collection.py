@@ -95,7 +95,7 @@ def entry_of(payload: Any, where: str) -> Entry:
     foreign.require_plain(payload, where)
     found = foreign.build(Entry, payload, where, complete=True)
     left, top, right, bottom = found.box
-    if not (0 <= left < right and 0 <= top < bottom):
+    if not (left < right and top < bottom):  # it may begin outside the photograph
         raise InputError(f"{where}: box {found.box} is empty")
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.extension import extend as extending
 from anomalyncd.extension import groups, record, waiting
 from anomalyncd.extension.extend import extend
-from anomalyncd.prediction.classifier import Classifier
+from anomalyncd.prediction.classifier import Classifier, Examined
 from anomalyncd.results import known_regions
 from anomalyncd.storage import class_list
 from tests.helpers.runs import run, table
@@ -70,16 +71,20 @@ def unlike(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Which of the new regions are unlike every class: a slice; no image is out of scope."""
     chosen: dict[str, Any] = {"rows": slice(0)}
 
-    def scores(self: Classifier, found: Any) -> tuple[Any, Any]:
+    examine = Classifier.examine
+
+    def examined(self: Classifier, *args: Any, **named: Any) -> Examined:
+        found = examine(self, *args, **named)
         of_regions = np.zeros(len(found.cropped.regions))
         of_regions[chosen["rows"]] = 2.0
-        return of_regions, np.zeros(len(found.cropped.counts))
+        of_images = np.zeros(len(found.cropped.counts))
+        return replace(found, region_scores=of_regions, image_scores=of_images)
 
     def together(unknown: groups.Unknown, *_: Any, **__: Any) -> list[groups.Group]:
         several = len(unknown.tokens) >= groups.FEWEST_REGIONS
         return [groups.Group(np.arange(len(unknown.tokens)), 1.0)] if several else []
 
-    monkeypatch.setattr(Classifier, "unlike", scores)
+    monkeypatch.setattr(Classifier, "examine", examined)
     monkeypatch.setattr(groups, "gather", together)
     monkeypatch.setattr("anomalyncd.extension.day.LEAST_LEARNED", 0.0)  # an untrained network
     monkeypatch.setattr("anomalyncd.extension.day.MOST_TAKEN", 1.0)

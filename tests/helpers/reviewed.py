@@ -32,7 +32,7 @@ def make_run(
     generator = np.random.default_rng(0)
     count = per_class * len(classes)
     tokens = np.zeros((count, 8), np.float32)
-    images, regions = [["id", "image"]], []
+    images, regions = [["id", "image", "threshold"]], []
     for row in range(count):
         number = row // per_class
         pixels = np.full((SIDE, SIDE, 3), 60 + 60 * number, np.uint8)
@@ -42,7 +42,7 @@ def make_run(
         tokens[row, number] = 1
         tokens[row, 3:] = generator.normal(0, 0.05, 5)
         name = image.format(row)
-        images.append([name, str(path)])
+        images.append([name, str(path), "100"])
         confidence = 0.3 + 0.6 * row / count
         box = [16, 16, 44, 44]
         regions.append([row, name, *box, 90, number, classes[number], f"{confidence:.4f}"])

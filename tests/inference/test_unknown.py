@@ -7,7 +7,15 @@ import pytest
 from numpy.typing import NDArray
 
 from anomalyncd.config import FusionConfig
-from anomalyncd.inference.unknown import MOST, Familiar, Seen, evenly, judge
+from anomalyncd.inference.unknown import (
+    MOST,
+    SCOPE_MARGIN,
+    Familiar,
+    Seen,
+    evenly,
+    familiar,
+    judge,
+)
 from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, Regions
 
 FUSION = FusionConfig(temperature=10)
@@ -26,16 +34,16 @@ def seen(n: int = 60) -> Seen:
 
 
 def test_a_new_kind_is_above_the_limit_and_new_ones_of_known_kinds_are_below() -> None:
-    familiar = Familiar(seen(), 0.05)
-    assert (familiar.scores(around(5, 20, 3)) > 1).all()
-    known = np.concatenate([familiar.scores(around(k, 200, 4 + k)) for k in (0, 1)])
+    found = Familiar(seen(), 0.05)
+    assert (found.scores(around(5, 20, 3)) > 1).all()
+    known = np.concatenate([found.scores(around(k, 200, 4 + k)) for k in (0, 1)])
     assert 0.01 < (known > 1).mean() < 0.12
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.3])
 def test_the_share_of_known_ones_that_are_lost_is_the_one_that_was_set(share: float) -> None:
-    familiar = Familiar(seen(300), share)
-    new = np.concatenate([familiar.scores(around(k, 500, 7 + k)) for k in (0, 1)])
+    found = Familiar(seen(300), share)
+    new = np.concatenate([found.scores(around(k, 500, 7 + k)) for k in (0, 1)])
     assert (new > 1).mean() == pytest.approx(share, abs=0.05)
 
 
@@ -43,6 +51,13 @@ def test_a_runs_own_regions_stay_known() -> None:
     """As new images they are nearest to themselves, so fewer are lost than of others."""
     own = seen(100)
     assert (Familiar(own, 0.05).scores(own.features) > 1).mean() < 0.03
+
+
+def test_an_image_is_out_of_scope_only_far_beyond_the_runs_own() -> None:
+    known = seen(300)
+    regions, images = familiar((known, known), 0.05)
+    assert images.limit == pytest.approx(SCOPE_MARGIN * regions.limit)
+    assert (images.scores(known.features) > 1).mean() == 0
 
 
 def test_own_regions_are_measured_against_those_of_other_images_only() -> None:
@@ -60,10 +75,10 @@ def test_a_product_with_one_kind_of_defect_has_a_limit_too() -> None:
 
 
 def test_a_score_depends_on_no_other_image() -> None:
-    familiar, new = Familiar(seen(), 0.05), around(0, 9, 11)
-    alone = np.concatenate([familiar.scores(new[i : i + 1]) for i in range(9)])
-    np.testing.assert_allclose(familiar.scores(new), alone, rtol=1e-9)
-    np.testing.assert_allclose(familiar.scores(new[::-1])[::-1], alone, rtol=1e-9)
+    found, new = Familiar(seen(), 0.05), around(0, 9, 11)
+    alone = np.concatenate([found.scores(new[i : i + 1]) for i in range(9)])
+    np.testing.assert_allclose(found.scores(new), alone, rtol=1e-9)
+    np.testing.assert_allclose(found.scores(new[::-1])[::-1], alone, rtol=1e-9)
 
 
 @pytest.mark.parametrize("n", [0, 4])

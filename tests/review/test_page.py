@@ -294,7 +294,12 @@ def test_the_heat_map_is_shown_where_the_cache_has_it(tmp_path: Path) -> None:
     (run / "metrics.json").write_text(json.dumps(figures))
     maps = tmp_path / "maps-1"
     (maps / "demo" / "scratch").mkdir(parents=True)
-    (maps / "maps.json").write_text('{"settings":{"kind":"files","path":"maps"}}')
+    note = {"settings": {"kind": "files", "path": "maps"}}
+    note["files"] = [f"demo/scratch/{number}.png" for number in range(12)]
+    (maps / "maps.json").write_text(json.dumps(note))
+    other_set = tmp_path / "maps-0"  # of the same detector, before photographs were added
+    (other_set / "demo").mkdir(parents=True)
+    (other_set / "maps.json").write_text(json.dumps(note | {"files": note["files"][:5]}))
     other = browser(Review(make_run(tmp_path / "without maps")))
     assert "Heat map" not in other.get("/region?row=0").text
     heat = np.zeros((32, 32), np.uint8)

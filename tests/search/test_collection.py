@@ -150,6 +150,7 @@ def test_a_server_that_does_not_answer_is_one_message() -> None:
     [
         ("box", [1, 2, 3]),
         ("box", [5, 5, 5, 9]),
+        ("box", [5, 9, 8, 9]),
         ("image", 7),
         ("confidence", float("nan")),
         ("number", "x"),
@@ -160,6 +161,8 @@ def test_a_payload_that_others_wrote_is_checked(key: str, value: object) -> None
     with pytest.raises(InputError, match="the server"):
         entry_of({**ENTRY.payload(), key: value}, "the server")
     assert entry_of(ENTRY.payload(), "the server") == ENTRY
+    outside = replace(ENTRY, box=(-2, 276, 242, 520))  # as boxes at the edge of a photograph
+    assert entry_of(outside.payload(), "the server") == outside
 
 
 def test_other_collections_of_a_server_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
