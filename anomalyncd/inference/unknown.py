@@ -18,8 +18,8 @@ from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, Regions
 
 MOST = 2000  # features that are kept to compare with: a few MB
 FEWEST = 10  # of different images, from which a limit can be read
-# A third of new photographs lies a little beyond the limit of a run on 30 screws (up to 1.14 times),
-# and other products at four times and more.
+# A third of new photographs lies a little beyond the limit of a run on 30 screws (up to 1.14 times
+# as far), and other products at four times and more.
 SCOPE_MARGIN = 2.0
 _NEIGHBOURS = 3  # whose mean distance counts: one alone may itself be odd
 
