@@ -277,8 +277,11 @@ def test_regions_are_selected_on_the_map(
     page.mouse.move(box["x"] + box["width"] - 15, box["y"] + box["height"] - 15, steps=4)
     page.mouse.up()
     expect(page.get_by_text("12 selected")).to_be_visible()
+    before = canvas.element_handle()
     page.get_by_role("button", name="Confirm").click()
     says(page, "12 regions confirmed")
+    page.wait_for_function("old => !old.isConnected", arg=before)  # the view is made again
+    expect(canvas).to_be_visible()
     canvas.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press(" ")
