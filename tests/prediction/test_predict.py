@@ -262,3 +262,15 @@ def test_the_page_has_no_more_pictures_of_a_class_than_its_share(
     lines = (tmp_path / "out" / ".tiles.jsonl").read_text().splitlines()
     names = [json.loads(line)["class_name"] for line in lines]
     assert sorted(names) == sorted(set(names))
+
+
+def test_records_stay_when_only_the_page_is_made_again(product: Path, tmp_path: Path) -> None:
+    given = config(product, tmp_path / "out")
+    folder = predict_all(given).folder
+    records = (folder / "predictions.jsonl").read_bytes()
+    (folder / "report.html").unlink()
+    again = predict_all(given)
+    assert (again.known, again.new) == (N, 0)
+    assert (folder / "report.html").is_file()
+    assert (folder / "predictions.jsonl").read_bytes().startswith(records)
+    assert predict_all(given).known == N
