@@ -21,7 +21,9 @@ copyright = "the authors, MIT licence"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
-suppress_warnings = ["myst.header"]  # pages that commands write may leave out a level
+# Pages that commands write may leave out a level; a plain word such as `width` may be the name of
+# attributes of several classes.
+suppress_warnings = ["myst.header", "ref.python"]
 source_suffix = {".md": "markdown"}
 default_role = "literal"  # `name` in docstrings
 

@@ -2,6 +2,7 @@
 
 The published network is CLIP ViT-L/14-336 at 518 pixels; any timm Vision Transformer with a class
 token works. Three things differ from the release; none changes the score of a patch:
+
 - Re-weighting uses the class token before CLIP's projection to the text space, which timm lacks.
 - When scores are enlarged to a map, each stays at the centre of its patch; the release moves the
   outer ones to the border (`align_corners`).

@@ -1,4 +1,4 @@
-"""Run a classifier that `anomalyncd export` has written, without torch.
+"""Run a classifier that `anomalyncd export` has written, without torch::
 
     import anomalyncd.runtime_onnx
 
