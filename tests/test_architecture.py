@@ -41,7 +41,13 @@ PURE = {
     *("regions/mebin", "regions/mebin_torch", "regions/boxes", "training/losses"),
     *("regions/ranking", "regions/plain_ranking"),
     *("regions/gate", "regions/refinement"),
-    *("inference/fusion", "evaluation/metrics", "models/heads", "models/mask_guided_vit"),
+    *(
+        "inference/fusion",
+        "inference/similarity",
+        "evaluation/metrics",
+        "models/heads",
+        "models/mask_guided_vit",
+    ),
     *("detectors/mutual_scoring", "detectors/reference/memory_bank"),
     *("detectors/reference/subspace", "detectors/reference/panel"),
 }

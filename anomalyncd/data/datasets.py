@@ -353,6 +353,15 @@ def _no_images(root: Path, found: Counter[str]) -> str:
     return f"{root}: no images; expected files ending in {', '.join(SUFFIXES)}{instead}"
 
 
+def one_photograph(path: Path, max_megapixels: int) -> Dataset:
+    """A dataset of one image without labels, named by its file.
+
+    Raises:
+        InputError: as `with_headers_read`.
+    """
+    return with_headers_read(Dataset((Sample(path.stem, path),), None), max_megapixels)
+
+
 def with_headers_read(dataset: Dataset, max_megapixels: int = MAX_MEGAPIXELS) -> Dataset:
     """Check the header of each file; the dataset, with warnings that follow from the headers.
 

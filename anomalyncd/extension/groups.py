@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from anomalyncd.discovery import number_of_kinds, stability
 from anomalyncd.discovery.discover import NEAR_CHANCE, cluster
+from anomalyncd.inference.similarity import directions
 from anomalyncd.storage.cache import Cache
 
 MEMBERS = 32  # clusterings that vote, as in a discovery
@@ -104,7 +105,8 @@ def _core(
     while len(rows) > _NEIGHBOURS:
         reference = known[certain(days, int(unknown.days[rows].min()))]
         centre = reference.mean(axis=0)
-        own, others = _directions(unknown.tokens[rows] - centre), _directions(reference - centre)
+        own = directions((unknown.tokens[rows] - centre).astype(float))
+        others = directions((reference - centre).astype(float))
         within = own @ own.T
         np.fill_diagonal(within, -np.inf)
         together = _nearest(within) > _nearest(own @ others.T)
@@ -117,8 +119,3 @@ def _core(
 def _nearest(cosines: NDArray) -> NDArray:
     """(a, b) → (a,) mean of the highest few of each row."""
     return np.sort(cosines, axis=1)[:, -_NEIGHBOURS:].mean(axis=1)
-
-
-def _directions(x: NDArray) -> NDArray[np.float64]:
-    x = np.asarray(x, np.float64)
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)

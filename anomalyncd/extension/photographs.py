@@ -71,11 +71,10 @@ def unused_ids(ids: Iterable[str], taken: Iterable[str]) -> list[str]:
 
 def _found(given: Path, max_megapixels: int) -> Dataset:
     if given.is_file():
-        alone = Dataset((Sample(given.stem, given),), None)
-    else:
-        pile = photographs.find(existing(given, "PHOTOS"))
-        if not pile.images:
-            raise InputError(f"{given}: no images; expected a folder of photographs, or an image")
-        samples = tuple(Sample(pile.name(path), path) for path in pile.images)
-        alone = Dataset(samples, None, warnings=tuple(pile.warnings()))
-    return datasets.with_headers_read(alone, max_megapixels)
+        return datasets.one_photograph(given, max_megapixels)
+    pile = photographs.find(existing(given, "PHOTOS"))
+    if not pile.images:
+        raise InputError(f"{given}: no images; expected a folder of photographs, or an image")
+    samples = tuple(Sample(pile.name(path), path) for path in pile.images)
+    found = Dataset(samples, None, warnings=tuple(pile.warnings()))
+    return datasets.with_headers_read(found, max_megapixels)

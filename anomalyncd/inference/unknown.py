@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from anomalyncd.config import FusionConfig
 from anomalyncd.inference.assignment import Predictions, assign
+from anomalyncd.inference.similarity import directions
 from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, Regions
 
 MOST = 2000  # features that are kept to compare with: a few MB
@@ -51,7 +52,7 @@ class Familiar:
             share: of its own ones that may be above the limit, if they were new; 0: none may.
             margin: the limit is so many times as far.
         """
-        self._seen = _directions(seen.features)
+        self._seen = directions(seen.features.astype(float))
         self.limit = np.inf
         if len(np.unique(seen.images)) >= FEWEST:
             same = seen.images[:, None] == seen.images[None]
@@ -63,21 +64,16 @@ class Familiar:
         """(n, width) features → (n,) scores, all 0 if the run has seen too little to say."""
         if not np.isfinite(self.limit):
             return np.zeros(len(features))
-        return self._distances(_directions(features)) / self.limit
+        return self._distances(directions(features.astype(float))) / self.limit
 
     def _distances(
-        self, directions: NDArray[np.float64], left_out: NDArray[np.bool_] | None = None
+        self, units: NDArray[np.float64], left_out: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float64]:
         """Mean distance to the nearest that the run has seen."""
-        distances = np.sqrt(np.maximum(2 - 2 * directions @ self._seen.T, 0))
+        distances = np.sqrt(np.maximum(2 - 2 * units @ self._seen.T, 0))
         if left_out is not None:
             distances[left_out] = np.inf
         return np.sort(distances, axis=1)[:, :_NEIGHBOURS].mean(1)
-
-
-def _directions(features: NDArray[np.float32]) -> NDArray[np.float64]:
-    lengths = np.linalg.norm(features.astype(float), axis=1, keepdims=True)
-    return features / np.maximum(lengths, 1e-12)
 
 
 def familiar(seen: tuple[Seen, Seen], share: float) -> tuple[Familiar, Familiar]:

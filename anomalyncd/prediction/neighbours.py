@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.errors import InputError
+from anomalyncd.inference.similarity import directions, nearest
 from anomalyncd.results import known_regions
 from anomalyncd.results.known_regions import KnownRegions
 
@@ -22,7 +23,9 @@ class Neighbours:
         Args:
             known: by the run; None: its version kept no features, so nothing is similar.
         """
-        self._directions = np.zeros((0, 0), np.float32) if known is None else _unit(known.tokens)
+        self._directions = (
+            np.zeros((0, 0), np.float32) if known is None else directions(known.tokens)
+        )
 
     @classmethod
     def of_run(cls, run: Path) -> Neighbours:
@@ -33,9 +36,8 @@ class Neighbours:
         """Row in the run's regions.csv and cosine, the most similar first, of a (width,) token."""
         if self._directions.shape[1:] != token.shape:
             return []
-        cosines = self._directions @ _unit(token[None])[0]
-        nearest = np.argsort(-cosines, kind="stable")[:COUNT]
-        return [(int(i), round(float(cosines[i]), 4)) for i in nearest]
+        rows, cosines = nearest(self._directions, directions(token[None])[0], COUNT)
+        return [(int(i), round(float(c), 4)) for i, c in zip(rows, cosines, strict=True)]
 
 
 def read(run: Path) -> KnownRegions | None:
@@ -44,7 +46,3 @@ def read(run: Path) -> KnownRegions | None:
         return known_regions.read(run)
     except InputError:  # the classes of new images do not need it
         return None
-
-
-def _unit(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-    return tokens / np.maximum(np.linalg.norm(tokens, axis=1, keepdims=True), 1e-12)

@@ -1,4 +1,4 @@
-"""Which regions look alike: cosines of the class tokens, computed by brute force."""
+"""Where each kind of defects lies among the class tokens."""
 
 from __future__ import annotations
 
@@ -6,23 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.review.state import State
-
-
-def nearest(
-    tokens: NDArray[np.float32], query: NDArray[np.float32], top: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The rows most like a query, the most similar first, and their cosines.
-
-    Args:
-        tokens: (n, width), of length 1.
-        query: (width,), of length 1.
-        top: how many at most.
-    """
-    cosines = tokens @ query
-    top = min(top, len(cosines))
-    rows = np.argpartition(-cosines, top - 1)[:top] if top else np.zeros(0, np.int64)
-    rows = rows[np.argsort(-cosines[rows], kind="stable")]
-    return rows, cosines[rows]
 
 
 def centres(

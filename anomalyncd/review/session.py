@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from anomalyncd.errors import InputError
+from anomalyncd.inference.similarity import directions
 from anomalyncd.results import known_regions
 from anomalyncd.results.known_regions import KnownRegions
 from anomalyncd.review.decisions import Action, Decision, Undo, decided_now
@@ -31,7 +29,7 @@ class Review:
         """
         self.run = run
         known = known_regions.read(run)
-        self.regions: KnownRegions = replace(known, tokens=_unit(known.tokens))  # for cosines
+        self.regions: KnownRegions = replace(known, tokens=directions(known.tokens))  # for cosines
         self.start = initial(known.classes, known.class_names)
         self._journal = Journal(run)
         self._lock = threading.Lock()
@@ -122,8 +120,3 @@ class Review:
                 state = applied(state, decision)
             self._state = state
         self._counted = len(decisions)
-
-
-def _unit(tokens: NDArray[np.float32]) -> NDArray[np.float32]:
-    lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
-    return tokens / np.maximum(lengths, 1e-12)

@@ -13,7 +13,7 @@ from anomalyncd.inference.predicted import Prediction, as_predictions
 from anomalyncd.results import csv_files
 from anomalyncd.runtime_onnx.deployed import Deployed
 from anomalyncd.storage.cache import Cache
-from anomalyncd.types import Dataset, Sample
+from anomalyncd.types import Dataset
 
 TABLES = ("predictions.csv", "regions.csv")
 _CATEGORY = "images"
@@ -68,8 +68,7 @@ def write_tables(
 
 def _dataset(photographs: Path, max_megapixels: int) -> Dataset:
     if photographs.is_file():
-        one = Dataset((Sample(photographs.stem, photographs),), None)
-        return datasets.with_headers_read(one, max_megapixels)
+        return datasets.one_photograph(photographs, max_megapixels)
     with tempfile.TemporaryDirectory() as folder:
         settings = FolderConfig(path=str(photographs))
         return datasets.load(settings, _CATEGORY, Cache(Path(folder)), "PHOTOS", max_megapixels)

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from anomalyncd import detectors
 from anomalyncd.config import FilesDetectorConfig
-from anomalyncd.data.datasets import with_headers_read
+from anomalyncd.data.datasets import one_photograph
 from anomalyncd.errors import InputError
 from anomalyncd.results import known_regions
 from anomalyncd.search.collection import Collection, Entry, Similar, Wanted
 from anomalyncd.storage import run_record
 from anomalyncd.storage.cache import Cache, digest, digest_files
 from anomalyncd.storage.tensors import load_tensors
-from anomalyncd.types import Box, Dataset, Sample
+from anomalyncd.types import Box
 
 FOLDER = "search"  # in the run's folder, if no other place is given
 _SERVED = re.compile(r"https?://\S+")
@@ -135,9 +135,7 @@ def regions_of(
     classifier = load(run)
     with tempfile.TemporaryDirectory() as workspace:
         cache = Cache(Path(workspace))
-        dataset = with_headers_read(
-            Dataset((Sample(photo.stem, photo),), None), classifier.max_megapixels
-        )
+        dataset = one_photograph(photo, classifier.max_megapixels)
         detector = (
             classifier.own_detector(cache)
             if maps is None

@@ -1,4 +1,4 @@
-"""Exported files against the run with torch, and what is told where one cannot be used."""
+"""Exported files predict as the run does with torch; a file that cannot be used is one message."""
 
 from __future__ import annotations
 

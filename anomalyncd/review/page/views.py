@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalyncd.inference.similarity import nearest
 from anomalyncd.review.decisions import (
     Apart,
     Confirm,
@@ -23,7 +24,6 @@ from anomalyncd.review.decisions import (
     Undo,
     part_id,
 )
-from anomalyncd.review.neighbours import nearest
 from anomalyncd.review.questions import SURE
 from anomalyncd.review.session import Review
 from anomalyncd.review.state import State, active
