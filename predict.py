@@ -9,7 +9,7 @@ if __name__ == "__main__":
 
 import sys
 
-from anomalyncd.cli.predict import main
+from anomalyncd.cli.finished.predict import main
 
 if __name__ == "__main__":
     sys.exit(main())

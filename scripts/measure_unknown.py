@@ -93,11 +93,7 @@ def measure(data: Described, seed: int, share: float) -> Iterator[tuple[str, dic
         The kind, and its figures: see `summary`.
     """
     labels = data.labels
-    generator = np.random.default_rng(seed)
-    first = np.zeros(len(labels.targets), bool)
-    for target in range(len(labels.classes)):
-        members = generator.permutation(np.flatnonzero(labels.targets == target))
-        first[members[: len(members) // 2]] = True
+    first = halved(labels, seed)
     for target, kind in enumerate(labels.classes):
         if target == labels.normal:
             continue
@@ -122,6 +118,16 @@ def measure(data: Described, seed: int, share: float) -> Iterator[tuple[str, dic
                     "new kind flagged": above(whole.scores(data.images[with_kind])),
                 },
             )
+
+
+def halved(labels: Labels, seed: int) -> NDArray[np.bool_]:
+    """Half of the images of each kind, (n_images,)."""
+    generator = np.random.default_rng(seed)
+    first = np.zeros(len(labels.targets), bool)
+    for target in range(len(labels.classes)):
+        members = generator.permutation(np.flatnonzero(labels.targets == target))
+        first[members[: len(members) // 2]] = True
+    return first
 
 
 def auroc(unknown: NDArray[np.float64], known: NDArray[np.float64]) -> float:

@@ -1,7 +1,7 @@
 """The `anomalyncd` command: one verb for each task.
 
-Each verb is a module of this folder with a `main`. It is imported only when it is called, so that
-verbs that do not need torch start quickly.
+Each verb is a module of this folder or of `finished/` with a `main`. It is imported only when it is
+called, so that verbs that do not need torch start quickly.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from importlib import import_module
 
 from anomalyncd.runtime import interrupt
 
-VERBS = {
+WITHOUT_A_RUN = {
     "discover": "find the kinds of defects in a folder of photographs",
     "run": "one run or a sweep with any settings (same as train.py)",
-    "predict": "classify new photographs with a finished run",
-    "extend": "add new photographs to a finished run: classes keep their ids, new kinds follow",
-    "review": "name, merge, split and correct the kinds that a run has found",
-    "similar": "known regions that resemble those of a photograph",
-    "export": "write a finished run as one file that runs without torch",
     "maps": "only make anomaly maps, and evaluate them",
     "table": "tables of finished runs, compared with the published figures",
     "status": "the state of all runs, live",
     "prepare": "download or unpack a dataset and verify it",
     "doctor": "what is installed, which device and weights are available, how fast it is",
 }
+OF_A_FINISHED_RUN = {
+    "predict": "classify new photographs",
+    "extend": "add new photographs: classes keep their ids, new kinds follow",
+    "review": "name, merge, split and correct the kinds",
+    "similar": "known regions that resemble those of a photograph",
+    "export": "write one file that runs without torch",
+}
+VERBS = WITHOUT_A_RUN | OF_A_FINISHED_RUN
 
 HELP = """\
 Find the defects in unlabelled photographs of a product and sort them into kinds.
@@ -34,6 +37,10 @@ Find the defects in unlabelled photographs of a product and sort them into kinds
 usage: anomalyncd VERB …
 
 {verbs}
+
+with a finished run:
+
+{finished}
 
   anomalyncd run                                 the demo product, offline
   anomalyncd discover PHOTOS                     your photographs
@@ -67,13 +74,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.argv = [f"anomalyncd {verb}", *rest]  # where Hydra and argparse look
     deployed = verb == "predict" and any(word.endswith((".onnx", ".xml")) for word in rest)
-    module = "runtime_onnx.command" if deployed else f"cli.{verb}"  # without torch and Hydra
+    room = "cli.finished" if verb in OF_A_FINISHED_RUN else "cli"
+    module = "runtime_onnx.command" if deployed else f"{room}.{verb}"  # without torch and Hydra
     return import_module(f"anomalyncd.{module}").main()
 
 
 def _help() -> str:
     width = max(map(len, VERBS))
-    return HELP.format(verbs="\n".join(f"  {v:{width}}  {what}" for v, what in VERBS.items()))
+    lines = [
+        "\n".join(f"  {v:{width}}  {what}" for v, what in verbs.items())
+        for verbs in (WITHOUT_A_RUN, OF_A_FINISHED_RUN)
+    ]
+    return HELP.format(verbs=lines[0], finished=lines[1])
 
 
 def _no_such_verb(verb: str) -> str:

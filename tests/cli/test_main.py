@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anomalyncd import __version__
-from anomalyncd.cli.main import VERBS, main
+from anomalyncd.cli.main import OF_A_FINISHED_RUN, VERBS, main
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {"torch", "timm", "hydra", "omegaconf", "numpy", "cv2", "PIL"}
@@ -53,7 +53,7 @@ def test_without_a_verb_there_is_help_and_a_status(capsys: pytest.CaptureFixture
     ("given", "message"),
     [
         (["predit"], "'predit' is not a verb; did you mean predict? verbs: discover, run, "),
-        (["photographs"], "'photographs' is not a verb; verbs: discover, run, predict"),
+        (["photographs"], "'photographs' is not a verb; verbs: discover, run, maps"),
         (
             ["dataset=mvtec"],
             "'dataset=mvtec' is a setting, not a verb; did you mean: anomalyncd run dataset=mvtec",
@@ -79,7 +79,8 @@ def test_a_verb_calls_its_module(verb: str, monkeypatch: pytest.MonkeyPatch) -> 
         return 7
 
     monkeypatch.setattr(sys, "argv", ["pytest"])
-    monkeypatch.setattr(import_module(f"anomalyncd.cli.{verb}"), "main", watched_main)
+    room = "cli.finished" if verb in OF_A_FINISHED_RUN else "cli"
+    monkeypatch.setattr(import_module(f"anomalyncd.{room}.{verb}"), "main", watched_main)
     assert main([verb, "a", "b=c"]) == 7
     assert called == [[f"anomalyncd {verb}", "a", "b=c"]]
 

@@ -195,8 +195,10 @@ def test_it_can_be_done_with_keys_alone(
     expect(focused).to_have_attribute("data-row", "6")
     press("d")
     says(page, "1 region: not a defect")
+    expect(focused).to_have_attribute("data-row", "7")  # the next one
     press("u")
     expect(page.get_by_role("heading", name="not a defect")).to_have_count(0)
+    expect(focused).to_have_attribute("data-row", "7")
     press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
     press("m")
