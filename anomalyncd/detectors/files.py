@@ -72,9 +72,16 @@ class FilesDetector:
                     f"describes 8-bit maps; use the maps it was made with, or remove {MAPS_NOTE}"
                 )
 
-    def _paths_of(self, dataset: Dataset) -> list[Path]:
+    def find(self, sample_id: str) -> Path | None:
+        """The map of an image, by its id; None if there is none."""
+        return next((path for path in self._named(sample_id) if path.is_file()), None)
+
+    def _named(self, sample_id: str) -> list[Path]:
         # Suffixes are appended: with_suffix would cut a stem at its last dot.
-        named = [[self.root / (s.id + suffix) for suffix in MAP_SUFFIXES] for s in dataset.samples]
+        return [self.root / (sample_id + suffix) for suffix in MAP_SUFFIXES]
+
+    def _paths_of(self, dataset: Dataset) -> list[Path]:
+        named = [self._named(sample.id) for sample in dataset.samples]
         with readable_inputs():
             require_targets(path for paths in named for path in paths)
             found = [[path for path in paths if path.is_file()] for paths in named]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,11 +19,13 @@ from anomalyncd.storage.atomic import naming
 RECORDS = "predictions.jsonl"
 TILES = ".tiles.jsonl"  # pictures of regions for the page
 VERSION = 1
-# What the tables and the page read of an image's record.
+# What the tables and the page read of the records of an image and of its regions.
+_FOUND = {"class_id": int, "class_name": str, "confidence": float, "anomaly_score": float}
 _IMAGE = {
-    *("id", "image", "class_id", "class_name", "confidence", "anomaly_score", "main_elements"),
-    *("threshold", "regions"),
+    **_FOUND,
+    **{"id": str, "image": str, "main_elements": int, "threshold": float, "regions": list},
 }
+_REGION = {**_FOUND, "box": list, "area": int}
 
 Record = dict[str, Any]
 
@@ -34,12 +36,18 @@ class Stamp:
 
     size: int  # bytes
     modified: int  # ns
+    map_modified: int = 0  # ns; of the anomaly map's file; 0: there is none
 
     @classmethod
-    def of(cls, path: Path) -> Stamp:
-        """Raises: OSError: the file is gone or cannot be read."""
+    def of(cls, path: Path, map_path: Path | None = None) -> Stamp:
+        """Raises: OSError: a file is gone or cannot be read."""
         found = path.stat()
-        return cls(found.st_size, found.st_mtime_ns)
+        return cls(found.st_size, found.st_mtime_ns, map_path.stat().st_mtime_ns if map_path else 0)
+
+    def allows(self, recorded: Stamp) -> bool:
+        """Whether what was recorded still holds; a map that has been removed changes nothing."""
+        same_map = self.map_modified in (0, recorded.map_modified)
+        return same_map and (self.size, self.modified) == (recorded.size, recorded.modified)
 
 
 class Journal:
@@ -57,6 +65,7 @@ class Journal:
         self.is_finished = False  # the tables and the page hold all records
         self.written: dict[str, str] = {}  # digests of the files that were written last, by name
         self.class_names: tuple[str, ...] = ()  # of the run; empty before anything was written
+        self.key_of: dict[str, str] = {}  # by id of an image
         self._places: dict[str, tuple[int, Stamp]] = {}  # by key: where the line begins
         self._videos: dict[str, tuple[int, int, Stamp]] = {}  # by key: every, frames
         self._complete_videos: list[Record] = []  # recorded when all of their frames are
@@ -70,10 +79,10 @@ class Journal:
                 case "settings":
                     self.settings = record
                 case "image":
-                    if missing := _IMAGE - record.keys():
-                        raise KeyError(min(missing))
+                    _require_image(record)
                     self.is_finished = False
                     self._places[record["key"]] = (place, _stamp(record))
+                    self.key_of[record["id"]] = record["key"]
                 case "video":
                     every, frames = int(record["every"]), int(record["frames"])
                     self._videos[record["key"]] = (every, frames, _stamp(record))
@@ -89,7 +98,7 @@ class Journal:
 
     def has(self, key: str, stamp: Stamp) -> bool:
         """Whether this very image has been classified."""
-        return key in self._places and self._places[key][1] == stamp
+        return key in self._places and stamp.allows(self._places[key][1])
 
     def frames_of(self, key: str, every: int, stamp: Stamp) -> int | None:
         """How many frames a video has, if all that are asked for have been classified."""
@@ -170,13 +179,29 @@ class Journal:
 
 def stamped(key: str, stamp: Stamp) -> Record:
     """The entries of a record that say which image it is of."""
-    return {"key": key, "size": stamp.size, "modified": stamp.modified}
+    return {"key": key, **asdict(stamp)}
 
 
 def _stamp(record: Record) -> Stamp:
     if not isinstance(record["key"], str):
         raise TypeError("key is no text")
-    return Stamp(int(record["size"]), int(record["modified"]))
+    # An earlier version did not write the last one.
+    return Stamp(int(record["size"]), int(record["modified"]), int(record.get("map_modified", 0)))
+
+
+def _require_image(record: Record) -> None:
+    """
+    Raises:
+        KeyError, TypeError: a value is missing, or is of another type.
+    """
+    for each, kinds in [(record, _IMAGE), *((region, _REGION) for region in record["regions"])]:
+        for name, kind in kinds.items():
+            # JSON has one kind of number, so a whole one may be an int
+            if not isinstance(each[name], (int, float) if kind is float else kind):
+                raise TypeError(f"{name} is of another type")
+    for region in record["regions"]:
+        if len(region["box"]) != 4 or not all(isinstance(side, int) for side in region["box"]):
+            raise TypeError("box is not four whole numbers")
 
 
 def _append(path: Path, start: int | None, records: Sequence[Record]) -> list[tuple[int, int]]:

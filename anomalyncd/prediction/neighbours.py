@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from anomalyncd.errors import InputError
 from anomalyncd.inference.similarity import directions, nearest
 from anomalyncd.results import known_regions
 from anomalyncd.results.known_regions import KnownRegions
+
+log = logging.getLogger(__name__)
 
 COUNT = 3
 
@@ -27,11 +30,6 @@ class Neighbours:
             np.zeros((0, 0), np.float32) if known is None else directions(known.tokens)
         )
 
-    @classmethod
-    def of_run(cls, run: Path) -> Neighbours:
-        """Those of a finished run; none if it kept nothing that can be compared with."""
-        return cls(read(run))
-
     def of(self, token: NDArray[np.float32]) -> list[tuple[int, float]]:
         """Row in the run's regions.csv and cosine, the most similar first, of a (width,) token."""
         if self._directions.shape[1:] != token.shape:
@@ -42,7 +40,10 @@ class Neighbours:
 
 def read(run: Path) -> KnownRegions | None:
     """The regions of a run; None if it kept nothing that can be compared with."""
+    if not (run / known_regions.FEATURES).is_file():  # an earlier version's
+        return None
     try:
         return known_regions.read(run)
-    except InputError:  # the classes of new images do not need it
+    except InputError as error:  # the classes of new images do not need it
+        log.warning("%s; no similar regions are shown", error)
         return None

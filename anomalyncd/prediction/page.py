@@ -7,10 +7,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from anomalyncd.prediction import neighbours
+from anomalyncd.errors import InputError
 from anomalyncd.prediction.classifier import Classifier
 from anomalyncd.prediction.journal import Journal, Record
 from anomalyncd.results import csv_files, prediction_page
+from anomalyncd.results.known_regions import KnownRegions
 from anomalyncd.types import VERDICTS
 
 
@@ -58,9 +59,14 @@ def write_page(
     journal: Journal,
     keys: Sequence[str],
     classifier: Classifier,
+    known: KnownRegions | None,
     problems: Mapping[str, str],
 ) -> None:
-    """Write the page of all images with these keys."""
+    """Write the page of all images with these keys.
+
+    Raises:
+        InputError: the journal is damaged.
+    """
     groups = {
         name: prediction_page.Group(name, is_verdict=name in VERDICTS.values())
         for name in (*VERDICTS.values(), *classifier.class_names)
@@ -68,6 +74,12 @@ def write_page(
     wanted = {}
     regions = 0
     for key, record in zip(keys, journal.read(keys), strict=True):
+        names = {record["class_name"], *(region["class_name"] for region in record["regions"])}
+        if strange := names - groups.keys():
+            raise InputError(
+                f"{journal.path}: a line is damaged (class {min(strange)[:60]!r}); move the file "
+                "away, or set output=… to another folder"
+            )
         groups[record["class_name"]].add_image(record["confidence"])
         for place, region in enumerate(record["regions"]):
             group = groups[region["class_name"]]
@@ -98,7 +110,7 @@ def write_page(
             groups=list(groups.values()),
             problems=dict(problems),
             search_range=(low, high),
-            known=neighbours.read(Path(run)),
+            known=known,
             resize_mode=classifier.metadata.regions.resize_mode,
         ),
     )

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anomalyncd.config import FilesDetectorConfig, PredictConfig
+from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.errors import InputError
 from anomalyncd.prediction import given
 from anomalyncd.prediction.given import Given
@@ -109,23 +110,27 @@ def predict_all(config: PredictConfig, on_record: OnRecord = lambda record: None
     left_out = [Path(config.output)] if config.output else []
     listed = sys.stdin.buffer if given.STANDARD_INPUT in words else io.BytesIO()
     found = given.find(words, listed, left_out)
+    maps = _maps(config)
     settings: Record = {
         "kind": "settings",
         "version": VERSION,
         "run": digest_files([model])[0] if model.is_file() else None,
-        "maps": _maps(config),
+        "maps": maps and os.path.abspath(maps.root),
         "unknown_share": config.unknown_share,
     }
     output = _place(config, found, settings)
     with hold(output, _BUSY, "set output=… elsewhere"):
         journal = _free(output, found, settings, config.every)
-        return _continue(config, found, settings, journal, on_record)
+        return _continue(config, found, maps, settings, journal, on_record)
 
 
-def _maps(config: PredictConfig) -> str | None:
+def _maps(config: PredictConfig) -> FilesDetector | None:
+    """The given maps; None: the run's own detector makes them."""
     settings = config.detector
     assert isinstance(settings, FilesDetectorConfig)  # checked in config.py
-    return os.path.abspath(settings.path) if settings.path else None
+    if not settings.path:
+        return None
+    return FilesDetector(settings.path, config.category, config.max_megapixels)
 
 
 def _place(config: PredictConfig, found: given.Found, settings: Record) -> Path:
@@ -170,6 +175,12 @@ def _occupied(output: Path, found: given.Found, settings: Record, every: int) ->
             f"{output / RECORDS}: holds {len(strangers)} photographs that are not among these "
             f"({strangers[0]}); {other}"
         )
+    for file in found.files:
+        if journal.key_of.get(file.id, file.key) != file.key:
+            return (
+                f"{file.path}: would be called {file.id} in the tables of {output}, as "
+                f"{journal.key_of[file.id]} is; {other}"
+            )
     return None
 
 
@@ -222,6 +233,7 @@ class _Work:
 def _continue(
     config: PredictConfig,
     found: given.Found,
+    maps: FilesDetector | None,
     settings: Record,
     journal: Journal,
     on_record: OnRecord,
@@ -231,7 +243,8 @@ def _continue(
     work = _Work(config, journal, [], {}, result, on_record)
     for file in found.files:
         try:
-            work.stamps[file.key] = Stamp.of(file.path)
+            map_path = maps.find(file.id) if maps else None
+            work.stamps[file.key] = Stamp.of(file.path, map_path)
             work.files.append(file)
         except OSError as error:
             reason = f"{file.path}: cannot be read ({error.strerror}); make it readable"
@@ -257,7 +270,7 @@ def _digests(folder: Path) -> dict[str, str]:
 
 
 def _classify(work: _Work, settings: Record, waiting: Sequence[Given]) -> None:
-    from anomalyncd.prediction import page, stream  # load torch
+    from anomalyncd.prediction import neighbours, page, stream  # load torch
     from anomalyncd.prediction.classifier import Classifier
 
     config, journal, result = work.config, work.journal, work.result
@@ -271,11 +284,13 @@ def _classify(work: _Work, settings: Record, waiting: Sequence[Given]) -> None:
     )
     result.class_names = classifier.class_names
     result.found(config.fail_on)  # a wrong name is reported now, not after the last photograph
+    known = neighbours.read(Path(config.run))
     journal.truncate()  # also if only the tables are missing: `finish` appends a line
     if waiting:
         overlays = journal.folder / OVERLAYS if config.overlays else None
         shown = Counter(tile["class_name"] for tile in journal.tiles())
-        working = stream.Stream(classifier, config, overlays, shown, _warn)
+        near = neighbours.Neighbours(known)
+        working = stream.Stream(classifier, config, near, overlays, shown, _warn)
         with (
             closing(working),
             console.steps("Photographs", quiet=config.jsonl or not waiting) as step,
@@ -300,7 +315,7 @@ def _classify(work: _Work, settings: Record, waiting: Sequence[Given]) -> None:
     drafts = journal.folder / ".writing"
     drafts.mkdir(exist_ok=True)
     page.write_tables(drafts, journal.read(keys), journal.read(keys), result.problems)
-    page.write_page(drafts / PAGE, config.run, journal, keys, classifier, result.problems)
+    page.write_page(drafts / PAGE, config.run, journal, keys, classifier, known, result.problems)
     for name in RESULTS:
         _install(drafts / name, journal.folder / name, journal.written.get(name))
     drafts.rmdir()

@@ -65,6 +65,7 @@ class Stream:
         self,
         classifier: Classifier,
         config: PredictConfig,
+        neighbours: Neighbours,
         overlays: Path | None,
         shown: Counter[str],
         warn: Callable[[str], None],
@@ -73,13 +74,14 @@ class Stream:
         Args:
             classifier: of the run.
             config: which maps are used, and of what size images may be.
+            neighbours: the known regions that new ones are compared with.
             overlays: folder for a picture of each photograph; None: none.
             shown: how many regions of each class have a tile already; counted on.
             warn: called with what a user should know of the files.
         """
         self._classifier, self._config = classifier, config
         self._overlays, self._shown, self._warn = overlays, shown, warn
-        self._neighbours = Neighbours.of_run(classifier.run)
+        self._neighbours = neighbours
         self._folder = tempfile.TemporaryDirectory()
         work = Path(self._folder.name)
         settings = cast(FilesDetectorConfig, config.detector)  # config.py has checked it

@@ -99,3 +99,14 @@ def test_every_verb_explains_itself_without_torch(
     shown = capsys.readouterr().out
     assert f"anomalyncd {verb}" in shown
     assert len(shown.splitlines()) < 50
+
+
+def test_an_option_that_predict_does_not_have_is_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    assert main(["predict", "--ovrlays", "run", "photos"]) == 2
+    shown = capsys.readouterr().err
+    assert shown == "error: --ovrlays: no such option; did you mean --overlays?\n"
+    assert main(["predict", "run", "photos", "--jsonl=true"]) == 2
+    assert "did you mean --jsonl?" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from anomalyncd.config import PredictConfig
 from anomalyncd.errors import InputError
 from anomalyncd.prediction import classifier as classifying
-from anomalyncd.prediction import stream
+from anomalyncd.prediction import neighbours, stream
 from anomalyncd.prediction.journal import RECORDS, Journal
 from anomalyncd.prediction.predict import RESULTS, predict_all
 from tests.helpers.finished import draw_photograph, draw_photographs, finished_run
@@ -161,6 +161,41 @@ def test_only_new_and_changed_photographs_are_classified(product: Path, tmp_path
     assert not (out / "regions.csv.old-1").exists()
 
 
+def test_an_image_is_classified_again_if_its_map_was_made_again(
+    product: Path, tmp_path: Path
+) -> None:
+    draw_photographs(tmp_path, 4)
+    (tmp_path / "run").symlink_to(product / "run")
+    out, maps = tmp_path / "out", tmp_path / "maps"
+    predict_all(config(tmp_path, out))
+    os.utime(maps / "0001.png", ns=(1, 1))
+    again = predict_all(config(tmp_path, out))
+    assert (again.new, again.known) == (1, 3)
+    maps.rename(tmp_path / "old")
+    maps.mkdir()
+    assert predict_all(config(tmp_path, out)).known == 4, "maps that are gone are no other maps"
+    (maps / "panel").mkdir()
+    with pytest.raises(InputError, match="made with another run, other maps"):
+        predict_all(config(tmp_path, out, "category=panel"))
+
+
+def test_two_photographs_are_never_called_the_same(product: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").symlink_to(product / "run")
+    draw_photographs(tmp_path, 2)
+    pile, inner = tmp_path / "photos", tmp_path / "photos" / "day"
+    inner.mkdir()
+    for folder in (inner, tmp_path / "day"):
+        folder.mkdir(exist_ok=True)
+        (folder / "a.png").write_bytes((pile / "0000.png").read_bytes())
+    (tmp_path / "maps" / "day").mkdir()
+    (tmp_path / "maps" / "day" / "a.png").write_bytes((tmp_path / "maps" / "0000.png").read_bytes())
+    out = tmp_path / "out"
+    predict_all(config(tmp_path, out, "category=panel"))
+    both = f"path=[{tmp_path / 'day'},{pile}]"
+    with pytest.raises(InputError, match=r"day/a\.png: would be called day/a in the tables"):
+        predict_all(config(tmp_path, out, "category=panel", both))
+
+
 def test_predictions_of_other_photographs_are_not_replaced(product: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     predict_all(config(product, out))
@@ -274,3 +309,38 @@ def test_records_stay_when_only_the_page_is_made_again(product: Path, tmp_path: 
     assert (folder / "report.html").is_file()
     assert (folder / "predictions.jsonl").read_bytes().startswith(records)
     assert predict_all(given).known == N
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"id": 3},
+        {"confidence": "high"},
+        {"class_name": ["good"]},
+        {"class_name": "no class of the run"},
+        {"regions": [{"box": [0, 0, 4]}]},
+        {"regions": 5},
+    ],
+)
+def test_a_damaged_record_is_reported_in_one_line(
+    product: Path, tmp_path: Path, fault: dict[str, object]
+) -> None:
+    out = tmp_path / "out"
+    predict_all(config(product, out))
+    first, image, *rest = (out / RECORDS).read_text().splitlines()
+    damaged = json.dumps({**json.loads(image), **fault})
+    (out / RECORDS).write_text("\n".join([first, damaged, *rest]) + "\n")
+    (out / RESULTS[0]).unlink()  # so that it is made again
+    with pytest.raises(InputError, match="a line is damaged"):
+        predict_all(config(product, out))
+
+
+def test_a_damaged_table_of_the_run_costs_only_the_similar_regions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert neighbours.read(tmp_path) is None and not caplog.text, "of an earlier version"
+    (tmp_path / "features.safetensors").write_bytes(b"")
+    (tmp_path / "predictions.csv").write_text("id,image\n")
+    (tmp_path / "regions.csv").write_text("id\n")
+    assert neighbours.read(tmp_path) is None
+    assert "regions.csv" in caplog.text and "no similar regions are shown" in caplog.text

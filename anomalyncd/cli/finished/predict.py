@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import hydra
@@ -49,6 +50,11 @@ debug."""
 FOUND = 3  # exit status
 _VALUES = {"--output": "output", "--every": "every", "--fail-on": "fail_on"}
 _SWITCHES = {"--jsonl": "jsonl", "--overlays": "overlays"}
+_OF_HYDRA = (
+    *("--cfg", "--config-dir", "--config-name", "--config-path", "--experimental-rerun"),
+    *("--hydra-help", "--info", "--multirun", "--package", "--resolve", "--run"),
+    *("--shell-completion", "--version"),
+)
 _found: list[str] = []  # kinds of --fail-on, in this process
 
 
@@ -58,7 +64,14 @@ def main() -> int:
         print(HELP.format(command=entry.command()))
         return 0
     _found.clear()
-    given = _with_paths(_with_options(sys.argv[1:]))
+    given = _with_options(sys.argv[1:])
+    if strange := next((word for word in given if _is_strange(word)), None):
+        options = (*_VALUES, *_SWITCHES)
+        near = get_close_matches(strange, options, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"options: {', '.join(options)}"
+        entry.print_error(f"{strange}: no such option; {meant}")
+        return 2
+    given = _with_paths(given)
     if not any(override.startswith("detector") for override in given):
         given.append(entry.override("detector.path", ""))  # the run's own detector makes the maps
     sys.argv[1:] = given
@@ -85,6 +98,10 @@ def _with_options(arguments: list[str]) -> list[str]:
             argument = f"{_SWITCHES[argument]}=true"
         found.append(argument)
     return found
+
+
+def _is_strange(word: str) -> bool:
+    return word.startswith("--") and word.partition("=")[0] not in _OF_HYDRA
 
 
 def _with_paths(arguments: list[str]) -> list[str]:
