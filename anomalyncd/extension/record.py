@@ -52,6 +52,7 @@ class Extension:
     first_regions: tuple[int, ...]  # of each extension so far: where its rows of regions.csv begin
     waiting: int  # regions that are unknown so far, of all days
     groups_refused: tuple[str, ...]  # why a group of unknown regions became no class
+    out_of_scope: int  # new images that are unlike the product
 
     def __post_init__(self) -> None:
         if self.format != FORMAT:
@@ -81,6 +82,10 @@ class Extension:
         if not self.appended:
             found.append("No new class.")
         found += self.groups_refused
+        if self.out_of_scope:
+            found.append(
+                f"{_many(self.out_of_scope, 'new image')} unlike the product, so out of scope."
+            )
         found.append(_moves(self.moved))
         if self.waiting:
             found.append(

@@ -228,6 +228,7 @@ def _record(
         first_regions=(*starts, done.kept),
         waiting=int((done.everything.classes == UNKNOWN).sum()),
         groups_refused=done.accepted.refused,
+        out_of_scope=int((done.image_scores > 1).sum()),
     )
 
 

@@ -69,7 +69,7 @@ def tuesday(tmp_path: Path) -> Path:
 @pytest.fixture
 def unlike(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Which of the new regions are unlike every class: a slice; no image is out of scope."""
-    chosen: dict[str, Any] = {"rows": slice(0)}
+    chosen: dict[str, Any] = {"rows": slice(0), "out of scope": 0}
 
     examine = Classifier.examine
 
@@ -78,6 +78,7 @@ def unlike(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         of_regions = np.zeros(len(found.cropped.regions))
         of_regions[chosen["rows"]] = 2.0
         of_images = np.zeros(len(found.cropped.counts))
+        of_images[: chosen["out of scope"]] = 2.0
         return replace(found, region_scores=of_regions, image_scores=of_images)
 
     def together(unknown: groups.Unknown, *_: Any, **__: Any) -> list[groups.Group]:
@@ -170,6 +171,17 @@ def test_too_few_unknown_regions_wait_and_count_the_next_day(
         (17, "unknown", "class 2"),
     ]
     assert waiting.read(third, np.zeros(0, int), 192).rows.tolist() == []
+
+
+def test_images_that_are_unlike_the_product_are_counted(
+    parent: Path, tuesday: Path, unlike: dict[str, Any]
+) -> None:
+    unlike["out of scope"] = 2
+    new = extended(parent, tuesday)
+    words = [row["class_name"] for row in table(new / "predictions.csv")[12:]]
+    assert words.count("out of scope") == 2
+    summary = json.loads((new / "metrics.json").read_text())["extension"]["summary"]
+    assert "2 new images unlike the product, so out of scope." in summary
 
 
 def test_a_repeated_command_returns_the_finished_extension(
@@ -284,6 +296,8 @@ def test_the_command_says_what_happened(
     assert main(["extend", str(parent), str(tuesday), "--maps", maps, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
     assert "Extension 1 of seed-1: 6 new images." in out
-    assert "Run: " in out
+    run = Path(out.strip().rpartition("Run: ")[2])
+    assert f"Report: {run / 'report.html'}" in out and f" review {run}" in out
+    assert (run / "report.html").is_file()
     assert main(["extend", str(parent), str(tuesday / "none")]) == 1
     assert "no such folder" in capsys.readouterr().err

@@ -39,13 +39,17 @@ def show(result: RunResult, request: Request) -> None:
         sure = [float(row["confidence"]) for row in rows if row["class"] == number]
         meant = "   meant for those without a defect" if name == "class 0" else ""
         say(f"  {name:{width}}  {count:5}   mean confidence {sum(sure) / len(sure):.2f}{meant}")
+    if (empty := result.metrics["counts"]["novel_classes"] - len(classes)) > 0:
+        held = "class is" if empty == 1 else "classes are"
+        say(f"{empty} more {held} the main class of no photograph: see the report.")
     if clean := sum(row["main_elements"] == "0" for row in rows):
         say(f"No defect was found in {clean} of them.")
     others = _other_numbers(result.metrics, result.metrics["counts"]["novel_classes"])
     if result.metrics.get("consensus"):
         say(str(result.metrics["consensus"].get("summary", "")))
     if request.classes is None and not request.labels_from_folders:
-        say(f"The number of classes is estimated; next best: {', '.join(map(str, others))}")
+        best = ", ".join(map(str, others))
+        say(f"The number of classes is estimated, the smallest that explains enough; also: {best}")
     scores = metrics_of(result.metrics).scores
     if "nmi" in scores:
         shown = " / ".join(f"{scores[key]:.3f}" for key in ("nmi", "ari", "f1"))

@@ -29,8 +29,14 @@ def main() -> int:
         )
         for sentence in result.metrics["extension"]["summary"]:
             print(entry.printable(sentence))
+        print(entry.printable(f"Report: {result.folder / 'report.html'}"))
+        print(entry.printable(f"Next: {_command('review')} {result.folder}"))
         print(entry.printable(f"Run: {result.folder}"))
     return 1 if entry.failures else 0
+
+
+def _command(verb: str) -> str:
+    return f"{entry.command().rpartition(' ')[0]} {verb}"
 
 
 def _parser() -> argparse.ArgumentParser:
