@@ -27,6 +27,7 @@ from anomalyncd.runtime.versions import versions
 from scripts.benchmark import (  # noqa: F401  # they register themselves
     deployed,
     mebin,
+    new_images,
     prediction,
     regions,
     training,

@@ -81,7 +81,7 @@ def test_from_images_to_maps_to_a_run_to_predictions(photographs: Path, tmp_path
 
 def test_benchmark_runs(tmp_path: Path) -> None:
     names = ["mebin", "cropping", "views", "frozen", "frozen_small_8", "step", "step_small_8"]
-    names += ["epoch", "run", "category", "prediction"]
+    names += ["epoch", "run", "category", "prediction", "new_images"]
     options = ["--tiny", "--threads", "1", "--json", str(tmp_path / "rows.json")]
     done = subprocess.run(
         [sys.executable, "-m", "scripts.benchmark", *options, *names],
@@ -92,7 +92,8 @@ def test_benchmark_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     table = done.stdout
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    for start in ("mebin", "cropping", "views", "frozen", "step", "epoch", "run", "prediction"):
+    starts = ("mebin", "cropping", "views", "frozen", "step", "epoch", "run", "prediction", "1 new")
+    for start in starts:
         assert any(row["name"].startswith(start) for row in rows), table
     for row in rows:
         assert row["ratio"] == pytest.approx(row["plain"] / row["ours"])
