@@ -6,6 +6,8 @@ READY := .venv/.ready
 LOWEST := .venv-lowest
 UV := $(BIN)/uv pip
 ARGS ?=
+# Each process takes a file of tests after the other, with one thread: up to 2 GB of memory each.
+TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: run test check setup benchmark campaign docs lowest lock mutants
 
@@ -13,13 +15,13 @@ run: $(READY)
 	$(BIN)/python train.py $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(TEST)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(TEST)
 
 benchmark: $(READY)
 	$(BIN)/python -m scripts.benchmark $(ARGS)

@@ -38,6 +38,7 @@ NOT_IMPORTED = {
     "python-multipart": "starlette reads forms with it",
     "httpx": "starlette's test client sends with it",
     "submitit": "hydra-submitit-launcher starts jobs with it, and would take older ones",
+    "pytest-xdist": "an option of pytest",
     "ruff": "a command",
     "sphinx": "make docs",
     "myst-parser": "docs/conf.py names it",

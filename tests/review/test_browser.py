@@ -124,6 +124,7 @@ def test_a_person_walks_the_whole_way(
     page.get_by_role("link", name="3", exact=True).click()
     page.get_by_role("button", name="Split into 3").click()
     expect(page.get_by_role("heading", name="new class")).to_have_count(2)
+    page.wait_for_load_state()  # its scripts run before that
     page.get_by_role("button", name="Undo").click()
     expect(page.get_by_role("heading", name="new class")).to_have_count(0)
 
