@@ -142,6 +142,7 @@ def compute(
         notes=notes,
         resumed_after=state.resumed_after,
         device=given.device,
+        precision=network.vit.precision,
     )
     metrics = run_results.metrics_of(done)
     tracker.summarise(_flat(metrics["scores"]))

@@ -10,7 +10,6 @@ import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "timm", "hydra-core", "kornia", "numpy", "opencv-python-headless", "pillow")
@@ -78,7 +77,7 @@ def _device() -> dict[str, Any]:
     device = devices.choose("auto")
     return {
         "name": devices.describe(device),
-        "processor": _processor(),
+        "processor": devices.processor("model name") or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
@@ -86,16 +85,6 @@ def _device() -> dict[str, Any]:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "precision": str(devices.precision("auto", device)).removeprefix("torch."),
     }
-
-
-def _processor() -> str:
-    """The processor's name, if the system provides it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _weights() -> dict[str, bool]:

@@ -57,6 +57,7 @@ class Computed:
     notes: tuple[str, ...]
     resumed_after: int  # epochs that an earlier process had trained
     device: torch.device
+    precision: torch.dtype  # of the frozen blocks
 
 
 def caveats(
@@ -126,6 +127,7 @@ def metrics_of(done: Computed) -> dict[str, Any]:
         "seed": config.seed,
         "resumed_after_epochs": done.resumed_after,
         "device": devices.describe(done.device),
+        "precision": str(done.precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),  # their number changes the last digits
         "warnings": list(done.warnings),
         "versions": versions(),

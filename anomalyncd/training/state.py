@@ -12,6 +12,7 @@ from torch import Tensor
 
 from anomalyncd.errors import InputError
 from anomalyncd.models.model import Model
+from anomalyncd.runtime.devices import PRECISIONS
 from anomalyncd.storage import foreign
 from anomalyncd.storage.tensors import copy_tensors, load_tensors, require_like, save_tensors
 from anomalyncd.training.objective import TERMS
@@ -28,8 +29,11 @@ class _Kept:
     fingerprint: str
     epochs_done: int
     history: list[list[float]]
+    precision: str = ""  # of the frozen blocks; an earlier version did not write it
 
     def __post_init__(self) -> None:
+        if self.precision not in ("", *PRECISIONS):
+            raise InputError(f"precision {self.precision[:20]!r}")
         if not 1 <= self.epochs_done == len(self.history):
             raise InputError(f"a history of {len(self.history)} for {self.epochs_done} epochs")
 
@@ -47,6 +51,7 @@ class TrainingState:
         self.fingerprint = fingerprint
         self.epochs_done = 0
         self.resumed_after = 0  # epochs that an earlier process had done
+        self.precision: torch.dtype | None = None  # in which these epochs were computed
         self._due = 0.0  # when the next epoch is worth keeping
 
     def load(self, model: Model, optimizer: torch.optim.SGD) -> list[list[float]]:
@@ -84,6 +89,7 @@ class TrainingState:
         for name, p in momenta.items():
             optimizer.state[p]["momentum_buffer"] = tensors[name].to(p.device)
         self.epochs_done = self.resumed_after = kept.epochs_done
+        self.precision = PRECISIONS.get(kept.precision)
         log.info("Resuming after epoch %d", self.epochs_done)
         return kept.history
 
@@ -105,11 +111,13 @@ class TrainingState:
         for name, p in model.trainable():
             momentum = optimizer.state[p].get("momentum_buffer")
             tensors[f"momentum:{name}"] = torch.zeros_like(p) if momentum is None else momentum
-        save_tensors(
-            self.path,
-            tensors,
-            {"fingerprint": self.fingerprint, "epochs_done": epochs_done, "history": history},
-        )
+        header = {
+            "fingerprint": self.fingerprint,
+            "epochs_done": epochs_done,
+            "history": history,
+            "precision": str(model.vit.precision).removeprefix("torch."),
+        }
+        save_tensors(self.path, tensors, header)
         self.epochs_done = epochs_done
         end = time.monotonic()
         self._due = end + _INTERVAL * (end - start)

@@ -64,7 +64,8 @@ def train(
     history = state.load(model, optimizer)
     folder = features_beside(state.path)
     device = next(model.parameters()).device
-    model.vit.precision = devices.precision(config.precision, device)
+    # A run that is resumed on another processor continues in the precision it began with.
+    model.vit.precision = state.precision or devices.precision(config.precision, device)
     if history and state.epochs_done == config.epochs:  # it ended after its last epoch
         CachedFeatures.remove(folder)
         _require_a_batch(history, data)

@@ -10,17 +10,23 @@ from anomalyncd.runtime import devices
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "chosen"),
+    ("capabilities", "vendor", "chosen"),
     [
-        ({"amx_tile": True, "avx512_bf16": True}, torch.bfloat16),
-        ({"amx_tile": False, "avx512_bf16": True}, torch.float32),
-        ({"neon": True}, torch.float32),  # a processor that torch knows no AMX of
+        ({"amx_tile": True, "avx512_bf16": True}, "GenuineIntel", torch.bfloat16),
+        ({"amx_tile": False, "avx512_bf16": True}, "GenuineIntel", torch.float32),
+        ({"amx_tile": False, "avx512_bf16": True}, "AuthenticAMD", torch.bfloat16),
+        ({"amx_tile": False, "avx512_bf16": False}, "AuthenticAMD", torch.float32),
+        ({"neon": True}, "", torch.float32),  # a processor that torch knows no AMX of
     ],
 )
-def test_a_cpu_computes_in_bfloat16_only_with_amx(
-    capabilities: dict[str, bool], chosen: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_a_cpu_computes_in_bfloat16_only_where_it_is_fast(
+    capabilities: dict[str, bool],
+    vendor: str,
+    chosen: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    monkeypatch.setattr(devices, "processor", {"vendor_id": vendor}.get)
     assert devices.precision("auto", torch.device("cpu")) == chosen
     assert devices.precision("float32", torch.device("cpu")) == torch.float32
 

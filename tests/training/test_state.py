@@ -33,6 +33,7 @@ def state_of(path: Path) -> tuple[Model, torch.optim.SGD, TrainingState]:
         *(("history", [[1.0] * length]) for length in (1, 5, 6, 8)),  # 5 terms and 2 heads
         *(("epochs_done", value) for value in (..., "1", -1, 0, 1.5, True)),
         *(("fingerprint", value) for value in (..., 5)),
+        *(("precision", value) for value in (5, "float8")),
         *(("from_the_future", 1), ("nothing done", 0)),
         *(("weights", v) for v in (torch.int32, torch.float16, torch.float64, "nan", "momentum")),
         *(("weights", v) for v in ("missing", "momentum missing", "left over")),

@@ -21,6 +21,7 @@ from anomalyncd.inference.classify import classify
 from anomalyncd.models.heads import Heads
 from anomalyncd.models.mask_guided_vit import MaskGuidedViT
 from anomalyncd.models.model import Model
+from anomalyncd.runtime import devices
 from anomalyncd.runtime.distributed import ALONE, World
 from anomalyncd.training import objective, sampling, schedule, train
 from anomalyncd.training.online_features import OnlineFeatures
@@ -256,6 +257,27 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(features: str, tmp_path: Pat
         assert torch.equal(a, b), name
     left = {path.suffix for path in tmp_path.iterdir()}
     assert left == {".safetensors"}, "cached features go when training ends"
+
+
+def test_a_resumed_run_keeps_its_precision_on_another_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = TrainConfig(features="cached", cached_views=2, epochs=2, batch_size=8)
+
+    def trained(native: torch.dtype, stop: bool) -> Model:
+        monkeypatch.setattr(devices, "precision", lambda name, device: native)
+        model, state = small_model(), TrainingState(tmp_path / "state.safetensors", "data")
+
+        def on_epoch(epoch: int, figures: dict[str, float]) -> None:
+            if stop:
+                raise KeyboardInterrupt
+
+        train.train(model, training_set(), config, seed=1, state=state, on_epoch=on_epoch)
+        return model
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(torch.bfloat16, stop=True)
+    assert trained(torch.float32, stop=False).vit.precision == torch.bfloat16
 
 
 def test_a_run_killed_after_its_last_epoch_needs_no_views(
