@@ -9,7 +9,7 @@ ARGS ?=
 # Each process takes a file of tests after the other, with one thread: up to 2 GB of memory each.
 TEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: run test check setup benchmark campaign docs lowest lock mutants
+.PHONY: run test check setup benchmark gpu-check campaign docs lowest lock mutants
 
 run: $(READY)
 	$(BIN)/python train.py $(ARGS)
@@ -25,6 +25,10 @@ check: $(READY)
 
 benchmark: $(READY)
 	$(BIN)/python -m scripts.benchmark $(ARGS)
+
+# All that only a machine with a GPU can show; at most 40 minutes.
+gpu-check: $(READY)
+	$(BIN)/python -m scripts.gpu_check $(ARGS)
 
 campaign: $(READY)
 	$(BIN)/python -m scripts.campaign $(ARGS)
