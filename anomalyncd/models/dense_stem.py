@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from anomalyncd.models.embedded import Convolution, InvertedResidual, Stem
@@ -42,7 +43,7 @@ class DenseStem(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(b, 3, s, s) normalised images → (b, 192, s/8, s/8) and (b, 576, s/8, s/8)."""
-        x = self.before(self.first(x))
+        x = self.before(self.first(x.contiguous(memory_format=torch.channels_last)))
         shallow, x = _with_filtered(cast(InvertedResidual, self.rest[0]), x)
         deep = shallow
         for block in self.rest[1:]:

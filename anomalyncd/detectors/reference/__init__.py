@@ -26,7 +26,7 @@ from anomalyncd.storage.identity import weights_file
 from anomalyncd.storage.tensors import load_tensors
 from anomalyncd.types import Dataset
 
-VERSION = 2  # part of the cache key: raise it when maps change
+VERSION = 3  # part of the cache key: raise it when maps change
 
 
 class ReferenceDetector:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd.cli import predict
+from anomalyncd.cli.finished import predict
 from anomalyncd.config import BackboneConfig, ReferenceDetectorConfig
 from anomalyncd.detectors.reference import LearnedReference, ReferenceDetector
 from anomalyncd.detectors.reference.pile import Pile
