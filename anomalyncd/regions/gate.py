@@ -9,9 +9,6 @@ A defect-free image has a highest spot too, so the spot's level alone says littl
   so it holds where no image is defect-free, or where the mixture has nothing to separate. The
   gate lies between its median and two deviations above; but one at most where even the images
   below the gate have spots that stand out from what remains of them.
-
-Images known to be defect-free make the second superfluous: they are the lower distribution, and
-the gate lies one to three of its deviations above its mean.
 """
 
 from __future__ import annotations
@@ -82,9 +79,7 @@ def spot_level(anomaly_map: NDArray) -> float:
     return float(np.partition(values, values.size - n)[values.size - n :].mean())
 
 
-def find_gate(
-    maps: Iterable[NDArray], normal_probability: float = 0.5, good_maps: Iterable[NDArray] = ()
-) -> float:
+def find_gate(maps: Iterable[NDArray], normal_probability: float = 0.5) -> float:
     """The spot level above which an image is taken for defective.
 
     Reads the maps once, one at a time; their order has no influence. Where all levels are scaled
@@ -94,15 +89,14 @@ def find_gate(
         maps: (h, w) each, of one category; integers or floats.
         normal_probability: images are below the gate that are defect-free with more than this
             probability; above 0 and below 1.
-        good_maps: of images known to be defect-free, if there are any, on the same scale.
 
     Raises:
         ValueError: there is no map.
 
     Example:
-        >>> levels = [10, 11, 12, 13, 14, 50, 70, 100]
-        >>> maps = [np.pad([[level]], 9, constant_values=1) for level in levels]
-        >>> 14 < find_gate(maps, good_maps=maps[:5]) < 50
+        >>> maps = np.random.default_rng(0).uniform(5, 10, (20, 30, 30))
+        >>> maps[12:, 9:15, 9:15] += 50  # eight with a defect
+        >>> 9.9 < find_gate(maps) < 55
         True
     """
     spots, rests, floor = [], [], math.inf
@@ -113,16 +107,8 @@ def find_gate(
     if not spots:
         raise ValueError("no anomaly maps: the gate needs at least one")
     spot, rest = np.array(spots), np.array(rests)
-    good = np.sort([spot_level(anomaly_map) for anomaly_map in good_maps])
-    known = _Normal.of(_log_levels(good - floor)) if len(good) else None
-    mixture = _fit_mixture(_log_levels(np.sort(spot) - floor), known)
+    mixture = _fit_mixture(_log_levels(np.sort(spot) - floor))
     crossing = mixture.crossing(normal_probability) if mixture else -math.inf
-    if known:
-        crossing = min(
-            max(crossing, known.mean + known.deviation), known.mean + 3 * known.deviation
-        )
-        return math.exp(crossing) + floor
-
     median = float(np.median(rest))
     # from the lower half, since weaker defects raise the upper one
     deviation = 1.4826 * float(np.median(median - rest[rest <= median]))
@@ -176,26 +162,23 @@ def _log_levels(levels: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.log(np.maximum(levels, highest * 1e-3)) if highest > 0 else np.zeros_like(levels)
 
 
-def _fit_mixture(values: NDArray[np.float64], known: _Normal | None) -> _Mixture | None:
+def _fit_mixture(values: NDArray[np.float64]) -> _Mixture | None:
     """Two distributions of log levels, the lower one no wider (EM); None: not two kinds.
 
     Args:
         values: (n,) ascending log levels.
-        known: the lower distribution, if it is known.
     """
-    found = [_from_start(values, share, known) for share in _STARTS]
+    found = [_from_start(values, share) for share in _STARTS]
     fits = [fit for fit in found if fit is not None]
     return max(fits, key=lambda fit: fit.log_likelihood) if fits else None
 
 
-def _from_start(
-    values: NDArray[np.float64], share: float, known: _Normal | None
-) -> _Mixture | None:
+def _from_start(values: NDArray[np.float64], share: float) -> _Mixture | None:
     is_low = np.where(values <= np.quantile(values, share), 0.99, 0.01)
     before = -math.inf
     for _ in range(_MAX_STEPS):
         weight = float(is_low.mean())
-        low = known or _Normal.of(values, is_low)
+        low = _Normal.of(values, is_low)
         high = _Normal.of(values, 1 - is_low)
         high = _Normal(high.mean, max(high.deviation, low.deviation))
         as_low = math.log(weight) + low.log_density(values)
