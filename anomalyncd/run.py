@@ -49,7 +49,7 @@ def execute(config: Config, *, in_a_sweep: bool = False) -> RunResult:
     """
     folder = RunFolder.of(config)
     if (rank := _rank()) is not None:
-        _require_online(config)
+        _require_one_process(config)
         if rank > 0:
             return _assist(config, folder)
     # A mistyped path or device leaves no folder: it is created after all inputs are found.
@@ -77,16 +77,11 @@ def _rank() -> int | None:
     return int(os.environ["RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
 
 
-def _require_online(config: Config) -> None:
+def _require_one_process(config: Config) -> None:
     if config.discovery.is_consensus:
         raise InputError(
             f"discovery.members={config.discovery.members} works in one process, not under "
             "torchrun: start it without torchrun, or use discovery.members=1"
-        )
-    if config.train.features == "cached":
-        raise InputError(
-            "train.features=cached works in one process, not under torchrun: its frozen blocks run "
-            "once; start it without torchrun, or use train.features=online"
         )
 
 

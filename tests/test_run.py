@@ -207,7 +207,6 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_figures(
 
 
 def test_two_processes_under_torchrun_train_to_the_same_result_as_one(overrides: list[str]) -> None:
-    overrides = [*overrides, "train.features=online"]
     alone = run(overrides)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     elsewhere = [*overrides, f"output_root={alone.folder.parents[4] / 'together'}"]
@@ -231,7 +230,7 @@ def test_settings_that_torchrun_does_not_support_are_reported_at_once(
 ) -> None:
     monkeypatch.setattr("anomalyncd.run._rank", lambda: 0)
     with pytest.raises(InputError, match="works in one process, not under torchrun"):
-        run([*overrides, "train.features=cached"])
+        run([*overrides, "discovery.members=4"])
     monkeypatch.setenv("WORLD_SIZE", "2")
     done = command("-m", *overrides, "seed=1,2")
     assert done.returncode == 1

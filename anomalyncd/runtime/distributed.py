@@ -45,6 +45,27 @@ class World:
             return features
         return torch.cat(all_gather(features.contiguous()))[:n]
 
+    def gather_views(self, features: Tensor, n: int) -> Tensor:
+        """Two views of this process's share of n regions, (2 · share, width) → those of all of
+        them, (2n, width), view 1 of all regions first; with gradients."""
+        if self.size == 1:
+            return features
+        by_region = features.unflatten(0, (2, -1)).transpose(0, 1)
+        return self.gather(by_region, n).transpose(0, 1).flatten(0, 1)
+
+    def collect(self, rows: Tensor) -> list[Tensor]:
+        """The tensors of all processes, which may differ in their number of rows; no gradients."""
+        if self.size == 1:
+            return [rows]
+        own = torch.tensor([len(rows)], device=rows.device)
+        lengths = [torch.empty_like(own) for _ in range(self.size)]
+        dist.all_gather(lengths, own)
+        padded = rows.new_zeros(max(map(int, lengths)), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        found = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        return [part[: int(length)] for part, length in zip(found, lengths, strict=True)]
+
     def average_gradients(self, model: nn.Module) -> None:
         """Replace the gradients of all processes by their mean.
 

@@ -24,6 +24,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.models.mask_guided_vit import padded
 from anomalyncd.models.model import Model
 from anomalyncd.runtime import devices
+from anomalyncd.runtime.distributed import ALONE, World
 from anomalyncd.runtime.versions import versions
 from anomalyncd.storage.cache import digest
 from anomalyncd.training.augmentation import draw_parameters, training_views
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 GROUP = 64
 
 _DIGEST = 16  # bytes
+_TOKENS, _COUNTS = "tokens.f16", "counts.i64"  # files
 
 
 class CachedFeatures:
@@ -45,15 +47,18 @@ class CachedFeatures:
     On a GPU with enough free memory they lie there.
     """
 
-    def __init__(self, model: Model, tokens: Tensor, counts: Tensor, views: int) -> None:
+    def __init__(
+        self, model: Model, tokens: Tensor, counts: Tensor, views: int, world: World = ALONE
+    ) -> None:
         """
         Args:
             model: whose last block reads the features.
             tokens: (total, width) float16, region after region, view after view.
             counts: (regions · views,) tokens of each view, on the CPU.
             views: M.
+            world: the processes that share each batch's work.
         """
-        self.model, self.views = model, views
+        self.model, self.views, self.world = model, views, world
         self.tokens, self.counts = tokens, counts
         self.starts = counts.cumsum(0) - counts
 
@@ -68,8 +73,12 @@ class CachedFeatures:
         *,
         fingerprint: str,
         on_views: Callable[[int, int, int], None] = lambda done, total, kept: None,
+        world: World = ALONE,
     ) -> CachedFeatures:
         """Make all views and run the frozen blocks on them, or resume where a killed process ended.
+
+        Several processes take a group of views each in turn. The first one writes all of them, to
+        a folder that all can read.
 
         Args:
             model: with its frozen blocks, on the device to compute on.
@@ -81,6 +90,7 @@ class CachedFeatures:
                 other settings, are made from scratch.
             on_views: called with the number of views done, of all, and of those that an earlier
                 process had done.
+            world: the processes that share the work.
 
         Raises:
             InputError: the disk is full, or a token does not fit half precision.
@@ -91,25 +101,39 @@ class CachedFeatures:
         groups = torch.arange(len(data) * views).split(GROUP)
         total, done = len(data) * views, 0
         try:
-            made_of = _made_of(model, fingerprint, views, seed)
-            files = _Files(folder, made_of, model.vit.width)
-            kept = files.keep([len(group) for group in groups])
-            resumed = f"; {kept} of them are done already" if kept else ""
-            log.info("%d views go through the frozen blocks%s", total, resumed)
+            files, kept = None, 0
+            if world.is_first:
+                made_of = _made_of(model, fingerprint, views, seed)
+                files = _Files(folder, made_of, model.vit.width)
+                kept = files.keep([len(group) for group in groups])
+                resumed = f"; {kept} of them are done already" if kept else ""
+                log.info("%d views go through the frozen blocks%s", total, resumed)
+            kept = int(world.collect(torch.tensor([kept], device=device))[0])
+            nothing = torch.empty(0, model.vit.width, device=device).half()
+            none = torch.empty(0, dtype=torch.int64, device=device)
+            mine, turn = (nothing, none), 0
             for group in groups:
                 params = draw_parameters(len(group), data.stored_size - model.image_size, generator)
                 done += len(group)
-                if (
-                    done > kept
-                ):  # draws for cached views too, so that the random stream is unchanged
+                if done <= kept:  # drawn all the same, so that the random stream is unchanged
+                    continue
+                if turn == world.rank:
                     images, masks = pixels.rows(group // views)
                     x, mask = training_views(
                         images, masks, model.image_size, model.mean, model.std, params
                     )
                     visible = [_visible(model, *part) for part in model.in_parts(x, mask)]
-                    files.append(*(torch.cat(part) for part in zip(*visible, strict=True)))
+                    found, counts = (torch.cat(part) for part in zip(*visible, strict=True))
+                    mine = found.half(), counts
+                turn += 1
+                if turn == world.size or done == total:
+                    for part in zip(*map(world.collect, mine), strict=True):
+                        if files and len(part[1]):
+                            files.append(*part)
                     on_views(done, total, kept)
-            tokens, counts = (torch.from_numpy(array) for array in files.mapped())
+                    mine, turn = (nothing, none), 0
+            world.collect(none)  # wait until the first process has written all of them
+            tokens, counts = map(torch.from_numpy, _mapped(folder, model.vit.width))
         except OSError as error:
             raise InputError(
                 f"{folder}: the cached features cannot be written ({error.strerror}); free space, "
@@ -117,7 +141,7 @@ class CachedFeatures:
             ) from error
         if devices.has_room(device, tokens.nbytes):
             tokens = tokens.to(device)
-        return cls(model, tokens, counts, views)
+        return cls(model, tokens, counts, views, world)
 
     def close(self) -> None:
         """Release the file: some systems remove none that is mapped."""
@@ -136,19 +160,21 @@ class CachedFeatures:
 
         Args:
             indices: (b,) of regions.
-            generator: draws the views.
+            generator: draws the views. Every process draws all of them, and works on its share.
         """
+        mine = self.world.share(len(indices))
         chosen = (
             torch.rand(len(indices), self.views, generator=generator).topk(2).indices.T
         )  # (2, b)
-        rows = (indices * self.views + chosen).flatten()
+        rows = (indices * self.views + chosen)[:, mine].flatten()
         found = torch.stack([self.starts[rows], self.counts[rows]])
         longest = int(found[1].max())
         starts, counts = devices.moved(found, self.tokens.device)
         tokens, visible = padded(self.tokens, counts, starts, longest)
         device = next(self.model.parameters()).device
         tokens, visible = (devices.moved(t, device) for t in (tokens, visible))
-        return self.model.vit.class_token(tokens.float(), visible)
+        features = self.model.vit.class_token(tokens.float(), visible)
+        return self.world.gather_views(features, len(indices))
 
 
 def _label(folder: Path) -> Path:
@@ -169,7 +195,7 @@ class _Files:
             made_of: digest of what the content must have been made from; other content is removed.
             width: of a token.
         """
-        self.tokens, self.counts = folder / "tokens.f16", folder / "counts.i64"
+        self.tokens, self.counts = folder / _TOKENS, folder / _COUNTS
         self.digests = folder / "digests"
         self.width = width
         label = _label(folder)
@@ -219,12 +245,13 @@ class _Files:
             with path.open("ab") as file:
                 file.write(content)
 
-    def mapped(self) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
-        """All tokens, (total, width), on disk, and all counts."""
-        counts = np.fromfile(self.counts, np.int64)
-        shape = (int(counts.sum()), self.width)
-        # "r+", because a private map counts as memory that must be there, though nothing is written
-        return np.memmap(self.tokens, np.float16, mode="r+", shape=shape), counts
+
+def _mapped(folder: Path, width: int) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+    """All tokens, (total, width), on disk, and all counts."""
+    counts = np.fromfile(folder / _COUNTS, np.int64)
+    shape = (int(counts.sum()), width)
+    # "r+", because a private map counts as memory that must be there, though nothing is written
+    return np.memmap(folder / _TOKENS, np.float16, mode="r+", shape=shape), counts
 
 
 def _digest(tokens: bytes | memoryview, counts: bytes) -> bytes:

@@ -42,6 +42,4 @@ class OnlineFeatures:
                 )
             )
         features = model(torch.cat([x for x, _ in views]), torch.cat([m for _, m in views]))
-        # (view, region, width) → regions of all processes → (view, region, width)
-        by_region = features.unflatten(0, (2, -1)).transpose(0, 1)
-        return self.world.gather(by_region, len(indices)).transpose(0, 1).flatten(0, 1)
+        return self.world.gather_views(features, len(indices))

@@ -73,7 +73,7 @@ def train(
     targets = Targets(data, device)
     source: AbstractContextManager[OnlineFeatures | CachedFeatures]
     if config.features == "cached":
-        source = _cached(model, data, config, seed, folder, state.fingerprint, on_views)
+        source = _cached(model, data, config, seed, folder, state.fingerprint, on_views, world)
     else:
         source = nullcontext(OnlineFeatures(model, Pixels(data, device), world))
     with source as views:
@@ -111,6 +111,7 @@ def _cached(
     folder: Path,
     fingerprint: str,
     on_views: Callable[[int, int, int], None],
+    world: World,
 ) -> Iterator[CachedFeatures]:
     """Features, removed when training ends; kept on interruption, so that a resume reuses them."""
     features, is_kept = None, False
@@ -123,6 +124,7 @@ def _cached(
             folder,
             fingerprint=fingerprint,
             on_views=on_views,
+            world=world,
         )
         yield features
     except InputError as error:  # another attempt cannot use them, except after a full disk
@@ -134,7 +136,7 @@ def _cached(
     finally:
         if features:
             features.close()
-        if not is_kept:
+        if world.is_first and not is_kept:
             CachedFeatures.remove(folder)
 
 

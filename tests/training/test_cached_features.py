@@ -21,7 +21,7 @@ from anomalyncd.models.model import Model
 from anomalyncd.runtime.distributed import ALONE
 from anomalyncd.training import cached_features, train
 from anomalyncd.training.augmentation import draw_parameters, training_views
-from anomalyncd.training.cached_features import CachedFeatures, _Files
+from anomalyncd.training.cached_features import CachedFeatures, _Files, _mapped
 from anomalyncd.training.online_features import OnlineFeatures
 from anomalyncd.training.state import TrainingState
 from anomalyncd.training.training_set import Pixels
@@ -247,7 +247,7 @@ def test_cached_features_may_be_larger_than_memory(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system has no sparse files of that size")
     files.counts.write_bytes(np.int64(tokens).tobytes())
-    assert files.mapped()[0].shape == (tokens, files.width)
+    assert _mapped(tmp_path / "features", files.width)[0].shape == (tokens, files.width)
 
 
 def train_small(
