@@ -23,6 +23,7 @@ class Neighbours:
         Args:
             known: by the run; None: its version kept no features, so nothing is similar.
         """
+        self.known = known
         self._directions = (
             np.zeros((0, 0), np.float32) if known is None else directions(known.tokens)
         )
@@ -30,7 +31,10 @@ class Neighbours:
     @classmethod
     def of_run(cls, run: Path) -> Neighbours:
         """Those of a finished run; none if it kept nothing that can be compared with."""
-        return cls(read(run))
+        try:
+            return cls(known_regions.read(run))
+        except InputError:  # the classes of new images do not need it
+            return cls(None)
 
     def of(self, token: NDArray[np.float32]) -> list[tuple[int, float]]:
         """Row in the run's regions.csv and cosine, the most similar first, of a (width,) token."""
@@ -38,11 +42,3 @@ class Neighbours:
             return []
         rows, cosines = nearest(self._directions, directions(token[None])[0], COUNT)
         return [(int(i), round(float(c), 4)) for i, c in zip(rows, cosines, strict=True)]
-
-
-def read(run: Path) -> KnownRegions | None:
-    """The regions of a run; None if it kept nothing that can be compared with."""
-    try:
-        return known_regions.read(run)
-    except InputError:  # the classes of new images do not need it
-        return None

@@ -7,8 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from anomalyncd.prediction import neighbours
-from anomalyncd.prediction.classifier import Classifier
+from anomalyncd.prediction.examiner import Examiner
 from anomalyncd.prediction.journal import Journal, Record
 from anomalyncd.results import csv_files, prediction_page
 from anomalyncd.types import VERDICTS
@@ -57,13 +56,13 @@ def write_page(
     run: str,
     journal: Journal,
     keys: Sequence[str],
-    classifier: Classifier,
+    examiner: Examiner,
     problems: Mapping[str, str],
 ) -> None:
     """Write the page of all images with these keys."""
     groups = {
         name: prediction_page.Group(name, is_verdict=name in VERDICTS.values())
-        for name in (*VERDICTS.values(), *classifier.class_names)
+        for name in (*VERDICTS.values(), *examiner.class_names)
     }
     wanted = {}
     regions = 0
@@ -88,7 +87,7 @@ def write_page(
                     similar=[(int(row), float(cosine)) for row, cosine in tile["similar"]],
                 )
             )
-    low, high = classifier.metadata.mebin.search_range or (0, 255)
+    neighbours = examiner.neighbours
     prediction_page.write(
         path,
         prediction_page.Data(
@@ -97,8 +96,8 @@ def write_page(
             regions=regions,
             groups=list(groups.values()),
             problems=dict(problems),
-            search_range=(low, high),
-            known=neighbours.read(Path(run)),
-            resize_mode=classifier.metadata.regions.resize_mode,
+            search_range=examiner.search_range,
+            known=None if neighbours is None else neighbours.known,
+            resize_mode=examiner.resize_mode,
         ),
     )
