@@ -28,6 +28,7 @@ EXTRA_FOR = {
     "anomalyncd/review/page/": ["review"],
     "anomalyncd/runtime_onnx/engines.py": ["deploy"],
     "anomalyncd/search/": ["search"],
+    "anomalyncd/serving/": ["deploy"],
     "scripts/review_limits.py": ["review", "dev"],
     "scripts/pretraining/": ["dev"],
     "scripts/benchmark/": ["anomalib", "deploy", "dev"],

@@ -28,6 +28,7 @@ OF_A_FINISHED_RUN = {
     "review": "name, merge, split and correct the kinds",
     "similar": "known regions that resemble those of a photograph",
     "export": "write one file that runs without torch",
+    "serve": "classify photographs that are sent over HTTP",
 }
 VERBS = WITHOUT_A_RUN | OF_A_FINISHED_RUN
 

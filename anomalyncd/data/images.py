@@ -123,7 +123,14 @@ def open_bytes(content: bytes, name: str, max_megapixels: int) -> Image.Image:
         except Image.UnidentifiedImageError:
             raise InputError(_not_an_image(content[:_START], name, "image")) from None
         _require_bounded(name, image.size, max_megapixels)
+        image.filename = name
         return image
+
+
+def name_of(image: object, number: int) -> str:
+    """What messages call an image among others: its file if it has one, else its number."""
+    path = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+    return str(path) if path else f"images[{number}]"
 
 
 def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArray[np.uint8]:

@@ -26,7 +26,7 @@ from anomalyncd.config import (
     require_unknown_share,
 )
 from anomalyncd.data import datasets
-from anomalyncd.data.images import pixels_of
+from anomalyncd.data.images import name_of, pixels_of
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.inference import appearance, predicted
@@ -178,7 +178,7 @@ class Classifier:
         with tempfile.TemporaryDirectory() as workspace:
             folder = Path(workspace)
             samples = tuple(
-                Sample(str(i), _as_file(image, folder / f"{i}.png", f"images[{i}]"))
+                Sample(str(i), _as_file(image, folder / f"{i}.png", name_of(image, i)))
                 for i, image in enumerate(images)
             )
             dataset, cache = Dataset(samples, None), Cache(folder / "cache")

@@ -137,6 +137,11 @@ def _known(regions: KnownRegions | None, rows: Iterable[int]) -> dict[int, Known
     return found
 
 
+def picture_of_known(regions: KnownRegions, row: int) -> str:
+    """JPEG in base64 of a known region; "" if its photograph is not there any more."""
+    return _known(regions, [row])[row].picture
+
+
 def _photograph(path: Path) -> NDArray[np.uint8] | None:
     """A photograph that a run names, if it is still there; the run may be from elsewhere."""
     try:

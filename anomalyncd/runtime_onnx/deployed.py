@@ -18,7 +18,7 @@ from anomalyncd.config import (
     require_max_megapixels,
     require_unknown_share,
 )
-from anomalyncd.data.images import digest_of, pixels_of, read_image, valid_scores
+from anomalyncd.data.images import digest_of, name_of, pixels_of, read_image, valid_scores
 from anomalyncd.data.levels import on_levels, smoothed
 from anomalyncd.errors import InputError
 from anomalyncd.inference.predicted import Examined, Prediction, as_predictions
@@ -198,7 +198,7 @@ class Deployed:
         lo, hi = cast(list[float], card.mebin.search_range)  # the card has checked it
         given_maps = iter(maps or ())
         for i, given in enumerate(images):
-            name = str(given) if isinstance(given, str | Path) else f"images[{i}]"
+            name = name_of(given, i)
             image = self._pixels(given, name)
             scores: NDArray = (
                 self.anomaly_map(image)

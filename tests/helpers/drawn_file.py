@@ -26,7 +26,7 @@ CARD = Card(
     format=FORMAT,
     class_names=NAMES,
     image_size=SIDE,
-    mebin=MebinConfig(method="fixed", threshold=0.5, search_range=[0.0, 255.0]),
+    mebin=MebinConfig(method="fixed", erosion=0, search_range=[0.0, 255.0]),
     regions=RegionsConfig(),
     fusion=FusionConfig(),
     raw_range=(0.0, 100.0),
