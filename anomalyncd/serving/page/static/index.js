@@ -114,7 +114,8 @@ function neighbour(one, model) {
 }
 
 function draw(found, marked, picture) {
-  const scale = Math.min(1, 2000 / Math.max(found.width, found.height));
+  const longer = Math.max(found.width, found.height);
+  const scale = Math.min(Math.max(longer, 1000), 2000) / longer; // small ones enlarged: lines stay sharp
   const canvas = find("picture");
   canvas.width = Math.round(found.width * scale);
   canvas.height = Math.round(found.height * scale);
