@@ -1,21 +1,18 @@
-"""What a service classifies with: an exported file, or a run. Each becomes plain answers."""
+"""What a service classifies with, and what becomes of what it finds: answers as plain JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalyncd.errors import InputError
 from anomalyncd.inference.predicted import Examined, PredictedRegion, as_predictions
 from anomalyncd.results.overlay import mask_in_box
-from anomalyncd.runtime_onnx.deployed import Deployed
 from anomalyncd.types import Box, ResizeMode
 
 Answer = dict[str, Any]  # of one photograph, as JSON
@@ -47,54 +44,6 @@ class Limits:
     threads: int = 0  # to compute with; 0: one for each core
     unknown_share: float = 0.05
     max_megapixels: int = 40
-
-
-def opened(path: Path, limits: Limits) -> Model:
-    """The model of an exported file, or of a finished run.
-
-    Raises:
-        InputError: it is neither, or cannot classify a photograph by itself.
-    """
-    if path.suffix in (".onnx", ".xml") and not path.is_dir():
-        return OfFile(path, limits)
-    from anomalyncd.serving.of_run import OfRun  # loads torch
-
-    return OfRun(path, limits)
-
-
-class OfFile:
-    """An exported file. It holds no known regions."""
-
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self._deployed = Deployed(
-            path,
-            threads=limits.threads,
-            unknown_share=limits.unknown_share,
-            max_megapixels=limits.max_megapixels,
-        )
-        card = self._deployed.card
-        if card.detector is None:
-            raise InputError(
-                f"{path}: holds no detector, and a service is given no anomaly maps; export a run "
-                "with detector=reference"
-            )
-        shown = ("photograph_size", "precision", "dataset", "category", "data", "scores", "licence")
-        whole = asdict(card)
-        self.card = {
-            "kind": "file",
-            "class_names": list(card.class_names),
-            "knows_regions": False,
-            **{name: whole[name] for name in (*shown, "versions")},
-        }
-
-    def answers(self, photographs: Sequence[Image.Image]) -> list[Answer]:
-        """See `Model`, as the others."""
-        found = self._deployed.examine(photographs)
-        mode = cast(ResizeMode, self._deployed.card.regions.resize_mode)
-        return as_answers(found, self._deployed.class_names, mode)
-
-    def known(self, region: int) -> bytes | None:
-        return None
 
 
 def as_answers(found: Examined, class_names: Sequence[str], mode: ResizeMode) -> list[Answer]:

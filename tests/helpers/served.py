@@ -13,7 +13,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from anomalyncd.serving.app import Bounds, Service
-from anomalyncd.serving.models import Answer, Limits, Model, opened
+from anomalyncd.serving.models import Answer, Limits, Model
+from anomalyncd.serving.opening import opened
 from tests.helpers import drawn_file
 
 PORT = 8123

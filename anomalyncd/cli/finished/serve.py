@@ -68,7 +68,7 @@ def _serve(given: argparse.Namespace) -> None:
 
 def _opened(words: list[str], limits: Limits) -> dict[str, Model]:
     """Models by name: the one given with `name=`, or that of the file or folder."""
-    from anomalyncd.serving import models
+    from anomalyncd.serving.opening import opened
 
     paths: dict[str, Path] = {}
     for word in words:
@@ -83,7 +83,7 @@ def _opened(words: list[str], limits: Limits) -> dict[str, Model]:
         if name in paths:
             raise InputError(f"{word}: a second model called {name}; write name=FILE")
         paths[name] = Path(path)
-    return {name: models.opened(path, limits) for name, path in paths.items()}
+    return {name: opened(path, limits) for name, path in paths.items()}
 
 
 def _parser() -> argparse.ArgumentParser:

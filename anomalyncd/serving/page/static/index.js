@@ -90,6 +90,10 @@ function item(region, i, model) {
   text.append(number, region.class_name, details);
   entry.append(text);
   if (region.similar?.length) {
+    const title = document.createElement("p");
+    title.className = "soft";
+    title.textContent = "Most similar known regions";
+    entry.append(title);
     const row = document.createElement("div");
     row.className = "similar";
     row.append(...region.similar.map((one) => neighbour(one, model)));
