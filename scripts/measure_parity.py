@@ -86,7 +86,7 @@ def main() -> None:
     listed = read_rows(given.run / "predictions.csv", ("image", "true_class"))
     paths, truth = zip(*((Path(row["image"]), row["true_class"]) for row in listed), strict=True)
     exact = _of_torch(given.run, paths)
-    print(f"torch: NMI {_nmi(exact, truth)}")
+    print(f"torch: NMI {_nmi(exact, truth)}", flush=True)
     rows = []
     for target in TARGETS:
         for precision in PRECISIONS:

@@ -30,6 +30,7 @@ EXTRA_FOR = {
     "anomalyncd/search/": ["search"],
     "anomalyncd/serving/": ["deploy"],
     "scripts/review_limits.py": ["review", "dev"],
+    "scripts/load_service.py": ["dev"],
     "scripts/pretraining/": ["dev"],
     "scripts/benchmark/": ["anomalib", "deploy", "dev"],
     "tests/": ["anomalib", "cluster", "deploy", "tensorboard", "search", "review", "dev"],

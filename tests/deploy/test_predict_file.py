@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import csv
+import re
+import shutil
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +18,7 @@ from PIL import Image
 from anomalyncd.cli.main import main
 from anomalyncd.errors import InputError
 from anomalyncd.inference.unknown import Seen
-from anomalyncd.runtime_onnx import load
+from anomalyncd.runtime_onnx import container, load
 from anomalyncd.runtime_onnx.card import DetectorCard
 from tests.helpers import drawn_file
 from tests.helpers.drawn_file import RED, WHITE, photograph
@@ -103,8 +108,57 @@ def test_a_card_that_does_not_belong_to_the_graphs_is_one_message(
 
 def test_a_card_that_names_a_detector_which_is_missing_is_one_message(tmp_path: Path) -> None:
     path = drawn_file.write(tmp_path / "tiles.onnx")
-    from anomalyncd.runtime_onnx import container
-
     path.write_bytes(container.split(path)[0])
     with pytest.raises(InputError, match="names a detector that it lacks"):
         load(path)
+
+
+# Of the page docs/deploy.md ----------------------------------------------------------------------
+
+
+def code(word: str) -> str:
+    """The block of Python on the page that holds a word."""
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    (found,) = [c for c in re.findall(r"```python\n(.*?)```", text, re.S) if word in c]
+    return found
+
+
+def test_the_camera_loop_classifies_what_comes(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = code("while True")
+    assert len(loop.strip().splitlines()) <= 20
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(file, "screws.onnx")
+    Path("camera").mkdir()
+    Image.fromarray(photograph(RED)).save("camera/1.png")
+    Path("camera/2.png").write_bytes(b"\x89PNG")
+
+    def pause(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        exec(loop, {})
+    said = capsys.readouterr().out
+    assert "1.png red" in said and "2.png: cannot read" in said
+    assert Path("camera/done/1.png").is_file() and Path("camera/2.png").is_file()
+
+
+def test_the_model_for_triton_answers(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(file, tmp_path / "screws.onnx")
+    given = SimpleNamespace(as_numpy=lambda: photograph(WHITE))
+    stub = SimpleNamespace(
+        get_input_tensor_by_name=lambda request, name: given,
+        Tensor=lambda name, values: (name, values.tolist()),
+        InferenceResponse=lambda tensors: dict(tensors),
+    )
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", stub)  # type: ignore[arg-type]
+    names = {"__file__": str(tmp_path / "model.py"), "__name__": "model"}
+    exec(code("triton_python_backend_utils"), names)
+    model = names["TritonPythonModel"]()  # type: ignore[operator]
+    model.initialize({})
+    (answer,) = model.execute([None])
+    assert answer["class_name"] == ["white"] and 0.5 < answer["confidence"][0] <= 1
