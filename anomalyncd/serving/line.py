@@ -139,7 +139,7 @@ class Line:
         except InputError as error:
             fault = error
         except Exception as error:  # the service stays alive, whatever a photograph does
-            log.error("classification failed: %s: %s", type(error).__name__, error)
+            log.error("classification failed: %r", error)
             fault = Failed()
         else:
             for one, answer in zip(group, answers, strict=True):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -115,13 +115,7 @@ class Fetch:
         Raises:
             InputError: it is not below the prefix, cannot be read, or is too large or too slow.
         """
-        prefix, given = self._prefix, urlsplit(address)
-        same = (given.scheme, given.netloc) == (prefix.scheme, prefix.netloc)
-        path = unquote(given.path)
-        plain = address.isascii() and address.isprintable() and " " not in address
-        above = "\\" in path or ".." in path.split("/") or "%" in path
-        if not (same and plain and path.startswith(prefix.path)) or above:
-            raise InputError("the address is not below the prefix of --allow-url")
+        given = self._below(address)
         deadline = time.monotonic() + self._seconds
         kind = (
             http.client.HTTPSConnection if given.scheme == "https" else http.client.HTTPConnection
@@ -144,3 +138,18 @@ class Fetch:
             raise InputError(f"the address cannot be read ({type(error).__name__})") from error
         finally:
             connection.close()
+
+    def _below(self, address: str) -> SplitResult:
+        """The parts of an address that is below the prefix."""
+        prefix = self._prefix
+        try:
+            given = urlsplit(address)
+        except ValueError:
+            given = urlsplit("")
+        same = (given.scheme, given.netloc) == (prefix.scheme, prefix.netloc)
+        path = unquote(given.path)
+        plain = address.isascii() and address.isprintable() and " " not in address
+        above = "\\" in path or ".." in path.split("/") or "%" in path
+        if not (same and plain and path.startswith(prefix.path)) or above:
+            raise InputError("the address is not below the prefix of --allow-url")
+        return given

@@ -376,6 +376,7 @@ def test_an_address_is_fetched_below_the_prefix_only(model: Model, camera: str) 
         f"https://{host}/pictures/1.png",
         f"http://{host}@example.org/pictures/1.png",
         "file:///pictures/1.png",
+        "http://[",
         f"{camera}/pictures/1.png\r\nHost: x",
         "",
     ):

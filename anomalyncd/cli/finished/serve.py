@@ -73,7 +73,7 @@ def _opened(words: list[str], limits: Limits) -> dict[str, Model]:
     paths: dict[str, Path] = {}
     for word in words:
         name, equals, path = word.partition("=")
-        if not equals or Path(word).exists():
+        if not equals or os.path.exists(word):  # Path: an error if long
             name, path = Path(os.path.abspath(word)).stem, word
         if not re.fullmatch(r"[\w.-]{1,60}", name):
             raise InputError(
