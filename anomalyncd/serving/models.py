@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalyncd.config import MAX_MEGAPIXELS, UNKNOWN_SHARE
 from anomalyncd.inference.predicted import Examined, PredictedRegion, as_predictions
 from anomalyncd.results.overlay import mask_in_box
 from anomalyncd.types import Box, ResizeMode
@@ -42,8 +43,8 @@ class Limits:
     """Of all models of a service."""
 
     threads: int = 0  # to compute with; 0: one for each core
-    unknown_share: float = 0.05
-    max_megapixels: int = 40
+    unknown_share: float = UNKNOWN_SHARE
+    max_megapixels: int = MAX_MEGAPIXELS
 
 
 def as_answers(found: Examined, class_names: Sequence[str], mode: ResizeMode) -> list[Answer]:
