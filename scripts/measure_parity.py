@@ -1,8 +1,8 @@
 """An exported run beside the run itself: classes, confidences, NMI, size, memory and time.
 
-    python -m scripts.measure_parity RUN --folder OUT [--json FILE] [--threads 2]
+    python -m scripts.measure_parity RUN --folder OUT [--json FILE] [--threads 2] [--every N]
 
-Each target and precision is exported to OUT, and classifies all photographs of the run; the run
+Each target and precision is exported to OUT, and classifies the photographs of the run; the run
 does so with torch in float32. "Same regions" are images whose boxes and areas are equal: maps are
 rounded down to 8 bits, so the last bit of a score can move the edge of a region. Time, import and
 memory are of a process of its own in which torch cannot be imported, one photograph after the
@@ -81,9 +81,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--every", type=int, default=1, help="N-th photograph only")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    listed = read_rows(given.run / "predictions.csv", ("image", "true_class"))
+    listed = read_rows(given.run / "predictions.csv", ("image", "true_class"))[:: given.every]
     paths, truth = zip(*((Path(row["image"]), row["true_class"]) for row in listed), strict=True)
     exact = _of_torch(given.run, paths)
     print(f"torch: NMI {_nmi(exact, truth)}", flush=True)
@@ -151,7 +152,8 @@ def _cut(one: Prediction) -> list[tuple[object, int]]:
 def _difference(one: Prediction, other: Prediction) -> float:
     regions = zip(one.regions, other.regions, strict=True)
     pairs: list[tuple[Prediction | PredictedRegion, ...]] = [(one, other), *regions]
-    return max(abs(a.confidence - b.confidence) for a, b in pairs if a.class_id == b.class_id)
+    same = [(a.confidence, b.confidence) for a, b in pairs if a.class_id == b.class_id]
+    return max((abs(a - b) for a, b in same), default=0.0)
 
 
 def _nmi(found: Sequence[Prediction], truth: Sequence[str]) -> float | None:
