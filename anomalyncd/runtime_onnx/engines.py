@@ -133,10 +133,11 @@ class OpenVino:
             ) from error
         if not self.metadata:
             raise InputError(f"{path}: not written by anomalyncd export; expected such a file")
-        # By itself it computes in 16 bits where the processor can, which changes the figures.
-        settings: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-        if self.metadata.get("precision") == "fp32":
-            settings |= {"INFERENCE_PRECISION_HINT": "f32"}
+        # By itself it computes in bfloat16 where the processor can: 11 % faster on screws, and a
+        # tenth of the photographs gets another class. Matrix products of int8 stay in 8 bits.
+        settings: dict[str, int | str] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
 
         def compiled(outputs: list, inputs: set[str]) -> openvino.CompiledModel:
             needed = [i.get_node() for i in model.inputs if i.any_name in inputs]
