@@ -71,3 +71,4 @@ LOCK = $(UV) compile --quiet --universal --python-version 3.11 --generate-hashes
 lock: $(TOOLS)
 	$(LOCK) --extra anomalib --extra cluster --extra tensorboard --extra search --extra review --extra deploy --extra docs --extra dev pyproject.toml -o requirements.lock
 	$(LOCK) --group pyproject.toml:build --constraints requirements.lock -o requirements-build.lock
+	$(LOCK) --group pyproject.toml:serve --constraints requirements.lock -o requirements-serve.lock

@@ -28,7 +28,9 @@ EXTRA_FOR = {
     "anomalyncd/review/page/": ["review"],
     "anomalyncd/runtime_onnx/engines.py": ["deploy"],
     "anomalyncd/search/": ["search"],
+    "anomalyncd/serving/": ["deploy"],
     "scripts/review_limits.py": ["review", "dev"],
+    "scripts/load_service.py": ["dev"],
     "scripts/pretraining/": ["dev"],
     "scripts/benchmark/": ["anomalib", "deploy", "dev"],
     "tests/": ["anomalib", "cluster", "deploy", "tensorboard", "search", "review", "dev"],
@@ -36,7 +38,6 @@ EXTRA_FOR = {
 # Declared, but not imported here.
 NOT_IMPORTED = {
     "python-multipart": "starlette reads forms with it",
-    "httpx": "starlette's test client sends with it",
     "submitit": "hydra-submitit-launcher starts jobs with it, and would take older ones",
     "pytest-xdist": "an option of pytest",
     "ruff": "a command",
@@ -49,6 +50,7 @@ SOURCES = [ROOT / "train.py", ROOT / "predict.py"] + [
     path for folder in ("anomalyncd", "scripts", "tests") for path in (ROOT / folder).rglob("*.py")
 ]
 DISTRIBUTIONS = packages_distributions()
+LOCKS = ("requirements.lock", "requirements-build.lock", "requirements-serve.lock")
 
 
 def declared(*extras: str) -> set[str]:
@@ -117,7 +119,7 @@ def locked(name: str) -> dict[str, tuple[Version, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ["requirements.lock", "requirements-build.lock"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_all_that_is_locked_has_a_hash(name: str) -> None:
     for package, (_, rest) in locked(name).items():
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", rest), package
@@ -125,8 +127,9 @@ def test_all_that_is_locked_has_a_hash(name: str) -> None:
 
 def test_the_locks_are_those_of_the_declared_dependencies() -> None:
     everything = [*PROJECT["dependencies"], *(line for lines in EXTRAS.values() for line in lines)]
-    tools = [*PYPROJECT["dependency-groups"]["build"], *PYPROJECT["build-system"]["requires"]]
-    for name, lines in (("requirements.lock", everything), ("requirements-build.lock", tools)):
+    groups = PYPROJECT["dependency-groups"]
+    tools = [*groups["build"], *PYPROJECT["build-system"]["requires"]]
+    for name, lines in zip(LOCKS, (everything, tools, groups["serve"]), strict=True):
         pinned = locked(name)
         for requirement in map(Requirement, lines):
             version, _ = pinned[canonicalize_name(requirement.name)]
@@ -135,12 +138,19 @@ def test_the_locks_are_those_of_the_declared_dependencies() -> None:
 
 def test_the_locks_agree() -> None:
     """Tools must not be exchanged between their installation and what they build."""
-    packages, tools = locked("requirements.lock"), locked("requirements-build.lock")
-    for name in packages.keys() & tools.keys():
-        assert packages[name] == tools[name], f"{name}: run make lock"
+    packages, *others = map(locked, LOCKS)
+    for other in others:
+        for name in packages.keys() & other.keys():
+            assert packages[name] == other[name], f"{name}: run make lock"
 
 
-@pytest.mark.parametrize("name", ["Makefile", "README.md"])
+def test_a_service_installs_only_what_is_declared_and_no_torch() -> None:
+    names = {canonicalize_name(name) for name in PYPROJECT["dependency-groups"]["serve"]}
+    assert names <= declared("deploy")
+    assert not {"torch", "timm", "hydra-core", "scipy", "numba"} & locked(LOCKS[2]).keys()
+
+
+@pytest.mark.parametrize("name", ["Makefile", "README.md", "Dockerfile"])
 def test_set_up_downloads_nothing_without_a_hash(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(r"(?:\bpip|\$\(UV\)) install (.*)", text)

@@ -229,10 +229,12 @@ def test_a_picture_is_classified_as_its_own_file_would_be(
     settings = [*folder_overrides(photographs, overrides), "novel_classes=3", "train.epochs=1"]
     classifier = anomalyncd.load(run(settings).folder, device="cpu", max_megapixels=1)
     seen: list[Any] = []
-    crops = SimpleNamespace(regions=None)
-    monkeypatch.setattr(
-        classifier, "classify", lambda dataset, *_, **__: (crops, seen.append(pixels(dataset)))
-    )
+
+    def examine(dataset: anomalyncd.Dataset, *_: Any, **__: Any) -> Any:
+        seen.append(pixels(dataset))
+        return SimpleNamespace(cropped=SimpleNamespace(regions=None), judged=None)
+
+    monkeypatch.setattr(classifier, "examine", examine)
     monkeypatch.setattr(classifying, "as_predictions", lambda *_: [])
 
     def pixels(dataset: anomalyncd.Dataset) -> list[Any]:
@@ -253,7 +255,7 @@ def test_a_picture_is_classified_as_its_own_file_would_be(
         classifier.predict([Image.new("F", (8, 8))], maps=maps)
     Image.fromarray(np.random.default_rng(0).integers(0, 9, (64, 64), np.uint8)).save(path)
     (tmp_path / "short.png").write_bytes(path.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"images\[0\]: cannot read this image \("):
+    with pytest.raises(InputError, match=r"short.png: cannot read this image \("):
         classifier.predict([Image.open(tmp_path / "short.png")], maps=maps)
     with pytest.raises(InputError, match=r"2 megapixels; .* set max_megapixels=2$"):
         classifier.predict([np.zeros((1001, 1001, 3), np.uint8)], maps=maps)

@@ -52,6 +52,7 @@ def test_the_wheel_holds_configs_weights_and_types(site: Path) -> None:
     for name in (
         *("py.typed", "models/embedded.safetensors", "results/report.html.j2"),
         *(f"review/page/{name}" for name in page),
+        *(f"serving/page/{name}" for name in ("index.html", "docs.html", "static/index.js")),
     ):
         assert (package / name).is_file(), name
     base_set = Path("data") / "base_set"

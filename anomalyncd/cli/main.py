@@ -28,6 +28,7 @@ OF_A_FINISHED_RUN = {
     "review": "name, merge, split and correct the kinds",
     "similar": "known regions that resemble those of a photograph",
     "export": "write one file that runs without torch",
+    "serve": "classify photographs that are sent over HTTP",
 }
 VERBS = WITHOUT_A_RUN | OF_A_FINISHED_RUN
 
@@ -73,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_no_such_verb(verb)}", file=sys.stderr)
         return 2
     sys.argv = [f"anomalyncd {verb}", *rest]  # where Hydra and argparse look
-    deployed = verb == "predict" and any(word.endswith((".onnx", ".xml")) for word in rest)
     room = "cli.finished" if verb in OF_A_FINISHED_RUN else "cli"
-    module = "runtime_onnx.command" if deployed else f"{room}.{verb}"  # without torch and Hydra
-    return import_module(f"anomalyncd.{module}").main()
+    if verb == "predict" and any(word.endswith((".onnx", ".xml")) for word in rest):
+        verb = "predict_file"  # without torch and Hydra
+    return import_module(f"anomalyncd.{room}.{verb}").main()
 
 
 def _help() -> str:

@@ -8,6 +8,7 @@ memory.
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import math
 import threading
@@ -35,6 +36,7 @@ OTHER_SUFFIXES = (
     *(".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jfif", ".psd", ".svg", ".eps", ".pdf"),
     *(".ppm", ".pgm", ".pnm", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
 )
+_START = 512  # bytes that show what kind of file it is
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # First bytes of other formats that are found under image names: (offset, bytes, format).
 _OTHER_CONTENT = (
@@ -106,6 +108,29 @@ def open_image(path: Path, max_megapixels: int) -> Iterator[Image.Image]:
     """
     with _opened(path, "image", max_megapixels) as image:
         yield image
+
+
+def open_bytes(content: bytes, name: str, max_megapixels: int) -> Image.Image:
+    """A photograph that is not on disk; its header has been checked, and it is decoded when it is
+    used.
+
+    Raises:
+        InputError: as in `read_header`; `name` stands for it in the message.
+    """
+    with _readable(name, "image"), _own_library_settings():
+        try:
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        except Image.UnidentifiedImageError:
+            raise InputError(_not_an_image(content[:_START], name, "image")) from None
+        _require_bounded(name, image.size, max_megapixels)
+        image.filename = name
+        return image
+
+
+def name_of(image: object, number: int) -> str:
+    """What messages call an image among others: its file if it has one, else its number."""
+    path = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+    return str(path) if path else f"images[{number}]"
 
 
 def read_image(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArray[np.uint8]:
@@ -260,7 +285,7 @@ def _require_plain_array(path: Path, file: IO[bytes], max_megapixels: int) -> No
         raise InputError(f"{path}: an anomaly map of type {dtype}; expected numbers")
 
 
-def _require_bounded(path: Path, shape: tuple[int, ...], max_megapixels: int) -> None:
+def _require_bounded(path: Path | str, shape: tuple[int, ...], max_megapixels: int) -> None:
     megapixels = math.ceil(math.prod(shape) / 1e6)
     if megapixels > max_megapixels:
         found = " × ".join(f"{length:,}" for length in shape)
@@ -293,7 +318,8 @@ def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]
             with _own_library_settings():
                 image = Image.open(path, formats=_FORMATS)
         except Image.UnidentifiedImageError:
-            raise InputError(_not_an_image(path, what)) from None
+            with path.open("rb") as file:
+                raise InputError(_not_an_image(file.read(_START), path, what)) from None
         with image:
             _require_bounded(path, image.size, max_megapixels)
             yield image
@@ -333,10 +359,9 @@ class _Settings:
 _own_library_settings = _Settings()
 
 
-def _not_an_image(path: Path, what: str) -> str:
-    """The error for a file of an unsupported format."""
-    with path.open("rb") as file:
-        start = file.read(512)
+def _not_an_image(start: bytes, name: str | Path, what: str) -> str:
+    """The error for a file of an unsupported format, by its first bytes."""
+    path = Path(name)
     if not start:
         return f"{path}: cannot read this {what} (the file is empty); replace or remove it"
     for begin, command in _POINTERS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import onnx
 import torch
 from onnx import helper
 
-from anomalyncd.data.images import read_header, read_image
+from anomalyncd.data.images import read_header
 from anomalyncd.deploy import graphs
 from anomalyncd.deploy.tracing import traced
 from anomalyncd.detectors.reference import LearnedReference
@@ -37,7 +38,6 @@ SUFFIXES: dict[Target, str] = {"onnx": ".onnx", "openvino": ".xml"}
 
 _INPUTS_BYTES = 1_000_000_000  # the digests of millions of photographs
 _CALIBRATED = 32  # photographs that the ranges of 8-bit activations are measured on
-_PANEL = "/panel/"  # in the names of nodes: small distances between patches need all digits
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,15 @@ def export(
     card = _card(classifier, learned, precision, photographs)
     models = _Models(_network(classifier), None if learned is None else _detector(learned))
     metadata = as_metadata(card, seen)
-    if precision == "fp16" and to == "onnx":  # OpenVINO halves weights itself
+    if precision == "fp16":
         from anomalyncd.deploy.precision import halved
 
         models = _Models(halved(models.network), models.detector and halved(models.detector))
     elif precision == "int8":
-        models = _in_8_bits(models, metadata, photographs)
+        half = len(classifier.network.vit.blocks) // 2
+        models = _in_8_bits(models, metadata, photographs, half)
     if to == "openvino":
-        return Exported(_write_openvino(output, models, metadata, precision), card)
+        return Exported(_write_openvino(output, models, metadata), card)
     with atomic_write(output) as draft:
         draft.write_bytes(_as_file(models, metadata))
     return Exported((output,), card)
@@ -202,9 +203,14 @@ def _as_file(models: _Models, metadata: Mapping[str, str]) -> bytes:
 
 
 def _in_8_bits(
-    models: _Models, metadata: Mapping[str, str], photographs: Sequence[Path]
+    models: _Models, metadata: Mapping[str, str], photographs: Sequence[Path], first: int
 ) -> _Models:
-    from anomalyncd.deploy.precision import quantized
+    """The network's blocks from the `first` on in 8 bits, all else with weights in half precision.
+
+    In 8 bits, the detector's distances grow by a tenth of the scale of its maps, and what the
+    blocks before say of how a region looks is as far from the run's as another product is.
+    """
+    from anomalyncd.deploy.precision import halved, quantized
 
     chosen = evenly([path for path in photographs if path.is_file()], _CALIBRATED)
     if not chosen or models.detector is None:
@@ -217,15 +223,13 @@ def _in_8_bits(
         path = Path(folder, "model.onnx")
         path.write_bytes(_as_file(models, metadata))
         exact = Deployed(path)
-        squares = [exact.squares(read_image(photograph)) for photograph in chosen]
         views = [exact.views([one]) for one in exact.looked_at(chosen)]
-    return _Models(
-        quantized(models.network, views), quantized(models.detector, squares, spared=_PANEL)
-    )
+    part = re.compile(rf"/blocks\.(?!(?:{'|'.join(map(str, range(first)))})/)")
+    return _Models(halved(quantized(models.network, views, part)), halved(models.detector))
 
 
 def _write_openvino(
-    output: Path, models: _Models, metadata: Mapping[str, str], precision: Precision
+    output: Path, models: _Models, metadata: Mapping[str, str]
 ) -> tuple[Path, Path]:
     import openvino
 
@@ -240,12 +244,12 @@ def _write_openvino(
         [parameter for part in parts for parameter in part.get_parameters()],
         "anomalyncd",
     )
-    for key, text in (dict(metadata) | {"precision": precision}).items():
+    for key, text in metadata.items():
         both.set_rt_info(text, ["anomalyncd", key])
     weights = output.with_suffix(".bin")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.xml")
-        openvino.save_model(both, path, compress_to_fp16=precision == "fp16")
+        openvino.save_model(both, path, compress_to_fp16=False)  # weights are halved already
         copy(path.with_suffix(".bin"), weights)
         copy(path, output)
     return output, weights

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,9 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def quantized(
-    model: onnx.ModelProto, examples: Sequence[dict[str, NDArray]], spared: str = ""
+    model: onnx.ModelProto,
+    examples: Sequence[dict[str, NDArray]],
+    part: re.Pattern[str] = re.compile(""),
 ) -> onnx.ModelProto:
     """The same model with matrix products and convolutions by weights in 8 bits.
 
@@ -54,15 +57,13 @@ def quantized(
     Args:
         model: in single precision.
         examples: inputs that the ranges of activations are measured on.
-        spared: text in the names of nodes that remain too.
+        part: found in the names of the nodes that are changed.
     """
     weights = {tensor.name for tensor in model.graph.initializer}
     names = [
         node.name
         for node in model.graph.node
-        if node.op_type in _MATRICES
-        and node.input[1] in weights
-        and not (spared and spared in node.name)
+        if node.op_type in _MATRICES and node.input[1] in weights and part.search(node.name)
     ]
     level = logging.root.level
     with tempfile.TemporaryDirectory() as folder:

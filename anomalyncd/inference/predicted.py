@@ -5,8 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anomalyncd.inference.unknown import Judged
+from anomalyncd.regions.image_crops import Cropped
 from anomalyncd.types import Box, Regions, class_name
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What was found of some images."""
+
+    maps: Sequence[NDArray[np.uint8]]  # (h, w) anomaly map of each
+    cropped: Cropped
+    judged: Judged
+
+    @property
+    def tokens(self) -> NDArray[np.float32] | None:
+        """(n_regions, width) class tokens; None: there are no known regions to compare with."""
+        return None
 
 
 @dataclass(frozen=True)

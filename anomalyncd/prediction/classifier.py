@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,15 +26,15 @@ from anomalyncd.config import (
     require_unknown_share,
 )
 from anomalyncd.data import datasets
-from anomalyncd.data.images import pixels_of
+from anomalyncd.data.images import name_of, pixels_of
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
-from anomalyncd.inference import appearance
+from anomalyncd.inference import appearance, predicted
 from anomalyncd.inference.classify import Classified, classify
 from anomalyncd.inference.predicted import PredictedRegion as PredictedRegion
 from anomalyncd.inference.predicted import Prediction as Prediction
 from anomalyncd.inference.predicted import as_predictions
-from anomalyncd.inference.unknown import Judged, familiar, judge
+from anomalyncd.inference.unknown import familiar, judge
 from anomalyncd.models import checkpoint
 from anomalyncd.regions import cropping
 from anomalyncd.results import known_regions
@@ -51,17 +52,19 @@ ImageLike = str | Path | Image.Image | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Examined:
+class Examined(predicted.Examined):
     """All that was found of some images; what lies on disk goes with the cache that it is in."""
 
     maps: map_store.StoredMaps
-    cropped: cropping.Cropped
     classified: Classified
     # (n_regions, width) and (n_images, width), see `appearance`; None: the run kept none to compare
     looks: tuple[NDArray[np.float32], NDArray[np.float32]] | None
     region_scores: NDArray[np.float64]  # how unlike the run's own regions; above 1: unknown
     image_scores: NDArray[np.float64]  # how unlike the run's own images; above 1: out of scope
-    judged: Judged
+
+    @property
+    def tokens(self) -> NDArray[np.float32]:
+        return self.classified.tokens
 
 
 class Classifier:
@@ -164,30 +167,25 @@ class Classifier:
             raise InputError(f"{len(maps)} maps for {len(images)} images; expected one for each")
         if len(images) == 0:
             return []
+        with self.examined(images, maps) as found:
+            return as_predictions(found.cropped.regions, found.judged, self.class_names)
+
+    @contextmanager
+    def examined(
+        self, images: Sequence[ImageLike], maps: Sequence[NDArray] | None = None
+    ) -> Iterator[Examined]:
+        """All that is found of images, until the block ends; arguments and errors of `predict`."""
         with tempfile.TemporaryDirectory() as workspace:
             folder = Path(workspace)
             samples = tuple(
-                Sample(str(i), _as_file(image, folder / f"{i}.png", f"images[{i}]"))
+                Sample(str(i), _as_file(image, folder / f"{i}.png", name_of(image, i)))
                 for i, image in enumerate(images)
             )
             dataset, cache = Dataset(samples, None), Cache(folder / "cache")
             for warning in datasets.with_headers_read(dataset, self.max_megapixels).warnings:
                 log.warning(warning)
             detector = GivenMaps(maps) if maps is not None else self.own_detector(cache)
-            cropped, found = self.classify(dataset, detector, "images", cache, settings={})
-            return as_predictions(cropped.regions, found, self.class_names)
-
-    def classify(
-        self,
-        dataset: Dataset,
-        detector: detectors.Detector,
-        category: str,
-        cache: Cache,
-        settings: dict[str, Any],
-    ) -> tuple[cropping.Cropped, Judged]:
-        """Crop the regions of a dataset, and classify them; as `examine`, without the rest."""
-        found = self.examine(dataset, detector, category, cache, settings)
-        return found.cropped, found.judged
+            yield self.examine(dataset, detector, "images", cache, settings={})
 
     def examine(
         self,
@@ -253,7 +251,7 @@ class Classifier:
             verdicts=self._verdicts,
         )
         return Examined(
-            anomaly_maps, cropped, classified, looks, region_scores, image_scores, judged
+            anomaly_maps, cropped, judged, classified, looks, region_scores, image_scores
         )
 
     @cached_property  # for one photograph after the other

@@ -26,9 +26,21 @@ class Neighbours:
         Args:
             known: by the run; None: its version kept no features, so nothing is similar.
         """
+        self.known = known
         self._directions = (
             np.zeros((0, 0), np.float32) if known is None else directions(known.tokens)
         )
+
+    @classmethod
+    def of_run(cls, run: Path) -> Neighbours:
+        """Those of a finished run; none if it kept nothing that can be compared with."""
+        if not (run / known_regions.FEATURES).is_file():  # an earlier version's
+            return cls(None)
+        try:
+            return cls(known_regions.read(run))
+        except InputError as error:  # the classes of new images do not need it
+            log.warning("%s; no similar regions are shown", error)
+            return cls(None)
 
     def of(self, token: NDArray[np.float32]) -> list[tuple[int, float]]:
         """Row in the run's regions.csv and cosine, the most similar first, of a (width,) token."""
@@ -36,14 +48,3 @@ class Neighbours:
             return []
         rows, cosines = nearest(self._directions, directions(token[None])[0], COUNT)
         return [(int(i), round(float(c), 4)) for i, c in zip(rows, cosines, strict=True)]
-
-
-def read(run: Path) -> KnownRegions | None:
-    """The regions of a run; None if it kept nothing that can be compared with."""
-    if not (run / known_regions.FEATURES).is_file():  # an earlier version's
-        return None
-    try:
-        return known_regions.read(run)
-    except InputError as error:  # the classes of new images do not need it
-        log.warning("%s; no similar regions are shown", error)
-        return None

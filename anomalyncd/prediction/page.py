@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from anomalyncd.errors import InputError
-from anomalyncd.prediction.classifier import Classifier
+from anomalyncd.prediction.examiner import Examiner
 from anomalyncd.prediction.journal import Journal, Record
 from anomalyncd.results import csv_files, prediction_page
-from anomalyncd.results.known_regions import KnownRegions
 from anomalyncd.types import VERDICTS
 
 
@@ -58,8 +57,7 @@ def write_page(
     run: str,
     journal: Journal,
     keys: Sequence[str],
-    classifier: Classifier,
-    known: KnownRegions | None,
+    examiner: Examiner,
     problems: Mapping[str, str],
 ) -> None:
     """Write the page of all images with these keys.
@@ -69,7 +67,7 @@ def write_page(
     """
     groups = {
         name: prediction_page.Group(name, is_verdict=name in VERDICTS.values())
-        for name in (*VERDICTS.values(), *classifier.class_names)
+        for name in (*VERDICTS.values(), *examiner.class_names)
     }
     wanted = {}
     regions = 0
@@ -100,7 +98,7 @@ def write_page(
                     similar=[(int(row), float(cosine)) for row, cosine in tile["similar"]],
                 )
             )
-    low, high = classifier.metadata.mebin.search_range or (0, 255)
+    neighbours = examiner.neighbours
     prediction_page.write(
         path,
         prediction_page.Data(
@@ -109,8 +107,8 @@ def write_page(
             regions=regions,
             groups=list(groups.values()),
             problems=dict(problems),
-            search_range=(low, high),
-            known=known,
-            resize_mode=classifier.metadata.regions.resize_mode,
+            search_range=examiner.search_range,
+            known=None if neighbours is None else neighbours.known,
+            resize_mode=examiner.resize_mode,
         ),
     )

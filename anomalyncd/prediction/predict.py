@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalyncd.config import FilesDetectorConfig, PredictConfig
+from anomalyncd.config import PredictConfig
 from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.errors import InputError
 from anomalyncd.prediction import given
+from anomalyncd.prediction.examiner import files_of, given_maps
 from anomalyncd.prediction.given import Given
 from anomalyncd.prediction.journal import RECORDS, VERSION, Journal, Record, Stamp
 from anomalyncd.runtime import console
@@ -29,6 +30,7 @@ from anomalyncd.storage.run_folder import hold
 from anomalyncd.types import VERDICTS
 
 if TYPE_CHECKING:
+    from anomalyncd.prediction.examiner import Examiner
     from anomalyncd.prediction.stream import Photograph
 
 TABLES = ("predictions.csv", "regions.csv")
@@ -36,12 +38,12 @@ UNUSABLE = "unreadable.csv"  # photographs that could not be classified, and why
 PAGE = "report.html"
 RESULTS = (*TABLES, UNUSABLE, PAGE)
 OVERLAYS = "overlays"
-MODEL = "model.safetensors"
 _BUSY = "another process writes predictions there; wait for it, or set output=… elsewhere"
 
 DEFECT = "defect"  # of fail_on: the maps show something, and the class is not `good`
 
 OnRecord = Callable[[Record], None]
+Open = Callable[[PredictConfig], "Examiner"]
 
 
 @dataclass
@@ -86,7 +88,17 @@ def predict(config: PredictConfig, on_record: OnRecord = lambda record: None) ->
     return predict_all(config, on_record).folder
 
 
-def predict_all(config: PredictConfig, on_record: OnRecord = lambda record: None) -> Predicted:
+def _of_run(config: PredictConfig) -> Examiner:
+    from anomalyncd.prediction.of_run import OfRun  # loads torch
+
+    return OfRun(config)
+
+
+def predict_all(
+    config: PredictConfig,
+    on_record: OnRecord = lambda record: None,
+    opened: Open = _of_run,
+) -> Predicted:
     """Classify new photographs, and write predictions.csv, regions.csv and report.html.
 
     A photograph that was classified before, and has still the same size and time, is not classified
@@ -95,6 +107,7 @@ def predict_all(config: PredictConfig, on_record: OnRecord = lambda record: None
     Args:
         config: the run, the photographs and where to write.
         on_record: called with the record of each image as it comes, known ones too.
+        opened: opens what classifies, when there is something new.
 
     Returns:
         The folder, and what was found. Photographs that cannot be used are listed in it.
@@ -105,32 +118,23 @@ def predict_all(config: PredictConfig, on_record: OnRecord = lambda record: None
         OSError: the disk is full; what was classified before is kept.
     """
     words = config.path if isinstance(config.path, list) else [config.path]
-    model = Path(config.run, MODEL)
+    model = files_of(config.run)
     # Results inside the photographs' folder, such as overlays, are no photographs.
     left_out = [Path(config.output)] if config.output else []
     listed = sys.stdin.buffer if given.STANDARD_INPUT in words else io.BytesIO()
     found = given.find(words, listed, left_out)
-    maps = _maps(config)
+    maps = given_maps(config)
     settings: Record = {
         "kind": "settings",
         "version": VERSION,
-        "run": digest_files([model])[0] if model.is_file() else None,
+        "run": " ".join(digest_files(path for path in model if path.is_file())) or None,
         "maps": maps and os.path.abspath(maps.root),
         "unknown_share": config.unknown_share,
     }
     output = _place(config, found, settings)
     with hold(output, _BUSY, "set output=… elsewhere"):
         journal = _free(output, found, settings, config.every)
-        return _continue(config, found, maps, settings, journal, on_record)
-
-
-def _maps(config: PredictConfig) -> FilesDetector | None:
-    """The given maps; None: the run's own detector makes them."""
-    settings = config.detector
-    assert isinstance(settings, FilesDetectorConfig)  # checked in config.py
-    if not settings.path:
-        return None
-    return FilesDetector(settings.path, config.category, config.max_megapixels)
+        return _continue(config, found, maps, settings, journal, on_record, opened)
 
 
 def _place(config: PredictConfig, found: given.Found, settings: Record) -> Path:
@@ -237,6 +241,7 @@ def _continue(
     settings: Record,
     journal: Journal,
     on_record: OnRecord,
+    opened: Open,
 ) -> Predicted:
     """Classify what is new, then write the tables if anything has changed."""
     result = Predicted(journal.folder, problems=dict(found.problems))
@@ -260,7 +265,7 @@ def _continue(
             return result
     for warning in found.warnings:
         console.say(f"warning: {warning}")
-    _classify(work, settings, waiting)
+    _classify(work, settings, waiting, opened)
     return result
 
 
@@ -269,28 +274,18 @@ def _digests(folder: Path) -> dict[str, str]:
     return dict(zip(present, digest_files(folder / name for name in present), strict=True))
 
 
-def _classify(work: _Work, settings: Record, waiting: Sequence[Given]) -> None:
-    from anomalyncd.prediction import neighbours, page, stream  # load torch
-    from anomalyncd.prediction.classifier import Classifier
+def _classify(work: _Work, settings: Record, waiting: Sequence[Given], opened: Open) -> None:
+    from anomalyncd.prediction import page, stream  # nothing new needs neither
 
     config, journal, result = work.config, work.journal, work.result
-    classifier = Classifier(
-        config.run,
-        weights=config.checkpoint,
-        device=config.device,
-        forward_batch=config.forward_batch,
-        max_megapixels=config.max_megapixels,
-        unknown_share=config.unknown_share,
-    )
-    result.class_names = classifier.class_names
+    examiner = opened(config)
+    result.class_names = examiner.class_names
     result.found(config.fail_on)  # a wrong name is reported now, not after the last photograph
-    known = neighbours.read(Path(config.run))
     journal.truncate()  # also if only the tables are missing: `finish` appends a line
     if waiting:
         overlays = journal.folder / OVERLAYS if config.overlays else None
         shown = Counter(tile["class_name"] for tile in journal.tiles())
-        near = neighbours.Neighbours(known)
-        working = stream.Stream(classifier, config, near, overlays, shown, _warn)
+        working = stream.Stream(examiner, config.max_megapixels, overlays, shown, _warn)
         with (
             closing(working),
             console.steps("Photographs", quiet=config.jsonl or not waiting) as step,
@@ -315,11 +310,11 @@ def _classify(work: _Work, settings: Record, waiting: Sequence[Given]) -> None:
     drafts = journal.folder / ".writing"
     drafts.mkdir(exist_ok=True)
     page.write_tables(drafts, journal.read(keys), journal.read(keys), result.problems)
-    page.write_page(drafts / PAGE, config.run, journal, keys, classifier, known, result.problems)
+    page.write_page(drafts / PAGE, config.run, journal, keys, examiner, result.problems)
     for name in RESULTS:
         _install(drafts / name, journal.folder / name, journal.written.get(name))
     drafts.rmdir()
-    journal.finish(_digests(journal.folder), classifier.class_names)
+    journal.finish(_digests(journal.folder), examiner.class_names)
 
 
 def _photographs(work: _Work, waiting: Sequence[Given]) -> Iterator[Photograph]:

@@ -5,26 +5,23 @@ from __future__ import annotations
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import cv2
 import numpy as np
 
-from anomalyncd import detectors
-from anomalyncd.config import FilesDetectorConfig, PredictConfig
 from anomalyncd.data import datasets
 from anomalyncd.errors import InputError
-from anomalyncd.prediction.classifier import Classifier, Examined
+from anomalyncd.inference.predicted import Examined
+from anomalyncd.prediction.examiner import Examiner
 from anomalyncd.prediction.given import Given
 from anomalyncd.prediction.journal import Record, Stamp, stamped
-from anomalyncd.prediction.neighbours import Neighbours
 from anomalyncd.results.overlay import draw_regions, normalise
-from anomalyncd.results.report import picture_of
+from anomalyncd.results.pages import picture_of
 from anomalyncd.storage.cache import Cache
-from anomalyncd.types import Dataset, ResizeMode, Sample, class_name
+from anomalyncd.types import Dataset, Sample, class_name
 
 MOST_TOGETHER = 32  # photographs; the first groups are smaller, so that the first answer comes soon
 TILES_OF_CLASS = 60  # regions of a class whose pictures the page shows
@@ -63,38 +60,25 @@ class Stream:
 
     def __init__(
         self,
-        classifier: Classifier,
-        config: PredictConfig,
-        neighbours: Neighbours,
+        examiner: Examiner,
+        max_megapixels: int,
         overlays: Path | None,
         shown: Counter[str],
         warn: Callable[[str], None],
     ) -> None:
         """
         Args:
-            classifier: of the run.
-            config: which maps are used, and of what size images may be.
-            neighbours: the known regions that new ones are compared with.
+            examiner: classifies each group.
+            max_megapixels: of an image.
             overlays: folder for a picture of each photograph; None: none.
             shown: how many regions of each class have a tile already; counted on.
             warn: called with what a user should know of the files.
         """
-        self._classifier, self._config = classifier, config
+        self._examiner, self._max_megapixels = examiner, max_megapixels
         self._overlays, self._shown, self._warn = overlays, shown, warn
-        self._neighbours = neighbours
         self._folder = tempfile.TemporaryDirectory()
-        work = Path(self._folder.name)
-        settings = cast(FilesDetectorConfig, config.detector)  # config.py has checked it
-        self._detector = (
-            detectors.create(
-                settings, config.category, classifier.device, work, config.max_megapixels
-            )
-            if settings.path
-            else classifier.own_detector(Cache(work / "detector"))
-        )
         self._warned: set[str] = set()
-        # MuSc compares the images that it is given with each other: it needs all of them at once.
-        self._alone = bool(settings.path) or classifier.scores_alone
+        self._alone = examiner.alone
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -130,18 +114,16 @@ class Stream:
         return [result for photograph in group for result in self._group([photograph])]
 
     def _examined(self, dataset: Dataset, cache: Cache) -> Examined:
-        config = self._config
-        dataset = datasets.with_headers_read(dataset, config.max_megapixels)
+        dataset = datasets.with_headers_read(dataset, self._max_megapixels)
         for warning in dataset.warnings:
             kind = warning.rpartition(": ")[2]
             if kind not in self._warned:  # once, not for each group
                 self._warned.add(kind)
                 self._warn(warning)
-        settings = asdict(config.detector)
-        return self._classifier.examine(dataset, self._detector, config.category, cache, settings)
+        return self._examiner.examine(dataset, cache)
 
     def _done(self, i: int, photograph: Photograph, sample: Sample, found: Examined) -> Done:
-        names, regions, judged = self._classifier.class_names, found.cropped.regions, found.judged
+        names, regions, judged = self._examiner.class_names, found.cropped.regions, found.judged
         rows = np.flatnonzero(regions.image_index == i).tolist()
         of_regions: list[Record] = []
         for r in rows:
@@ -173,12 +155,8 @@ class Stream:
         if self._overlays is not None:
             boxed = [(r, region["class_name"]) for r, region in zip(rows, of_regions, strict=True)]
             path = self._overlays / f"{photograph.id}.jpg"
-            draw_regions(sample.image, path, regions, boxed, self._resize_mode)
+            draw_regions(sample.image, path, regions, boxed, self._examiner.resize_mode)
         return Done(record, self._tiles(i, photograph, rows, of_regions, found))
-
-    @property
-    def _resize_mode(self) -> ResizeMode:
-        return cast(ResizeMode, self._classifier.metadata.regions.resize_mode)
 
     def _tiles(
         self,
@@ -190,6 +168,7 @@ class Stream:
     ) -> list[Record]:
         """Pictures of the regions that the page will show: the first ones of each class."""
         tiles: list[Record] = []
+        known, mode = self._examiner.neighbours, self._examiner.resize_mode
         heat = None
         for number, (r, region) in enumerate(zip(rows, of_regions, strict=True)):
             if self._shown[region["class_name"]] >= TILES_OF_CLASS:
@@ -202,8 +181,10 @@ class Stream:
                     **stamped(photograph.key, photograph.stamp),
                     "number": number,
                     "class_name": region["class_name"],
-                    "picture": picture_of(found.cropped.regions, r, heat, self._resize_mode),
-                    "similar": self._neighbours.of(found.classified.tokens[r]),
+                    "picture": picture_of(found.cropped.regions, r, heat, mode),
+                    "similar": []
+                    if known is None or found.tokens is None
+                    else known.of(found.tokens[r]),
                 }
             )
         return tiles

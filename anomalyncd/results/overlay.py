@@ -94,23 +94,27 @@ def draw_regions(
 
 
 def _paste(mask: NDArray[np.uint8], stored: NDArray[np.uint8], box: Box, mode: ResizeMode) -> None:
-    """Put the mask of a stored region back to its place, the inverse of how it was cropped."""
-    width, height = box.right - box.left, box.bottom - box.top
-    if mode == "stretch":
-        part = cv2.resize(stored, (width, height))
-    else:
-        side = max(width, height) if mode == "letterbox" else min(width, height)
-        square = cv2.resize(stored, (side, side))
-        part = np.zeros((height, width), np.uint8)
-        if mode == "letterbox":
-            top, left = (side - height) // 2, (side - width) // 2
-            part = square[top : top + height, left : left + width]
-        else:
-            part[:side, :side] = square
+    """Put the mask of a stored region back to its place."""
+    part = mask_in_box(stored, box, mode)
     top, left = max(box.top, 0), max(box.left, 0)
     bottom, right = min(box.bottom, mask.shape[0]), min(box.right, mask.shape[1])
     seen = part[top - box.top : bottom - box.top, left - box.left : right - box.left]
     np.maximum(mask[top:bottom, left:right], seen, out=mask[top:bottom, left:right])
+
+
+def mask_in_box(stored: NDArray[np.uint8], box: Box, mode: ResizeMode) -> NDArray[np.uint8]:
+    """The mask of a stored region at the size of its box, the inverse of how it was cropped."""
+    width, height = box.right - box.left, box.bottom - box.top
+    if mode == "stretch":
+        return np.asarray(cv2.resize(stored, (width, height)), np.uint8)
+    side = max(width, height) if mode == "letterbox" else min(width, height)
+    square = np.asarray(cv2.resize(stored, (side, side)), np.uint8)
+    if mode == "letterbox":
+        top, left = (side - height) // 2, (side - width) // 2
+        return square[top : top + height, left : left + width]
+    part = np.zeros((height, width), np.uint8)
+    part[:side, :side] = square
+    return part
 
 
 def _write_name(picture: NDArray[np.uint8], name: str, at: tuple[int, int], line: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from PIL import Image
 
 from anomalyncd.data.images import SUFFIXES, read_image
 from anomalyncd.errors import InputError
-from anomalyncd.results.known_regions import KnownRegions
-from anomalyncd.results.report import as_jpeg, heat_colours, write_page
+from anomalyncd.results.pages import as_jpeg, heat_colours, write_page
 from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, VERDICTS
+
+if TYPE_CHECKING:  # loads torch, and an exported file knows no regions
+    from anomalyncd.results.known_regions import KnownRegions
 
 TILES = 60  # regions of a class that are shown
 MAX_PROBLEMS = 100  # photographs that could not be read, by name
@@ -132,6 +135,11 @@ def _known(regions: KnownRegions | None, rows: Iterable[int]) -> dict[int, Known
         box = tuple(regions.boxes[row].tolist())
         found[row] = Known(regions.class_names[row], _cut(image, box) if image is not None else "")
     return found
+
+
+def picture_of_known(regions: KnownRegions, row: int) -> str:
+    """JPEG in base64 of a known region; "" if its photograph is not there any more."""
+    return _known(regions, [row])[row].picture
 
 
 def _photograph(path: Path) -> NDArray[np.uint8] | None:

@@ -7,7 +7,7 @@
         print(found.class_name, found.confidence)
 
 Needs numpy, opencv-python-headless, pillow, tifffile, omegaconf, filelock, and onnxruntime for
-.onnx or openvino for .xml.
+.onnx or openvino for .xml; the command `anomalyncd predict` rich and jinja2, too.
 """
 
 from anomalyncd.runtime_onnx.deployed import Deployed as Deployed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import cast
@@ -18,11 +18,11 @@ from anomalyncd.config import (
     require_max_megapixels,
     require_unknown_share,
 )
-from anomalyncd.data.images import digest_of, pixels_of, read_image, valid_scores
+from anomalyncd.data.images import digest_of, name_of, pixels_of, read_image, valid_scores
 from anomalyncd.data.levels import on_levels, smoothed
 from anomalyncd.errors import InputError
-from anomalyncd.inference.predicted import Prediction, as_predictions
-from anomalyncd.inference.unknown import Judged, familiar, judge
+from anomalyncd.inference.predicted import Examined, Prediction, as_predictions
+from anomalyncd.inference.unknown import familiar, judge
 from anomalyncd.regions.image_crops import Cropped, ImageCrops, around_anomalies, whole
 from anomalyncd.runtime_onnx import card as cards
 from anomalyncd.runtime_onnx import engines
@@ -39,6 +39,7 @@ class Looked:
     """What is kept of one photograph until it goes through the network."""
 
     crops: ImageCrops
+    levels: NDArray[np.uint8]  # (h, w) anomaly map
     whole: NDArray[np.uint8]  # made square, for the check of scope
 
 
@@ -72,6 +73,7 @@ class Deployed:
         self.card, seen = cards.from_metadata(self._engine.metadata, str(file))
         self._verdicts = unknown_share > 0
         self._familiar = seen and familiar(seen, unknown_share)
+        self._try_out(str(file), None if seen is None else seen[0].features.shape[1])
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -98,18 +100,24 @@ class Deployed:
             raise InputError(f"{len(maps)} maps for {len(images)} images; expected one for each")
         if len(images) == 0:
             return []
-        cropped, judged = self.classify(images, maps)
-        return as_predictions(cropped.regions, judged, self.class_names)
+        predictions: list[Prediction] = []
+        for start in range(0, len(images), _AT_ONCE):
+            part = slice(start, start + _AT_ONCE)
+            found = self.examine(images[part], None if maps is None else maps[part])
+            predictions += as_predictions(found.cropped.regions, found.judged, self.class_names)
+        return predictions
 
-    def classify(
+    def examine(
         self, images: Sequence[ImageLike], maps: Iterable[NDArray] | None = None
-    ) -> tuple[Cropped, Judged]:
-        """Regions of images, without their pixels, and their classes; arguments as of `predict`.
+    ) -> Examined:
+        """Regions of some images, at least one, and their classes; arguments as of `predict`.
+
+        The pixels of all regions stay in memory.
 
         Raises:
             InputError: as `predict`.
         """
-        probabilities, of_regions, of_images, kept = [], [], [], []
+        probabilities, of_regions, of_images, kept, levels = [], [], [], [], []
         looked = self.looked_at(images, maps)
         while group := list(islice(looked, _AT_ONCE)):
             found = self._engine.network(self.views(group))
@@ -118,6 +126,7 @@ class Deployed:
             of_regions.append(found[engines.APPEARANCE][:n])
             of_images.append(found[engines.APPEARANCE][n:])
             kept += [one.crops for one in group]
+            levels += [one.levels for one in group]
         cropped = self._cropped(kept)
         rows = np.concatenate(probabilities)
         if not np.isfinite(rows).all():
@@ -130,7 +139,7 @@ class Deployed:
             *scores,
             verdicts=self._verdicts,
         )
-        return cropped, judged
+        return Examined(levels, cropped, judged)
 
     def anomaly_map(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(h, w, 3) RGB → a square map, by the file's detector, not scaled to the run's.
@@ -189,7 +198,7 @@ class Deployed:
         lo, hi = cast(list[float], card.mebin.search_range)  # the card has checked it
         given_maps = iter(maps or ())
         for i, given in enumerate(images):
-            name = str(given) if isinstance(given, str | Path) else f"images[{i}]"
+            name = name_of(given, i)
             image = self._pixels(given, name)
             scores: NDArray = (
                 self.anomaly_map(image)
@@ -208,7 +217,9 @@ class Deployed:
             crops = around_anomalies(
                 image, scores, (lo, hi), card.mebin, card.regions, card.image_size, name
             )
-            yield Looked(crops, whole(image, card.image_size))
+            # The size of the image, without holding its mask.
+            crops = replace(crops, mask=np.broadcast_to(np.uint8(0), crops.size))
+            yield Looked(crops, scores, whole(image, card.image_size))
 
     def _pixels(self, image: ImageLike, name: str) -> NDArray[np.uint8]:
         if isinstance(image, str | Path):
@@ -222,15 +233,16 @@ class Deployed:
 
     def _cropped(self, kept: Sequence[ImageCrops]) -> Cropped:
         boxes = [box for one in kept for box in one.boxes]
+        crops = [crop for one in kept for crop in one.crops]
         mebin = self.card.mebin
         lo, hi = cast(list[float], mebin.search_range)
         return Cropped(
             Regions(
-                images=np.zeros((len(boxes), 0, 0, 3), np.uint8),
-                masks=np.zeros((len(boxes), 0, 0), np.uint8),
+                images=np.stack([image for image, _, _ in crops]),
+                masks=np.stack([mask for _, mask, _ in crops]),
                 image_index=np.repeat(np.arange(len(kept)), [len(one.boxes) for one in kept]),
                 boxes=np.array(boxes, np.int64),
-                areas=np.array([area for one in kept for _, _, area in one.crops], np.int64),
+                areas=np.array([area for _, _, area in crops], np.int64),
                 scores=np.array([score for one in kept for score in one.scores]),
                 image_sizes=np.array([one.size for one in kept], np.int64),
             ),
@@ -239,6 +251,44 @@ class Deployed:
             np.array([one.threshold for one in kept]),
             np.array([one.count for one in kept], np.int64),
         )
+
+    def _try_out(self, file: str, width: int | None) -> None:
+        """Run both graphs once: a card that does not belong to them is found before an image is.
+
+        Args:
+            file: its name, for messages.
+            width: of the features that are compared with; None: there are none.
+
+        Raises:
+            InputError: the graphs do not fit the card, or each other.
+        """
+        size, k = self.card.image_size, len(self.class_names)
+        view = {
+            engines.VIEWS: np.zeros((1, size, size, 3), np.uint8),
+            engines.MASKS: np.zeros((1, size, size), np.uint8),
+        }
+        expected: list[tuple[str, tuple[int | None, ...]]] = [
+            (engines.PROBABILITIES, (1, k)),
+            (engines.APPEARANCE, (1, width)),
+        ]
+        found = self._engine.network(view)
+        detector = self.card.detector
+        if detector is not None:
+            grey = np.zeros((*detector.image_sizes[:1] * 2, 3), np.uint8)
+            found = found | self._engine.detector(self.squares(grey))
+            shape = (None, None)
+            expected += [(engines.SCORES.format(i), shape) for i in range(len(detector.peaks))]
+        for name, shape_expected in expected:
+            array = found.get(name)
+            fits = array is not None and len(array.shape) == len(shape_expected)
+            fits = fits and array is not None and array.dtype == np.float32
+            pairs = zip(shape_expected, () if array is None else array.shape, strict=False)
+            if not fits or any(one not in (None, other) for one, other in pairs):
+                shown = "nothing" if array is None else f"{array.dtype} {array.shape}"
+                raise InputError(
+                    f"{file}: its graphs do not fit its card ({name}: {shown}; expected float32 "
+                    f"{shape_expected}); export the run again"
+                )
 
     def _unlike(
         self, of_regions: NDArray[np.float32], of_images: NDArray[np.float32]

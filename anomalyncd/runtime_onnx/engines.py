@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from anomalyncd.errors import InputError
 from anomalyncd.runtime_onnx import container
+
+if TYPE_CHECKING:  # only that of the file is needed
+    import onnxruntime
+    import openvino
 
 Arrays = dict[str, NDArray]
 # What goes into the graphs and what comes out. s = size of a square; n regions; K classes.
@@ -74,6 +80,7 @@ class OnnxRuntime:
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = False  # would hold 200 MB more, to be 6 % faster
         outer, inner = container.split(path)
+        self._path = path
 
         def session(model: bytes) -> onnxruntime.InferenceSession:
             try:
@@ -92,16 +99,17 @@ class OnnxRuntime:
 
     def detector(self, inputs: Arrays) -> Arrays:
         """See `Engine`."""
-        assert self._detector is not None, "the card says whether there is one"
-        return _named(self._detector.run(None, inputs), self._detector.get_outputs())
+        return self._run(self._detector, inputs)
 
     def network(self, inputs: Arrays) -> Arrays:
         """See `Engine`."""
-        return _named(self._network.run(None, inputs), self._network.get_outputs())
+        return self._run(self._network, inputs)
 
-
-def _named(arrays: list[NDArray], outputs: list) -> Arrays:
-    return {output.name: array for output, array in zip(outputs, arrays, strict=True)}
+    def _run(self, session: onnxruntime.InferenceSession | None, inputs: Arrays) -> Arrays:
+        with _computing(self._path, session):
+            assert session is not None
+            names = [output.name for output in session.get_outputs()]
+            return dict(zip(names, session.run(names, inputs), strict=True))
 
 
 class OpenVino:
@@ -110,6 +118,7 @@ class OpenVino:
     def __init__(self, path: Path, threads: int) -> None:
         import openvino
 
+        self._path = path
         core = openvino.Core()
         try:
             model = core.read_model(path)
@@ -124,10 +133,11 @@ class OpenVino:
             ) from error
         if not self.metadata:
             raise InputError(f"{path}: not written by anomalyncd export; expected such a file")
-        # By itself it computes in 16 bits where the processor can, which changes the figures.
-        settings: dict[str, int | str] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
-        if self.metadata.get("precision") == "fp32":
-            settings |= {"INFERENCE_PRECISION_HINT": "f32"}
+        # By itself it computes in bfloat16 where the processor can: 11 % faster on screws, and a
+        # tenth of the photographs gets another class. Matrix products of int8 stay in 8 bits.
+        settings: dict[str, int | str] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads:
+            settings["INFERENCE_NUM_THREADS"] = threads
 
         def compiled(outputs: list, inputs: set[str]) -> openvino.CompiledModel:
             needed = [i.get_node() for i in model.inputs if i.any_name in inputs]
@@ -143,14 +153,31 @@ class OpenVino:
 
     def detector(self, inputs: Arrays) -> Arrays:
         """See `Engine`."""
-        assert self._detector is not None, "the card says whether there is one"
-        return _results(self._detector(inputs))
+        return self._run(self._detector, inputs)
 
     def network(self, inputs: Arrays) -> Arrays:
         """See `Engine`."""
-        return _results(self._network(inputs))
+        return self._run(self._network, inputs)
+
+    def _run(self, model: openvino.CompiledModel | None, inputs: Arrays) -> Arrays:
+        with _computing(self._path, model):
+            assert model is not None
+            found = model(inputs)
+            # An output may have several names, of which `any_name` gives any.
+            return {name: np.array(found[output]) for output in found for name in output.names}
 
 
-def _results(found: dict) -> Arrays:
-    # An output may have several names, of which `any_name` gives any.
-    return {name: np.asarray(array) for output, array in found.items() for name in output.names}
+@contextmanager
+def _computing(path: Path, model: object) -> Iterator[None]:
+    """Whatever an engine makes of a graph that does not fit the card becomes one InputError."""
+    if model is None:
+        raise InputError(f"{path}: its card names a detector that it lacks; export the run again")
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # the engines' errors share no other class
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: its graphs do not fit its card ({reason[:300]}); export the run again"
+        ) from error

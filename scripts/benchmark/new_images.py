@@ -51,7 +51,7 @@ def _rows(side: int, options: argparse.Namespace) -> list[Row]:
             for path in paths
         ]
         dataset = Dataset(tuple(Sample(str(i), path) for i, path in enumerate(paths)), None)
-        cut, _ = classifier.classify(dataset, detector, "new", Cache(folder / "cache"), {})
+        cut = classifier.examine(dataset, detector, "new", Cache(folder / "cache"), {}).cropped
 
         def networks(cropped: cropping.Cropped, n: int) -> None:
             with torch.inference_mode():
@@ -60,7 +60,7 @@ def _rows(side: int, options: argparse.Namespace) -> list[Row]:
             classify(classifier.network, cropped.regions)
 
         one = Dataset(dataset.samples[:1], None)
-        cut_one, _ = classifier.classify(one, detector, "new", Cache(folder / "first"), {})
+        cut_one = classifier.examine(one, detector, "new", Cache(folder / "first"), {}).cropped
         runs = 1 if options.tiny else 5
         return [
             row(

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from anomalyncd.config import PredictConfig
 from anomalyncd.errors import InputError
 from anomalyncd.prediction import classifier as classifying
-from anomalyncd.prediction import neighbours, stream
+from anomalyncd.prediction import stream
 from anomalyncd.prediction.journal import RECORDS, Journal
+from anomalyncd.prediction.neighbours import Neighbours
 from anomalyncd.prediction.predict import RESULTS, predict_all
 from tests.helpers.finished import draw_photograph, draw_photographs, finished_run
 from tests.helpers.runs import composed, table
@@ -338,9 +339,9 @@ def test_a_damaged_record_is_reported_in_one_line(
 def test_a_damaged_table_of_the_run_costs_only_the_similar_regions(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert neighbours.read(tmp_path) is None and not caplog.text, "of an earlier version"
+    assert Neighbours.of_run(tmp_path).known is None and not caplog.text, "of an earlier version"
     (tmp_path / "features.safetensors").write_bytes(b"")
     (tmp_path / "predictions.csv").write_text("id,image\n")
     (tmp_path / "regions.csv").write_text("id\n")
-    assert neighbours.read(tmp_path) is None
+    assert Neighbours.of_run(tmp_path).known is None
     assert "regions.csv" in caplog.text and "no similar regions are shown" in caplog.text

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 import hydra
 from omegaconf import DictConfig
 
+from anomalyncd.cli.finished.predicted import FOUND, on_record, require_all, tell
 from anomalyncd.cli.settings import entry
 from anomalyncd.config import PredictConfig
-from anomalyncd.errors import InputError
-from anomalyncd.runtime.console import printable, say
-from anomalyncd.types import VERDICTS
-
-if TYPE_CHECKING:
-    from anomalyncd.prediction.predict import Predicted
 
 HELP = """\
 Classify new photographs with a finished run.
@@ -47,7 +41,6 @@ Settings: run, path (instead of RUN and PHOTOS), detector.path, category, output
 overlays, jsonl, fail_on, unknown_share, checkpoint, device, forward_batch, max_megapixels,
 debug."""
 
-FOUND = 3  # exit status
 _VALUES = {"--output": "output", "--every": "every", "--fail-on": "fail_on"}
 _SWITCHES = {"--jsonl": "jsonl", "--overlays": "overlays"}
 _OF_HYDRA = (
@@ -133,38 +126,6 @@ def _main(composed: DictConfig) -> None:
         config = entry.validated(composed)
         from anomalyncd.prediction.predict import predict_all
 
-        result = predict_all(config, _print_record if config.jsonl else lambda record: None)
-        tell = say if config.jsonl else _print
-        tell(_summary(result))
-        if result.known and not result.new:
-            tell("Nothing new: all of these photographs were classified before.")
-        elif result.known:
-            tell(f"{result.new} new; {result.known} were classified before.")
-        tell(f"Report: {result.folder / 'report.html'}")
-        tell(f"Predictions: {result.folder}")
-        _found.extend(result.found(config.fail_on))
-        if _found:
-            say(f"found: {', '.join(_found)} (--fail-on)")
-        if result.problems:
-            first = next(iter(result.problems.values()))
-            raise InputError(
-                f"{len(result.problems)} of {sum(result.counts.values()) + len(result.problems)} "
-                f"photographs could not be classified ({first}); all are listed in "
-                f"{result.folder / 'unreadable.csv'}, the others are done"
-            )
-
-
-def _print(text: str) -> None:
-    print(printable(text))
-
-
-def _print_record(record: dict[str, Any]) -> None:
-    hidden = ("kind", "key", "size", "modified")
-    print(json.dumps({k: v for k, v in record.items() if k not in hidden}), flush=True)
-
-
-def _summary(result: Predicted) -> str:
-    """Images of each class: verdicts first, then the most frequent."""
-    first = {name: result.counts[name] for name in VERDICTS.values() if result.counts[name]}
-    others = {name: count for name, count in result.counts.most_common() if name not in first}
-    return ", ".join(f"{name}: {count}" for name, count in {**first, **others}.items())
+        result = predict_all(config, partial(on_record, config))
+        _found.extend(tell(result, config))
+        require_all(result)
