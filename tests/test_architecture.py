@@ -25,6 +25,7 @@ FLOORS = [
     {"detectors", "training"},
     {"regions"},
     {"inference", "discovery"},
+    {"decisions"},
     {"anomalib", "preparation"},
     {"evaluation"},
     {"results"},
@@ -33,6 +34,7 @@ FLOORS = [
     {"review", "search"},
     {"run", "deploy"},
     {"extension"},
+    {"learning"},
     {"cli"},
     {"api", "__main__"},
 ]

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from anomalyncd.decisions.actions import Action, Confirm, Deny, Move, Reject
 from anomalyncd.inference.unknown import Seen
 from anomalyncd.results import known_regions
-from anomalyncd.review.decisions import Action, Confirm, Deny, Move, Reject
 from anomalyncd.review.session import Review
 
 SIDE = 64
@@ -54,7 +54,7 @@ def make_run(
         with (run / file).open("w", newline="", encoding="utf-8") as opened:
             csv.writer(opened, lineterminator="\n").writerows(rows)
     rows = np.arange(count)
-    known_regions.write(run, tokens, Seen(tokens, rows), Seen(tokens, rows))
+    known_regions.write(run, tokens, tokens, Seen(tokens, rows), Seen(tokens, rows))
     return run
 
 

@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from anomalyncd.review.decisions import Name
+from anomalyncd.decisions.actions import Name
 from anomalyncd.review.page.app import create
 from anomalyncd.review.session import Review
 from tests.helpers.reviewed import make_run

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from anomalyncd.review.decisions import Name
+from anomalyncd.decisions.actions import Name
 from anomalyncd.review.page.app import create
 from anomalyncd.review.page.pictures import Kept
 from anomalyncd.review.page.security import HEADERS, MAX_BODY

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anomalyncd.decisions.actions import Apart, Merge
 from anomalyncd.inference.similarity import nearest
 from anomalyncd.review import proposals
-from anomalyncd.review.decisions import Apart, Merge
 from anomalyncd.review.questions import OfPair, OfRegion, ask, quality
 from anomalyncd.review.scatter import arranged, places
 from anomalyncd.review.session import Review

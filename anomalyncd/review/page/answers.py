@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from anomalyncd.errors import InputError
-from anomalyncd.review import proposals
-from anomalyncd.review.decisions import (
+from anomalyncd.decisions.actions import (
     REASONS,
     Action,
     Apart,
@@ -22,9 +20,11 @@ from anomalyncd.review.decisions import (
     Undo,
     new_class_id,
 )
+from anomalyncd.decisions.state import State
+from anomalyncd.errors import InputError
+from anomalyncd.review import proposals
 from anomalyncd.review.page.views import short
 from anomalyncd.review.session import Review
-from anomalyncd.review.state import State
 
 _MAX_NAME = 10_000  # characters, what a line of the file may hold
 

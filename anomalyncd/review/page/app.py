@@ -18,8 +18,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
+from anomalyncd.decisions.propagation import Kinds
 from anomalyncd.errors import InputError
 from anomalyncd.review import exports, proposals, questions, scatter
+from anomalyncd.review.neighbours import centres
 from anomalyncd.review.page import views
 from anomalyncd.review.page.answers import answer, confirmations
 from anomalyncd.review.page.heat import Maps
@@ -30,6 +32,7 @@ from anomalyncd.review.session import Review
 from anomalyncd.runtime.console import printable
 
 _HERE = Path(__file__).parent
+_PATIENCE = 0.3  # seconds that a view waits for which regions look alike
 _CHUNK = 200  # tiles in one answer
 _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address has a key
 
@@ -86,6 +89,9 @@ class _Page:
         self._key = secrets.token_hex(4)  # in addresses of pictures, which a browser keeps
         self._places: NDArray[np.float32] | None = None
         self._drawing: threading.Thread | None = None
+        # Many regions take seconds, and the first view must not wait for them.
+        self._comparing = threading.Thread(target=lambda: review.graph, daemon=True)
+        self._comparing.start()
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -156,8 +162,16 @@ class _Page:
         skipped = request.query_params.get("skip", "")
         rows = frozenset(int(row) for row in skipped.split(",") if row.isdecimal())
         known, state = self._review.regions, self._review.state
-        asked = self._review.version + len(rows)
-        found = questions.ask(known.tokens, known.confidences, state, asked, rows)
+        self._comparing.join()
+        found = questions.ask(
+            known.tokens,
+            self._review.graph,
+            self._review.kinds(),
+            known.areas,
+            state,
+            self._review.version + len(rows),
+            rows,
+        )
         about: dict[str, Any] = {"region": None, "pair": None}
         if isinstance(found, questions.OfRegion):
             about["region"] = found
@@ -273,7 +287,7 @@ class _Page:
     def _nearest(self, class_id: str, row: str) -> list[str]:
         """Kinds to choose from, the most similar to a region or class first."""
         state, tokens = self._review.state, self._review.regions.tokens
-        kinds, means, _ = questions.centres(tokens, state)
+        kinds, means, _ = centres(tokens, state)
         if row.isdecimal() and int(row) < len(tokens):
             order = np.argsort(-(means @ tokens[int(row)]), kind="stable")
         elif class_id in kinds:
@@ -281,6 +295,10 @@ class _Page:
         else:
             order = np.arange(len(kinds))
         return [kinds[i] for i in order if kinds[i] != class_id]
+
+    def _kinds(self) -> Kinds | None:
+        self._comparing.join(_PATIENCE)
+        return None if self._comparing.is_alive() else self._review.kinds()
 
     def _start_drawing(self) -> None:
         """Compute the map once, while the page is used."""
@@ -308,7 +326,7 @@ class _Page:
             address=path,
             title=self._review.run.name,
             where=str(self._review.run),
-            quality=questions.quality(known.confidences, state),
+            quality=questions.quality(self._kinds(), known.areas, state),
             version=self._review.version,
             warning=self._review.warning,
             **values,
