@@ -7,18 +7,29 @@ are only counted here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.decisions.actions import Apart, Confirm, Merge, Name, without_regions
-from anomalyncd.decisions.journal import NAME, Journal
+from anomalyncd.decisions.actions import (
+    REASONS,
+    Apart,
+    Confirm,
+    Decision,
+    Merge,
+    Move,
+    Name,
+    without_regions,
+)
+from anomalyncd.decisions.journal import Journal
 from anomalyncd.decisions.state import active, initial, present
+from anomalyncd.storage.cache import digest
 from anomalyncd.types import VERDICTS
 
 _LONGEST = 200  # characters of a name
+_FIXED = {*VERDICTS.values(), *REASONS.values()}
 
 
 @dataclass(frozen=True)
@@ -55,11 +66,8 @@ def read(run: Path, class_names: Sequence[str]) -> Naming:
         InputError: the decisions cannot be read.
     """
     own = tuple(range(len(class_names)))
-    if not (run / NAME).exists():
+    if not (counting := _counting(run)):
         return Naming(tuple(class_names), own, 0)
-    journal = Journal(run)
-    journal.refresh()
-    counting = active(journal.decisions)
     # Regions are left out: only what is said of whole classes matters.
     of_classes = [replace(one, action=without_regions(one.action)) for one in counting]
     state = present(initial(np.array(own, np.int64), class_names), of_classes)
@@ -74,7 +82,48 @@ def read(run: Path, class_names: Sequence[str]) -> Naming:
     )
 
 
-def usable(name: str) -> str:
-    """A name that can be printed and kept, and is no verdict."""
+def fingerprint(run: Path) -> str | None:
+    """What names and merges there are, without reading the run; None if there are none.
+
+    Raises:
+        InputError: the decisions cannot be read.
+    """
+    said = [
+        asdict(without_regions(one.action))
+        for one in _counting(run)
+        if isinstance(one.action, Name | Merge)
+        or (isinstance(one.action, Move) and one.action.name)
+    ]
+    return digest(said) if said else None
+
+
+def of_regions(
+    run: Path, classes: NDArray[np.int64], class_names: Sequence[str]
+) -> tuple[str, ...]:
+    """What the classes of a run's regions are called after its review: (n,).
+
+    Args:
+        run: its folder.
+        classes: (n,) ids in the run.
+        class_names: (n,) in the run.
+
+    Raises:
+        InputError: the decisions cannot be read.
+    """
+    if not (counting := _counting(run)):
+        return tuple(class_names)
+    state = present(initial(classes, class_names), counting)
+    names = [usable(state.name_of(one), verdict=state.is_fixed(one)) for one in state.class_ids]
+    return tuple(names[k] for k in state.assigned.tolist())
+
+
+def _counting(run: Path) -> list[Decision]:
+    journal = Journal(run)
+    journal.refresh()
+    return active(journal.decisions)
+
+
+def usable(name: str, *, verdict: bool = False) -> str:
+    """A name that can be printed and kept, and is no verdict unless it is of one."""
     shown = "".join(sign if sign.isprintable() else "�" for sign in name[:_LONGEST]).strip()
-    return f"{shown} (kind)" if not shown or shown in VERDICTS.values() else shown
+    return f"{shown} (kind)" if not shown or (shown in _FIXED and not verdict) else shown

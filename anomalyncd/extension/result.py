@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anomalyncd.decisions import journal
 from anomalyncd.detectors import map_store
 from anomalyncd.extension import day, parent, record, waiting
 from anomalyncd.extension.day import Accepted
@@ -82,8 +83,9 @@ def write(folder: RunFolder, classifier: Classifier, done: Extended) -> dict[str
         run_record.CONFIG, (before.root / run_record.CONFIG).read_text(encoding="utf-8")
     )
     _note_images(folder, done, samples)
-    if (before.root / map_store.LEARNED).is_file():
-        copy(before.root / map_store.LEARNED, folder.path(map_store.LEARNED))
+    for name in (map_store.LEARNED, journal.NAME):  # old regions keep their rows
+        if (before.root / name).is_file():
+            copy(before.root / name, folder.path(name))
     metadata = replace(classifier.metadata, class_names=names.names)
     checkpoint.save_model(folder.path(parent.MODEL), classifier.network, metadata)
     _features(folder, classifier, done)
@@ -104,6 +106,7 @@ def _probabilities(classifier: Classifier, done: Extended) -> NDArray[np.float64
     found = novel_probabilities(logits, network.n_base, metadata.train.student_temperature)
     own = found.cpu().numpy()
     first = len(done.before.classes.classes)
+    own[:, :first] = own[:, :first] @ classifier.naming.merging
     for number, group in enumerate(done.accepted.groups):
         odd = group.rows[own[group.rows].argmax(1) != first + number]
         own[odd] = np.eye(own.shape[1])[first + number]

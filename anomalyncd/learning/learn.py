@@ -30,7 +30,7 @@ from anomalyncd.models.model import Model
 from anomalyncd.review.session import Review
 from anomalyncd.run import RunResult
 from anomalyncd.runtime import console
-from anomalyncd.storage.cache import digest, digest_files
+from anomalyncd.storage.cache import digest
 from anomalyncd.storage.run_folder import RunFolder
 
 _ROLE = "learning"  # in inputs.json: what the folder is computed from
@@ -73,7 +73,7 @@ def learn(
             f"{root}: nothing to learn from, no decision so far; decide something first: "
             f"anomalyncd review {root}"
         )
-    made_of = digest(parent.identity(root), digest_files([review.path]))
+    made_of = digest(parent.identity(root))
     folder = RunFolder(Path(output) if output else beside(root, made_of))
     with folder.held():
         require_ours(folder, _ROLE, made_of, "what is learned from these decisions on this run")

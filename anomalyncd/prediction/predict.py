@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anomalyncd.config import FilesDetectorConfig, PredictConfig
+from anomalyncd.decisions import naming
 from anomalyncd.errors import InputError
 from anomalyncd.prediction import given
 from anomalyncd.prediction.given import Given
@@ -116,6 +117,8 @@ def predict_all(config: PredictConfig, on_record: OnRecord = lambda record: None
         "maps": _maps(config),
         "unknown_share": config.unknown_share,
     }
+    if named := naming.fingerprint(Path(config.run)):
+        settings["names"] = named
     output = _place(config, found, settings)
     with hold(output, _BUSY, "set output=… elsewhere"):
         journal = _free(output, found, settings, config.every)
