@@ -72,9 +72,13 @@ def read(run: Path, class_names: Sequence[str]) -> Naming:
     of_classes = [replace(one, action=without_regions(one.action)) for one in counting]
     state = present(initial(np.array(own, np.int64), class_names), of_classes)
     became = [state.current(str(number)) for number in own]
+    names = [usable(state.name_of(one)) for one in became]
+    first: dict[str, int] = {}  # two classes of one name are one kind
+    for one, name in zip(became, names, strict=True):
+        first.setdefault(name, int(one) if one in map(str, own) else became.index(one))
     return Naming(
-        names=tuple(usable(state.name_of(one)) for one in became),
-        into=tuple(became.index(one) for one in became),
+        names=tuple(names),
+        into=tuple(first[name] for name in names),
         unlearned=sum(
             not one.is_carried and not isinstance(one.action, Name | Merge | Apart | Confirm)
             for one in counting

@@ -87,7 +87,8 @@ def kinds(found: Graph, state: State, areas: NDArray[np.int64]) -> Kinds:
     """
     class_ids = tuple(one for one in state.sizes() if one not in _VERDICTS)
     places = {state.class_ids.index(one): place for place, one in enumerate(class_ids)}
-    own = np.array([places.get(one, -1) for one in range(len(state.class_ids))])[state.assigned]
+    own = np.array([places.get(one, -1) for one in range(len(state.class_ids))], int)
+    own = own[state.assigned]
     seeds = np.zeros((len(own), len(class_ids)))
     rows = np.flatnonzero((own >= 0) & (areas > 0))
     seeds[rows, own[rows]] = np.where(state.decided[rows], 1.0, _UNDECIDED)

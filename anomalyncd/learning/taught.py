@@ -54,6 +54,8 @@ def teach(
     normal = normal_class(state, areas)
     ids, count = _ids(state, kinds.class_ids, len(classes.classes))
     place = ids.get(normal) if normal else None
+    if place is None and GOOD in classes.names:
+        place = classes.names.index(GOOD)
     if place is None and any(one in REASONS for one in kinds.class_ids):
         place, count = count, count + 1
     if place is not None:

@@ -262,7 +262,7 @@ def test_a_screen_reader_finds_names_roles_and_order(
     assert order[:6] == [
         *("Skip to the content", "Classes", "Questions", "Regions", "Map", "History")
     ]
-    assert order[6:9] == ["Undo", "Export", "Help and keys"]
+    assert order[6:10] == ["Undo", "Learn", "Export", "Help and keys"]
 
 
 def test_regions_are_selected_on_the_map(

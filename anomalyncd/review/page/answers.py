@@ -129,8 +129,13 @@ def _moved(
     drawn: bool,
     count: str,
 ) -> tuple[Action, str]:
-    if form.get("class"):
+    if form.get("class") and not form.get("name"):
         class_id, name = _class(state, form), ""
+    elif form.get("class"):  # a class that has no name so far gets one, unless it is another's
+        class_id, name = _class(state, form), _name(form)
+        known = state.named(name)
+        if known is not None or not state.is_unnamed(class_id):
+            class_id, name = (known, "") if known else (new_class_id(), name)
     else:
         name = _name(form)
         known = state.named(name)

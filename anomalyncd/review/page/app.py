@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -22,11 +23,11 @@ from anomalyncd.decisions.propagation import Kinds
 from anomalyncd.errors import InputError
 from anomalyncd.review import exports, proposals, questions, scatter
 from anomalyncd.review.neighbours import centres
-from anomalyncd.review.page import views
+from anomalyncd.review.page import making, views
 from anomalyncd.review.page.answers import answer, confirmations
 from anomalyncd.review.page.heat import Maps
 from anomalyncd.review.page.pictures import LARGE, THUMBNAIL, Pictures
-from anomalyncd.review.page.security import Guard
+from anomalyncd.review.page.security import PHOTOGRAPHS, Guard
 from anomalyncd.review.page.views import Filters
 from anomalyncd.review.session import Review
 from anomalyncd.runtime.console import printable
@@ -72,7 +73,12 @@ def create(review: Review, token: str, port: int) -> Guard:
         given = {key: value for key, value in form.items() if isinstance(value, str)}
         return await run_in_threadpool(page.decide, given)
 
+    async def similar(request: Request) -> Response:
+        return await run_in_threadpool(page.similar, await request.body())
+
     app.add_api_route("/decide", decide, methods=["POST"], response_model=None)
+    app.add_api_route("/learn", page.learn, methods=["POST"], response_model=None)
+    app.add_api_route(PHOTOGRAPHS, similar, methods=["POST"], response_model=None)
 
     @app.exception_handler(InputError)
     def refused(_: Request, error: Exception) -> Response:
@@ -172,9 +178,10 @@ class _Page:
             self._review.version + len(rows),
             rows,
         )
-        about: dict[str, Any] = {"region": None, "pair": None}
+        about: dict[str, Any] = {"region": None, "pair": None, "unnamed": False}
         if isinstance(found, questions.OfRegion):
             about["region"] = found
+            about["unnamed"] = state.is_unnamed(found.class_id)
             about["group"] = views.group(self._review, state, found.class_id, 0)
             examples = np.array(found.examples, np.int64)
             about["examples"] = views.tiles(self._review, state, examples)
@@ -236,7 +243,7 @@ class _Page:
         """A dialog's content: which name, or which class."""
         query = request.query_params
         what = query.get("what", "")
-        if what not in ("name", "merge", "move", "keys", "export"):
+        if what not in ("name", "merge", "move", "keys", "export", "learn"):
             raise HTTPException(404)
         state = self._review.state
         class_id = query.get("class", "")
@@ -247,7 +254,23 @@ class _Page:
             views.group(self._review, state, one, 1)
             for one in self._nearest(class_id, query.get("row", ""))
         ]
-        return self._html("ask", what=what, group=own, choices=choices)
+        return self._html(
+            "ask",
+            what=what,
+            group=own,
+            choices=choices,
+            decided=int(state.decided.sum()),
+            regions=len(state.decided),
+            command=shlex.quote(str(self._review.run)),
+        )
+
+    def learn(self) -> Response:
+        """Make a run of the decisions; what was learned."""
+        return self._html("learned", lines=making.learn(self._review))
+
+    def similar(self, content: bytes) -> Response:
+        """Regions like those of a photograph that was dropped onto the page."""
+        return self._html("dropped", found=making.like(self._review, content))
 
     def export(self, request: Request) -> Response:
         kind = request.query_params.get("as", "")
@@ -326,6 +349,7 @@ class _Page:
             address=path,
             title=self._review.run.name,
             where=str(self._review.run),
+            sure=round(100 * questions.SURE),
             quality=questions.quality(self._kinds(), known.areas, state),
             version=self._review.version,
             warning=self._review.warning,
