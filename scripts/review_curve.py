@@ -112,6 +112,7 @@ def curve(
     method: str, review: Review, truth: Truth, clicks: Sequence[int], seed: int
 ) -> list[float]:
     """F1 after each number of clicks, ascending."""
+    named: Iterator[list[str]]
     if method == METHODS[0]:
         named = (_named_by(kinds, names) for kinds, names in reviewed(review, truth, seed))
     else:

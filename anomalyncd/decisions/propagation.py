@@ -4,7 +4,8 @@ Two answers are multiplied. The first spreads over regions that look alike: ever
 the same amount, at the regions that were decided to be of it, and a little at those that the run
 has put there; what arrives at a region is its share of each kind (Zhou et al., "Learning with local
 and global consistency", 2004, with kinds of equal weight). The second is a linear classifier of the
-decided regions. Measured with `scripts/review_curve.py`: together they are better than each alone.
+decided regions. It only says which of their kinds a region is, so that other kinds stay. Measured
+with `scripts/review_curve.py`: together they are better than each alone.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ _FOLLOWED = 3  # regions that one which is not joined follows
 _FAR = 0.9  # share of what a region has that it passes on
 _CLIP = 4.0  # deviations: one odd region must not make an axis of its own
 _UNDECIDED = 0.03  # weight of a region that the run has put into a class, beside a decided one
+# A kind without a name, of which no region was decided, starts with less, the more was decided of
+# others: it may be one of them. But it does not vanish.
+_FADING, _LEFT = 0.05, 0.5
 _LINEAR = 100.0  # inverse regularisation of the classifier, for looks of mean length 1
 _DOUBT = 0.02  # added to its shares, so that it alone can rule out nothing
 _NOISE = 0.1  # variance of a decided region, for `most_telling`
@@ -98,10 +102,17 @@ def kinds(found: Graph, state: State, areas: NDArray[np.int64]) -> Kinds:
     at_joined = np.zeros((len(found.joined), len(class_ids)))
     np.add.at(at_joined, found.follows[:, 0], seeds)
     at_joined /= np.maximum(at_joined.sum(axis=0), 1e-12)
+    decided = rows[state.decided[rows]]
+    looked_at = np.isin(np.arange(len(class_ids)), own[decided])
+    named = np.array([not state.is_unnamed(one) for one in class_ids], np.bool_)
+    fading = max(_LEFT, 1 - _FADING * len(decided))
+    at_joined[:, ~(looked_at | named)] *= fading
     # r, f = region, one that it follows; c = kind
     shares = np.einsum("rf,rfc->rc", found.following, (found.reach @ at_joined)[found.follows])
-    decided = rows[state.decided[rows]]
-    shares *= _classified(found.looks, decided, own[decided], len(class_ids)) + _DOUBT
+    linear = _classified(found.looks, decided, own[decided], len(class_ids)) + _DOUBT
+    of_both = shares[:, looked_at] * linear[:, looked_at]  # it knows nothing of other kinds
+    together = shares[:, looked_at].sum(axis=1, keepdims=True)
+    shares[:, looked_at] = of_both * together / np.maximum(of_both.sum(1, keepdims=True), 1e-300)
     for region, class_id in state.denied:
         if class_id in class_ids:
             shares[region, class_ids.index(class_id)] = 0

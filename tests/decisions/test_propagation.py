@@ -65,6 +65,12 @@ def test_without_an_answer_the_run_is_believed() -> None:
     assert said(after(Merge(("2", "0"), "0"))) == 8 * ["0"] + 8 * ["1"] + 8 * ["0"]
 
 
+def test_a_kind_that_nobody_has_looked_at_stays() -> None:
+    """Two answers about others do not dissolve it."""
+    found = said(after(Confirm(*of(0), "0"), Confirm(*of(8), "1")))
+    assert found == 8 * ["0"] + 8 * ["1"] + 8 * ["2"]
+
+
 def test_a_decided_region_keeps_its_class_whatever_it_looks_like() -> None:
     assert said(after(Confirm(*of(0), "2")))[0] == "2"
 
