@@ -22,7 +22,9 @@ from anomalyncd.types import VERDICTS
 
 MOST = 2000  # regions that are joined with each other; every other one follows its likes among them
 _NEIGHBOURS = 8
+_PER_NEIGHBOUR = 15  # regions for each neighbour, so that small kinds stay apart in small runs
 _FOLLOWED = 3  # regions that one which is not joined follows
+_FARTHEST = 1e-6  # joins all a little, so that no region is out of reach
 _FAR = 0.9  # share of what a region has that it passes on
 _CLIP = 4.0  # deviations: one odd region must not make an axis of its own
 _UNDECIDED = 0.03  # weight of a region that the run has put into a class, beside a decided one
@@ -67,14 +69,14 @@ def graph(looks: NDArray[np.float32]) -> Graph:
     alike = x[joined] @ x[joined].T
     np.fill_diagonal(alike, -np.inf)
     m = len(joined)
-    count = min(_NEIGHBOURS, m - 1)
+    count = min(_NEIGHBOURS, max(2, m // _PER_NEIGHBOUR), m - 1)
     weights = np.zeros((m, m))
     if count > 0:
         near = np.argsort(-alike, axis=1, kind="stable")[:, :count]
         distance = 1 - np.take_along_axis(alike, near, axis=1)
         close = np.exp(-distance / np.maximum(distance[:, -1:], 1e-9))
         np.put_along_axis(weights, near, close, axis=1)
-    weights = np.maximum(weights, weights.T)
+    weights = np.maximum(np.maximum(weights, weights.T), _FARTHEST)
     degree = np.sqrt(np.maximum(weights.sum(axis=1), 1e-12))
     passed = weights / degree[:, None] / degree[None]
     reach = np.linalg.inv(np.eye(m) - _FAR * passed)

@@ -145,7 +145,8 @@ def _overlapping(
     kinds, means, spreads = centres(tokens, state)
     gaps = (1 - means @ means.T) - np.minimum(spreads[:, None], spreads[None])
     gaps[np.tril_indices(len(kinds))] = np.inf
-    few = np.array([(areas[state.members(kind)] > 0).sum() < _FEWEST for kind in kinds], np.bool_)
+    members = [state.members(kind) for kind in kinds]
+    few = [(areas[of] > 0).sum() < _FEWEST or not state.decided[of].any() for of in members]
     gaps[few], gaps[:, few] = np.inf, np.inf
     for a, one in enumerate(kinds):
         for b in range(a + 1, len(kinds)):

@@ -16,6 +16,7 @@ from anomalyncd.decisions.actions import (
     Deny,
     Merge,
     Move,
+    Name,
     Reject,
     decided_now,
 )
@@ -69,6 +70,20 @@ def test_a_kind_that_nobody_has_looked_at_stays() -> None:
     """Two answers about others do not dissolve it."""
     found = said(after(Confirm(*of(0), "0"), Confirm(*of(8), "1")))
     assert found == 8 * ["0"] + 8 * ["1"] + 8 * ["2"]
+
+
+def test_a_kind_that_was_named_stays_even_in_a_small_run() -> None:
+    """None of its four regions was decided, and of all others some were."""
+    state = present(
+        start(np.arange(12) // 4),
+        [decided_now(Name("0", "scratch")), *map(decided_now, small_review())],
+    )
+    assert said(state)[:4] == 4 * ["0"]
+
+
+def small_review() -> list[Action]:
+    dents = [Move(*of(4), "new-a", "dent"), Move(*of(5), "new-a")]
+    return [*dents, Reject(*of(6), FALSE_ALARM), Confirm(*of(7), "1")]
 
 
 def test_a_decided_region_keeps_its_class_whatever_it_looks_like() -> None:

@@ -187,7 +187,7 @@ function present(content) {
   const single = $("#single-keys");
   if (single) single.checked = singleKeys();
   ($("[autofocus]", body) ?? $("[data-close]", body))?.focus();
-  $("[autofocus]", body)?.select();
+  $("input[autofocus]", body)?.select();
 }
 
 async function findLike(file) {
