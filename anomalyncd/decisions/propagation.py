@@ -30,7 +30,8 @@ _CLIP = 4.0  # deviations: one odd region must not make an axis of its own
 _UNDECIDED = 0.03  # weight of a region that the run has put into a class, beside a decided one
 # A kind without a name, of which no region was decided, starts with less, the more was decided of
 # others: it may be one of them. But it does not vanish.
-_FADING, _LEFT = 0.05, 0.5
+_FADING, _LEFT = 0.05, 0.2
+_NOT_KNOWN = 0.8  # how sure a region can be that is of such a kind
 _LINEAR = 100.0  # inverse regularisation of the classifier, for looks of mean length 1
 _DOUBT = 0.02  # added to its shares, so that it alone can rule out nothing
 _NOISE = 0.1  # variance of a decided region, for `most_telling`
@@ -54,6 +55,12 @@ class Kinds:
 
     class_ids: tuple[str, ...]  # (c,), as in `State`
     shares: NDArray[np.float64]  # (n, c), rows sum to 1; all 0 if nothing tells
+    known: NDArray[np.bool_]  # (c,) a person has named it, or decided about a region of it
+
+    @property
+    def sure(self) -> NDArray[np.float64]:
+        """(n,) how sure it is what each region is; less of a kind that nobody knows yet."""
+        return (self.shares * np.where(self.known, 1, _NOT_KNOWN)).max(axis=1, initial=0)
 
 
 def graph(looks: NDArray[np.float32]) -> Graph:
@@ -120,7 +127,8 @@ def kinds(found: Graph, state: State, areas: NDArray[np.int64]) -> Kinds:
             shares[region, class_ids.index(class_id)] = 0
     fixed = (state.decided | (areas == 0) | ~shares.any(axis=1)) & (own >= 0)
     shares[fixed] = np.eye(len(class_ids))[own[fixed]]
-    return Kinds(class_ids, shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-300))
+    shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-300)
+    return Kinds(class_ids, shares, looked_at | named)
 
 
 def normal_class(state: State, areas: NDArray[np.int64]) -> str | None:
@@ -129,7 +137,7 @@ def normal_class(state: State, areas: NDArray[np.int64]) -> str | None:
     return state.class_ids[int(np.bincount(of_empty).argmax())] if len(of_empty) else None
 
 
-def most_telling(found: Graph, shares: NDArray[np.float64], open_: NDArray[np.bool_]) -> NDArray:
+def most_telling(found: Graph, sure: NDArray[np.float64], open_: NDArray[np.bool_]) -> NDArray:
     """How much would be known of the open regions, if one of the joined were decided: (m,).
 
     What is not known of a region is the variance of a Gaussian process whose covariance is what
@@ -137,7 +145,7 @@ def most_telling(found: Graph, shares: NDArray[np.float64], open_: NDArray[np.bo
 
     Args:
         found: which regions look alike.
-        shares: (n, kinds), see `Kinds`.
+        sure: (n,) see `Kinds`.
         open_: (n,) regions that nobody has decided about.
     """
     scale = np.sqrt(np.diag(found.reach))
@@ -146,9 +154,8 @@ def most_telling(found: Graph, shares: NDArray[np.float64], open_: NDArray[np.bo
     if len(known):
         among = covariance[np.ix_(known, known)] + _NOISE * np.eye(len(known))
         covariance = covariance - covariance[:, known] @ np.linalg.solve(among, covariance[known])
-    uncertain = 1 - shares.max(axis=1, initial=0)
     weight = np.zeros(len(found.joined))
-    np.add.at(weight, found.follows[:, 0], np.where(open_, uncertain, 0))
+    np.add.at(weight, found.follows[:, 0], np.where(open_, 1 - sure, 0))
     return (covariance**2) @ weight / (np.diag(covariance) + _NOISE)
 
 

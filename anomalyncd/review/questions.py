@@ -92,9 +92,9 @@ def ask(
         region = int(rows[np.random.default_rng(asked).integers(len(rows))])
     else:
         scores = np.full(len(open_), -np.inf)
-        scores[found.joined] = most_telling(found, kinds.shares, open_)
+        scores[found.joined] = most_telling(found, kinds.sure, open_)
         if not np.isfinite(scores[rows]).any():  # only regions are left that follow others
-            scores[rows] = -kinds.shares[rows].max(axis=1, initial=0)
+            scores[rows] = -kinds.sure[rows]
         region = int(rows[scores[rows].argmax()])
     return _of_region(region, drawn, kinds, state)
 
@@ -126,7 +126,7 @@ def undecided(state: State, areas: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _unsure(kinds: Kinds, open_: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return open_ & (kinds.shares.max(axis=1, initial=0) < SURE)
+    return open_ & (kinds.sure < SURE)
 
 
 def _interval(right: int, checked: int) -> tuple[float, float]:

@@ -142,11 +142,11 @@ def test_many_regions_follow_the_joined_ones(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_region_beside_a_decided_one_tells_less() -> None:
     found = graph(looks())
-    shares = np.full((24, 3), 1 / 3)
+    sure = np.full(24, 1 / 3)
     open_ = np.ones(24, np.bool_)
-    before = most_telling(found, shares, open_)
+    before = most_telling(found, sure, open_)
     open_[0] = False
-    then = most_telling(found, shares, open_)
+    then = most_telling(found, sure, open_)
     assert (then[1:8] / before[1:8]).max() < (then[8:] / before[8:]).min()
 
 
