@@ -56,6 +56,7 @@ from anomalyncd.review import questions
 from anomalyncd.review.session import Review
 
 GOOD = "good"
+NORMAL = (GOOD, "MT_Free")  # what datasets call it
 METHODS = ("review + learn", "random + linear", "least confidence + linear")
 
 
@@ -102,9 +103,13 @@ def read_truth(run: Path) -> Truth:
     """The true classes that a labelled run has written into its tables."""
     regions = read_rows(run / "regions.csv", ("true_class",))
     images = read_rows(run / "predictions.csv", ("id", "true_class"))
+
+    def kind(row: dict[str, str]) -> str:
+        return GOOD if row["true_class"] in NORMAL else row["true_class"]
+
     return Truth(
-        tuple(row["true_class"] for row in regions),
-        {row["id"]: row["true_class"] for row in images if row["true_class"]},
+        tuple(kind(row) for row in regions),
+        {row["id"]: kind(row) for row in images if row["true_class"]},
     )
 
 

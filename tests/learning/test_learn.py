@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anomalyncd.cli.main import main
+from anomalyncd.decisions import naming
 from anomalyncd.decisions.actions import Apart, Merge, Name
 from anomalyncd.errors import InputError
 from anomalyncd.extension import parent, prototypes
@@ -111,6 +112,7 @@ def test_a_later_review_starts_from_what_is_known(run: Path) -> None:
     assert later.state.class_of(12) == "not_a_defect" and later.state.class_of(6) == "3"
     assert later.state.name_of("3") == "dent" and (2, "1") in later.state.denied
     assert later.state.apart == {frozenset(("0", "1"))}
+    assert naming.read(later.run, names(later.run)).advice(later.run) == ""  # it is learned
     with pytest.raises(InputError, match="no decision so far"):
         learn(later.run)
     later.decide(confirm(later, [3], "0"))
