@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalyncd.cli import similar as command
+from anomalyncd.cli.finished import similar as command
 from anomalyncd.errors import InputError
 from anomalyncd.results import known_regions
 from anomalyncd.search import runs
