@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from anomalyncd.evaluation.metrics import score as score
     from anomalyncd.extension.extend import extend as extend
     from anomalyncd.inference.fusion import fuse as fuse
+    from anomalyncd.learning.learn import learn as learn
     from anomalyncd.models.mask_guided_vit import MaskGuidedViT as MaskGuidedViT
     from anomalyncd.prediction.classifier import Classifier as Classifier
     from anomalyncd.prediction.classifier import Prediction as Prediction
@@ -76,6 +77,7 @@ _PUBLIC = {
     **dict.fromkeys(("load", "Classifier", "Prediction"), "prediction.classifier"),
     **dict.fromkeys(("execute", "RunResult"), "run"),
     "extend": "extension.extend",
+    "learn": "learning.learn",
     "Config": "config",
     **dict.fromkeys(  # the groups of a Config
         (

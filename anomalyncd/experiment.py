@@ -154,7 +154,10 @@ def compute(
             copy(prepared.maps.learned, folder.path(map_store.LEARNED))
         images = [sample.image for sample in dataset.samples]
         known_regions.write(
-            folder.root, classified.tokens, *appearance.of_run(network, cropped.regions, images)
+            folder.root,
+            classified.tokens,
+            appearance.in_every_turn(network, cropped.regions),
+            *appearance.of_run(network, cropped.regions, images),
         )
         run_results.write(folder, done, {**metrics, "seconds": seconds})
     seconds["total"] = sum(seconds.values())

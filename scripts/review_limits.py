@@ -33,8 +33,8 @@ CLASSES = 12
 WRITER = """
 import sys
 from pathlib import Path
-from anomalyncd.review.decisions import Name, decided_now
-from anomalyncd.review.journal import Journal
+from anomalyncd.decisions.actions import Name, decided_now
+from anomalyncd.decisions.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 while True:
     made = decided_now(Name("0", "n" * 3000))
@@ -76,7 +76,7 @@ def draw_run(folder: Path, regions: int) -> Path:
         csv.writer(file).writerows([["id", "image"], *rows])
     photographs = np.arange(PHOTOGRAPHS)
     seen = Seen(tokens[:PHOTOGRAPHS], photographs)
-    known_regions.write(run, tokens, seen, seen)
+    known_regions.write(run, tokens, tokens, seen, seen)
     return run
 
 
@@ -161,8 +161,8 @@ def frames(page: Page) -> str:
 
 def kills(count: int) -> None:
     """Kill a process that decides without end, at random moments."""
-    from anomalyncd.review.decisions import Name, decided_now
-    from anomalyncd.review.journal import Journal
+    from anomalyncd.decisions.actions import Name, decided_now
+    from anomalyncd.decisions.journal import Journal
 
     generator = random.Random(0)
     with tempfile.TemporaryDirectory() as folder:

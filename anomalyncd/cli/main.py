@@ -26,6 +26,7 @@ OF_A_FINISHED_RUN = {
     "predict": "classify new photographs",
     "extend": "add new photographs: classes keep their ids, new kinds follow",
     "review": "name, merge, split and correct the kinds",
+    "learn": "make a classifier of what was decided in a review",
     "similar": "known regions that resemble those of a photograph",
     "export": "write one file that runs without torch",
     "serve": "classify photographs that are sent over HTTP",

@@ -131,7 +131,7 @@ def _card(
     )
     return Card(
         format=FORMAT,
-        class_names=metadata.class_names,
+        class_names=classifier.class_names,
         image_size=metadata.backbone.image_size,
         mebin=metadata.mebin,
         regions=metadata.regions,
@@ -169,7 +169,10 @@ def _network(classifier: Classifier) -> onnx.ModelProto:
     metadata = classifier.metadata
     size = metadata.backbone.image_size
     graph = graphs.NetworkGraph(
-        classifier.network, metadata.head, metadata.train.student_temperature
+        classifier.network,
+        metadata.head,
+        metadata.train.student_temperature,
+        classifier.naming.into,
     )
     inputs = {
         engines.VIEWS: torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,8 +27,12 @@ class NetworkGraph(nn.Module):
     centre: Tensor
     scale: Tensor
 
-    def __init__(self, model: Model, head: int, temperature: float) -> None:
+    def __init__(
+        self, model: Model, head: int, temperature: float, into: Sequence[int] | None = None
+    ) -> None:
+        """`into`: the class that each of the K classes has become, see `decisions.naming`."""
         super().__init__()
+        self.into = None if into is None or [*into] == [*range(len(into))] else [*into]
         self.model, self.head, self.temperature = model, head, temperature
         for name, values in (("centre", model.mean), ("scale", model.std)):
             levels = 255 * torch.tensor(values, dtype=torch.float64)
@@ -43,6 +48,8 @@ class NetworkGraph(nn.Module):
         appearance, tokens = model.vit.mask_means(x, mask, [half - 1]).unbind(1)
         logits = model.heads.classify(tokens)[self.head]
         probabilities = novel_probabilities(logits, model.n_base, self.temperature).float()
+        if self.into is not None:
+            probabilities = probabilities @ torch.eye(len(self.into))[self.into]
         return probabilities, appearance, tokens
 
 

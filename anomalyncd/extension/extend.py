@@ -8,7 +8,6 @@ cannot drift. The result is a run of its own; the run that it extends is only re
 from __future__ import annotations
 
 import logging
-import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,18 +23,17 @@ from anomalyncd import detectors
 from anomalyncd.config import MAX_MEGAPIXELS, UNKNOWN_SHARE, FilesDetectorConfig
 from anomalyncd.detectors.reference import LearnedReference
 from anomalyncd.discovery.descriptors import describe
-from anomalyncd.errors import InputError
 from anomalyncd.extension import day, groups, parent, photographs, prototypes, result
 from anomalyncd.extension.day import Accepted
 from anomalyncd.extension.maps import InParts
 from anomalyncd.extension.parent import Parent
 from anomalyncd.extension.photographs import NewPhotographs
+from anomalyncd.extension.place import beside, require_ours
 from anomalyncd.prediction.classifier import Classifier, Examined
 from anomalyncd.run import RunResult
 from anomalyncd.runtime import console
 from anomalyncd.storage.cache import Cache, digest
 from anomalyncd.storage.run_folder import RunFolder
-from anomalyncd.storage.run_record import RUN_NAME
 from anomalyncd.types import OUT_OF_SCOPE, UNKNOWN, Regions
 
 log = logging.getLogger(__name__)
@@ -92,9 +90,9 @@ def extend(
     given_maps = None if maps is None else FilesDetectorConfig(path=str(maps))
     of_maps = given_maps and detectors.inputs(given_maps, "images", found.dataset)
     made_of = digest(parent.identity(root), sorted(found.digests), unknown_share, of_maps)
-    folder = RunFolder(Path(output) if output else _beside(root, made_of))
+    folder = RunFolder(Path(output) if output else beside(root, made_of))
     with folder.held():
-        _require_ours(folder, made_of)
+        require_ours(folder, _ROLE, made_of, "the extension of this run by these photographs")
         if folder.finished:
             _clean(folder)
             if not quiet:
@@ -268,35 +266,6 @@ def _append(classifier: Classifier, accepted: Accepted) -> None:
         heads = classifier.network.heads
         new = accepted.prototypes.to(heads.prototypes.device)
         heads.prototypes = nn.Parameter(torch.cat([heads.prototypes.detach(), new], dim=1))
-
-
-def _beside(root: Path, made_of: str) -> Path:
-    """<variant>+<hash>/seed-<n> beside <variant>/seed-<n>, where `anomalyncd status` finds it."""
-    root = root.resolve()
-    if not RUN_NAME.fullmatch(root.name):
-        return root.with_name(f"{_first(root.name)}+{made_of[:8]}")
-    variant = root.parent
-    return variant.with_name(f"{_first(variant.name)}+{made_of[:8]}") / root.name
-
-
-def _first(name: str) -> str:
-    """Without the hash of an extension."""
-    return re.sub(r"\+[0-9a-f]{8}$", "", name)
-
-
-def _require_ours(folder: RunFolder, made_of: str) -> None:
-    """A folder that exists is this extension, finished or not.
-
-    Raises:
-        InputError: it holds something else.
-    """
-    if not folder.root.exists() or not any(folder.root.iterdir()):
-        return
-    if (folder.inputs or {}).get(_ROLE, {}).get("made_of") != made_of:
-        raise InputError(
-            f"{folder.root}: holds something else than the extension of this run by these "
-            "photographs; set another --output"
-        )
 
 
 def _clean(folder: RunFolder) -> None:

@@ -42,7 +42,7 @@ def learn(
     Returns:
         (heads, len(groups), width), of the type of `old`.
     """
-    tokens = [torch.from_numpy(np.asarray(part, np.float64)) for part in (known, *groups)]
+    tokens = [_double(part) for part in (known, *groups)]
     k = old.shape[1] + len(groups)
     of_known = F.one_hot(torch.from_numpy(classes), k).double()
     shares = [of_known]
@@ -51,22 +51,66 @@ def learn(
     fixed = F.normalize(old.detach().cpu().double(), dim=-1)
     directions = [F.normalize(part, dim=-1) for part in tokens]
     away = torch.stack([part.mean(0) - directions[0].mean(0) for part in directions[1:]])
-    new = away.expand(len(old), -1, -1).clone().requires_grad_(True)
+    new = away.expand(len(old), -1, -1)
+    found = _optimised(new, fixed, list(zip(directions, shares, strict=True)), temperature)
+    return _as_long_as(old, found)
+
+
+def relearn(
+    old: Tensor, tokens: NDArray[np.float32], shares: NDArray[np.float64], temperature: float
+) -> Tensor:
+    """Learn the prototypes of all classes again, from what kind each region is.
+
+    Args:
+        old: (heads, K, width) prototypes, to start from.
+        tokens: (n, width) class tokens.
+        shares: (n, K') of the classes, the old ones first; rows sum to 1. A class without any
+            share ends up far from all regions.
+        temperature: of the softmax.
+
+    Returns:
+        (heads, K', width), of the type of `old`.
+    """
+    directions, wanted = F.normalize(_double(tokens), dim=-1), _double(shares)
+    k = old.shape[1]
+    added = F.normalize(wanted[:, k:].T @ directions, dim=-1)
+    start = F.normalize(_double(old.detach().cpu().numpy()), dim=-1)
+    start = torch.cat([start, added.expand(len(old), -1, -1)], dim=1)
+    found = _optimised(start, start[:, :0], [(directions, wanted)], temperature)
+    return _as_long_as(old, found)
+
+
+def _optimised(
+    start: Tensor, fixed: Tensor, terms: Sequence[tuple[Tensor, Tensor]], temperature: float
+) -> Tensor:
+    """(heads, m, width) prototypes beside fixed ones, by the mean distillation of all terms.
+
+    A term is the directions (n, width) of some regions and their shares (n, fixed + m).
+    """
+    new = start.clone().requires_grad_(True)
     optimizer = torch.optim.Adam([new], lr=_RATE)
     with torch.enable_grad():
         for _ in range(_STEPS):
             every = torch.cat([fixed, F.normalize(new, dim=-1)], dim=1)
             # h, k = head, class; n, d = region, width
-            terms = [
+            losses = [
                 distillation(torch.einsum("nd,hkd->hnk", x, every), share, temperature)
-                for x, share in zip(directions, shares, strict=True)
+                for x, share in terms
             ]
             optimizer.zero_grad()
-            torch.stack(terms).mean().backward()
+            torch.stack(losses).mean().backward()
             optimizer.step()
-    # As long as the old ones, so that all are of one kind; their lengths do not matter.
+    return new.detach()
+
+
+def _as_long_as(old: Tensor, found: Tensor) -> Tensor:
+    """As long as the old ones, so that all are of one kind; their lengths do not matter."""
     length = old.detach().cpu().double().norm(dim=-1).mean()
-    return (F.normalize(new.detach(), dim=-1) * length).to(old)
+    return (F.normalize(found, dim=-1) * length).to(old)
+
+
+def _double(values: NDArray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, np.float64))
 
 
 def nearest(old: Tensor, new: Tensor | None, tokens: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anomalyncd.decisions import journal
 from anomalyncd.detectors import map_store
 from anomalyncd.extension import day, parent, record, waiting
 from anomalyncd.extension.day import Accepted
@@ -22,6 +23,7 @@ from anomalyncd.extension.parent import Parent
 from anomalyncd.extension.photographs import NewPhotographs, unused_ids
 from anomalyncd.extension.record import Appended, Extension, Moved
 from anomalyncd.extension.waiting import Waiting
+from anomalyncd.inference import appearance
 from anomalyncd.inference.classify import novel_probabilities
 from anomalyncd.inference.unknown import Judged, Seen, evenly, judge
 from anomalyncd.models import checkpoint
@@ -81,11 +83,12 @@ def write(folder: RunFolder, classifier: Classifier, done: Extended) -> dict[str
         run_record.CONFIG, (before.root / run_record.CONFIG).read_text(encoding="utf-8")
     )
     _note_images(folder, done, samples)
-    if (before.root / map_store.LEARNED).is_file():
-        copy(before.root / map_store.LEARNED, folder.path(map_store.LEARNED))
+    for name in (map_store.LEARNED, journal.NAME):  # old regions keep their rows
+        if (before.root / name).is_file():
+            copy(before.root / name, folder.path(name))
     metadata = replace(classifier.metadata, class_names=names.names)
     checkpoint.save_model(folder.path(parent.MODEL), classifier.network, metadata)
-    _features(folder, done)
+    _features(folder, classifier, done)
     folder.write_json(class_list.FILE, names.as_json())
     folder.write_json(record.FILE, extension.as_json())
     metrics = _metrics(classifier, done, extension, images, regions)
@@ -103,6 +106,7 @@ def _probabilities(classifier: Classifier, done: Extended) -> NDArray[np.float64
     found = novel_probabilities(logits, network.n_base, metadata.train.student_temperature)
     own = found.cpu().numpy()
     first = len(done.before.classes.classes)
+    own[:, :first] = own[:, :first] @ classifier.naming.merging
     for number, group in enumerate(done.accepted.groups):
         odd = group.rows[own[group.rows].argmax(1) != first + number]
         own[odd] = np.eye(own.shape[1])[first + number]
@@ -150,10 +154,18 @@ def _tables(
     images = _images_moved(done.before.images, regions, {one.image for one in moved}, names)
     regions, images = regions + new_regions, images + new_images
     for place, rows, new in zip(places, (images, regions), (new_images, new_regions), strict=True):
-        columns = list((new or rows)[0])
-        table = ([row.get(column, "") for column in columns] for row in rows)
-        csv_files.write_rows(place, columns, table)
+        write_table(place, rows, list((new or rows)[0]))
     return images, regions, moved
+
+
+def write_table(place: Path, rows: list[Row], columns: list[str] | None = None) -> None:
+    """Write rows as a table; columns None: those of the first row.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    columns = columns or list(rows[0])
+    csv_files.write_rows(place, columns, ([row.get(key, "") for key in columns] for row in rows))
 
 
 def _moved(
@@ -239,29 +251,25 @@ def _note_images(folder: RunFolder, done: Extended, samples: tuple[Sample, ...])
     folder.note_inputs({"extension": {"made_of": done.made_of}, "image": {**known, **new}})
 
 
-def _features(folder: RunFolder, done: Extended) -> None:
+def _features(folder: RunFolder, classifier: Classifier, done: Extended) -> None:
     """What the next extension and the next prediction compare with."""
     looks = done.examined.looks
     assert looks is not None  # the run has kept what they are compared with
-    regions, images = done.before.seen
+    images = done.before.seen[1]
     now, index = done.everything.classes, done.examined.cropped.regions.image_index
-    next_image = 1 + int(max(regions.images.max(initial=-1), images.images.max(initial=-1)))
     areas = done.examined.cropped.regions.areas
     today = np.flatnonzero((now[done.kept :] >= 0) & (areas > 0))
     waited = done.before.waiting
-    became = now[waited.rows] >= 0
-    ids = [row["id"] for row in done.before.regions]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(ids), next_image)}
-    of_waited = [numbers[ids[row]] for row in waited.rows[became].tolist()]
-    first_new = next_image + len(numbers)
-    seen_regions = _joined(
-        regions,
-        Seen(waited.looks[became], np.array(of_waited, np.int64)),
-        Seen(looks[0][today], first_new + index[today]),
-    )
+    first_new = _next_image(done.before) + len({row["id"] for row in done.before.regions})
+    new_regions = Seen(looks[0][today], first_new + index[today])
+    seen_regions = joined(done.before.seen[0], seen_since(done.before, now), new_regions)
     inside = np.flatnonzero(done.image_scores <= 1)
-    seen_images = _joined(images, Seen(looks[1][inside], first_new + inside))
-    known_regions.write(folder.root, done.everything.tokens, seen_regions, seen_images)
+    seen_images = joined(images, Seen(looks[1][inside], first_new + inside))
+    every_look = done.before.known.looks
+    if every_look is not None:
+        new = appearance.in_every_turn(classifier.network, done.examined.cropped.regions)
+        every_look = np.concatenate([every_look, new])
+    known_regions.write(folder.root, done.everything.tokens, every_look, seen_regions, seen_images)
     left = now[done.of_unknown] == UNKNOWN
     rows = done.of_unknown[left]
     new_looks = looks[0][done.of_unknown[done.of_unknown >= done.kept] - done.kept]
@@ -269,7 +277,28 @@ def _features(folder: RunFolder, done: Extended) -> None:
     waiting.write(folder.root, Waiting(rows, done.descriptors[left], all_looks[left]))
 
 
-def _joined(*parts: Seen) -> Seen:
+def seen_since(before: Parent, now: NDArray[np.int64]) -> Seen:
+    """The regions of a run that waited, and belong to a class by now.
+
+    Args:
+        before: the run.
+        now: classes of all regions, the run's first.
+    """
+    waited = before.waiting
+    became = now[waited.rows] >= 0
+    ids = [row["id"] for row in before.regions]
+    numbers = {name: k for k, name in enumerate(dict.fromkeys(ids), _next_image(before))}
+    of_waited = [numbers[ids[row]] for row in waited.rows[became].tolist()]
+    return Seen(waited.looks[became], np.array(of_waited, np.int64))
+
+
+def _next_image(before: Parent) -> int:
+    """A number that none of the images that the run has seen has."""
+    return 1 + max(int(seen.images.max(initial=-1)) for seen in before.seen)
+
+
+def joined(*parts: Seen) -> Seen:
+    """All of them; some of everywhere, if they are too many."""
     features = np.concatenate([part.features for part in parts])
     images = np.concatenate([part.images for part in parts])
     rows = evenly(np.arange(len(features)))

@@ -22,6 +22,8 @@ from anomalyncd.runtime import console
 from anomalyncd.training.augmentation import evaluation_view
 from anomalyncd.types import Regions
 
+_TURNS = 4
+
 
 def of_run(model: Model, regions: Regions, images: Sequence[Path]) -> tuple[Seen, Seen]:
     """What a run keeps to compare new images with: regions with a main element, and images.
@@ -59,6 +61,33 @@ def of_regions(model: Model, regions: Regions, rows: NDArray[np.int64]) -> NDArr
             part = rows[start : start + model.forward_batch]
             found.append(_described(model, regions.images[part], regions.masks[part]))
             step(start + len(part), len(rows))
+    return _joined(model, found)
+
+
+def in_every_turn(model: Model, regions: Regions) -> NDArray[np.float32]:
+    """Describe all regions by their part under the mask, whichever way they lie.
+
+    Args:
+        model: on the device to compute on.
+        regions: n of them.
+
+    Returns:
+        (n, width), the mean of four turns.
+    """
+    found = []
+    with console.steps("How regions look in every turn") as step:
+        for start in _starts(model, len(regions)):
+            part = slice(start, start + model.forward_batch)
+            turned = [
+                _described(
+                    model,
+                    np.rot90(regions.images[part], turn, (1, 2)),
+                    np.rot90(regions.masks[part], turn, (1, 2)),
+                )
+                for turn in range(_TURNS)
+            ]
+            found.append(np.mean(turned, axis=0))
+            step(min(part.stop, len(regions)), len(regions))
     return _joined(model, found)
 
 

@@ -6,7 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from anomalyncd.config import (
 )
 from anomalyncd.data import datasets
 from anomalyncd.data.images import name_of, pixels_of
+from anomalyncd.decisions import naming
 from anomalyncd.detectors import map_store
 from anomalyncd.errors import InputError
 from anomalyncd.inference import appearance, predicted
@@ -112,6 +113,9 @@ class Classifier:
         self.network, self.metadata = checkpoint.load_model(
             path, None if weights is None else str(weights)
         )
+        self.naming = naming.read(self.run, self.metadata.class_names)
+        if advice := self.naming.advice(self.run):
+            log.warning(advice)
         self.device = devices.choose(device)
         self.network.to(self.device)
         self.network.forward_batch = forward_batch
@@ -129,8 +133,8 @@ class Classifier:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """(K,) names, by class id."""
-        return self.metadata.class_names
+        """(K,) names, by class id, as a review of the run has given them."""
+        return self.naming.names
 
     def predict(
         self, images: Sequence[ImageLike], maps: Sequence[NDArray] | None = None
@@ -233,6 +237,8 @@ class Classifier:
             classified = classify(
                 self.network, regions, temperature=metadata.train.student_temperature
             )
+            merged = classified.probabilities @ self.naming.merging
+            classified = replace(classified, probabilities=merged)
             if self._familiar is not None:
                 paths = [sample.image for sample in dataset.samples]
                 of_regions = appearance.of_regions(self.network, regions, np.arange(len(regions)))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anomalyncd.config import PredictConfig
+from anomalyncd.decisions import naming
 from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.errors import InputError
 from anomalyncd.prediction import given
@@ -131,6 +132,8 @@ def predict_all(
         "maps": maps and os.path.abspath(maps.root),
         "unknown_share": config.unknown_share,
     }
+    if named := naming.fingerprint(Path(config.run)):
+        settings["names"] = named
     output = _place(config, found, settings)
     with hold(output, _BUSY, "set output=… elsewhere"):
         journal = _free(output, found, settings, config.every)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from anomalyncd.types import VERDICTS
 
 FEATURES = "features.safetensors"
 _TOKENS = "tokens"
+_LOOKS = "looks"
 _SEEN = ("region", "image")  # each with `…_appearance` and `…_number`
 
 
@@ -36,14 +38,23 @@ class KnownRegions:
     confidences: NDArray[np.float64]  # (n,)
     tokens: NDArray[np.float32]  # (n, width) class tokens of the run's network
     ids: tuple[str, ...]  # (n,) of the photograph of each
+    # (n, width) see `appearance.in_every_turn`; None: the run's version kept none
+    looks: NDArray[np.float32] | None
 
 
-def write(run: Path, tokens: NDArray[np.float32], regions: Seen, images: Seen) -> None:
+def write(
+    run: Path,
+    tokens: NDArray[np.float32],
+    looks: NDArray[np.float32] | None,
+    regions: Seen,
+    images: Seen,
+) -> None:
     """Keep features of a run's regions and images, in half precision.
 
     Args:
         run: its folder.
         tokens: (n, width) class tokens of all regions.
+        looks: (n, width) of all regions, see `appearance.in_every_turn`; None: not known.
         regions: how those with a main element look.
         images: how whole images look.
 
@@ -51,6 +62,8 @@ def write(run: Path, tokens: NDArray[np.float32], regions: Seen, images: Seen) -
         InputError: the file cannot be written.
     """
     kept = {_TOKENS: torch.from_numpy(tokens).half()}
+    if looks is not None:
+        kept[_LOOKS] = torch.from_numpy(looks).half()
     for name, seen in zip(_SEEN, (regions, images), strict=True):
         kept[f"{name}_appearance"] = torch.from_numpy(seen.features).half()
         kept[f"{name}_number"] = torch.from_numpy(seen.images.copy())  # not shared
@@ -78,8 +91,8 @@ def read(run: Path) -> KnownRegions:
         classes=_classes(rows, path),
         class_names=tuple(row["class_name"] for row in rows),
         confidences=_numbers(rows, ("confidence",), float, path)[:, 0],
-        tokens=_tokens(run / FEATURES, len(rows)),
         ids=tuple(row["id"] for row in rows),
+        **_features(run / FEATURES, len(rows)),
     )
 
 
@@ -135,15 +148,21 @@ def _seen(kept: dict[str, torch.Tensor], name: str, width: int, path: Path) -> S
     return Seen(features.float().numpy(), numbers.numpy())
 
 
-def _tokens(path: Path, regions: int) -> NDArray[np.float32]:
+def _features(path: Path, regions: int) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; repeat the run, its version did not write one yet")
-    tokens = load_tensors(path)[0].get(_TOKENS)
-    if tokens is None or tokens.ndim != 2 or len(tokens) != regions:
-        raise InputError(f"{path}: does not hold the features of the {regions} regions of the run")
-    if not tokens.isfinite().all():
-        raise InputError(f"{path}: {_TOKENS} holds values that are not finite numbers")
-    return tokens.float().numpy()
+    kept = load_tensors(path)[0]
+    found: dict[str, NDArray[np.float32] | None] = {_LOOKS: None}
+    for name in (_TOKENS, *(kept.keys() & {_LOOKS})):
+        tensor = kept.get(name)
+        if tensor is None or tensor.ndim != 2 or len(tensor) != regions:
+            raise InputError(
+                f"{path}: does not hold the features of the {regions} regions of the run ({name})"
+            )
+        if not tensor.isfinite().all():
+            raise InputError(f"{path}: {name} holds values that are not finite numbers")
+        found[name] = tensor.float().numpy()
+    return found
 
 
 def read_rows(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:

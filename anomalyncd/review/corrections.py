@@ -6,8 +6,7 @@ import csv
 import re
 from pathlib import Path
 
-from anomalyncd.errors import InputError
-from anomalyncd.review.decisions import (
+from anomalyncd.decisions.actions import (
     REASONS,
     UNKNOWN_ID,
     Action,
@@ -16,6 +15,7 @@ from anomalyncd.review.decisions import (
     Reject,
     new_class_id,
 )
+from anomalyncd.errors import InputError
 from anomalyncd.review.exports import CLASS_FILE, safe_name
 from anomalyncd.review.session import Review
 from anomalyncd.types import UNKNOWN, VERDICTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.review.state import State
+from anomalyncd.decisions.state import State
 
 
 def centres(

@@ -1,9 +1,10 @@
 """What to ask a person next, and how good the classes are as far as the answers tell.
 
-Two kinds of questions. "Are these the same kind?" comes first, for two classes that overlap: one
-answer decides about many regions. Then "Is this one of these?", for the region that the network is
-least sure of. Such regions are harder than others, so every third region is drawn at random
-instead: only those answers say how many of the undecided regions are right.
+"Is this one of these?" is asked about the region whose answer tells most about all others. Such
+regions are not like the rest, so every fifth region is drawn at random instead: only those answers
+say how many of the undecided regions are right. Once no region is unsure, "Are these the same
+kind?" is asked about classes that overlap. (Asked first, it costs more clicks than it saves, as
+`scripts/review_curve.py` showed: what a region is called tells as much.)
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from anomalyncd.review.decisions import UNKNOWN_ID
+from anomalyncd.decisions.propagation import Graph, Kinds, most_telling
+from anomalyncd.decisions.state import State
 from anomalyncd.review.neighbours import centres
-from anomalyncd.review.state import State
 
-SURE = 0.9  # confidence from which on a region is not asked about, unless it is drawn
-_DRAWN_EVERY = 3  # questions
+SURE = 0.9  # share of a kind from which on a region counts as sure
+_DRAWN_EVERY = 5  # questions
+_EXAMPLES = 6
+_FEWEST = 3  # regions of a class that one can compare with another
 _COVERED = 0.9  # probability that the true share lies in the interval
 
 
@@ -31,7 +34,7 @@ class OfRegion:
     class_id: str
     drawn: bool
     examples: tuple[int, ...]  # regions of the class, decided or sure ones
-    others: tuple[str, ...]  # other classes, the most similar first
+    others: tuple[str, ...]  # other classes, the most likely first
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Quality:
 
     regions: int
     decided: int
-    unsure: int  # undecided regions below SURE, or of no class: questions that are left
+    unsure: int | None  # undecided regions whose kind is below SURE; None: not known yet
     checked: int  # regions drawn at random that were answered
     right: int  # of these
     low: float | None  # share of all regions in the right class, at least …
@@ -57,7 +60,9 @@ class Quality:
 
 def ask(
     tokens: NDArray[np.float32],
-    confidences: NDArray[np.float64],
+    found: Graph,
+    kinds: Kinds,
+    areas: NDArray[np.int64],
     state: State,
     asked: int,
     skipped: frozenset[int] = frozenset(),
@@ -66,51 +71,62 @@ def ask(
 
     Args:
         tokens: (n, width), of length 1.
-        confidences: (n,) of the network.
+        found: which regions look alike.
+        kinds: what kind each is.
+        areas: (n,) anomalous pixels; a region without any is a whole photograph, and not asked
+            about.
         state: the classes now.
         asked: how many decisions there are, so that another question follows each answer.
         skipped: regions that are not asked about now.
     """
-    kinds, means, spreads = centres(tokens, state)
-    pair = _overlapping(kinds, means, spreads, state)
-    if pair is not None:
+    open_ = undecided(state, areas)
+    if not _unsure(kinds, open_).any() and (pair := _overlapping(tokens, areas, state)):
         return pair
-    candidates = _undecided(state)
-    if skipped:
-        candidates = candidates[~np.isin(candidates, list(skipped))]
-    if not len(candidates):
+    candidates = open_.copy()
+    candidates[list(skipped)] = False
+    rows = np.flatnonzero(candidates)
+    if not len(rows):
         return None
-    unsure = candidates[_is_unsure(candidates, confidences, state)]
-    drawn = asked % _DRAWN_EVERY == _DRAWN_EVERY - 1 or not len(unsure)
+    drawn = asked % _DRAWN_EVERY == _DRAWN_EVERY - 1
     if drawn:
-        in_kinds = candidates[~_of_unknown(candidates, state)]
-        drawn = len(in_kinds) > 0
-    if drawn:
-        region = int(in_kinds[np.random.default_rng(asked).integers(len(in_kinds))])
+        region = int(rows[np.random.default_rng(asked).integers(len(rows))])
     else:
-        order = np.where(_of_unknown(unsure, state), 0.0, confidences[unsure])
-        region = int(unsure[order.argmin()])
-    return _of_region(region, drawn, tokens, confidences, state, kinds, means)
+        scores = np.full(len(open_), -np.inf)
+        scores[found.joined] = most_telling(found, kinds.sure, open_)
+        if not np.isfinite(scores[rows]).any():  # only regions are left that follow others
+            scores[rows] = -kinds.sure[rows]
+        region = int(rows[scores[rows].argmax()])
+    return _of_region(region, drawn, kinds, state)
 
 
-def quality(confidences: NDArray[np.float64], state: State) -> Quality:
+def quality(kinds: Kinds | None, areas: NDArray[np.int64], state: State) -> Quality:
     """How much is decided, and what the regions drawn at random say about the rest."""
-    undecided = _undecided(state)
-    total, decided = len(state.assigned), len(state.assigned) - len(undecided)
+    open_ = undecided(state, areas)
+    total, left = int((areas > 0).sum() + (state.decided & (areas == 0)).sum()), int(open_.sum())
+    decided = int(state.decided.sum())
     checked = state.drawn_right + state.drawn_wrong
     low = high = None
-    if checked or not len(undecided):
-        bounds = _interval(state.drawn_right, checked) if len(undecided) else (1.0, 1.0)
-        low, high = ((decided + share * len(undecided)) / max(total, 1) for share in bounds)
+    if checked or not left:
+        bounds = _interval(state.drawn_right, checked) if left else (1.0, 1.0)
+        low, high = ((decided + share * left) / max(total, 1) for share in bounds)
     return Quality(
         regions=total,
         decided=decided,
-        unsure=int(_is_unsure(undecided, confidences, state).sum()),
+        unsure=None if kinds is None else int(_unsure(kinds, open_).sum()),
         checked=checked,
         right=state.drawn_right,
         low=low,
         high=high,
     )
+
+
+def undecided(state: State, areas: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """(n,) regions with a main element that nobody has decided about."""
+    return ~state.decided & (areas > 0)
+
+
+def _unsure(kinds: Kinds, open_: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    return open_ & (kinds.sure < SURE)
 
 
 def _interval(right: int, checked: int) -> tuple[float, float]:
@@ -122,59 +138,38 @@ def _interval(right: int, checked: int) -> tuple[float, float]:
     return low, high
 
 
-def _undecided(state: State) -> NDArray[np.int64]:
-    return np.flatnonzero(~state.decided)
-
-
-def _of_unknown(rows: NDArray[np.int64], state: State) -> NDArray[np.bool_]:
-    if UNKNOWN_ID not in state.class_ids:
-        return np.zeros(len(rows), np.bool_)
-    return state.assigned[rows] == state.class_ids.index(UNKNOWN_ID)
-
-
-def _is_unsure(
-    rows: NDArray[np.int64], confidences: NDArray[np.float64], state: State
-) -> NDArray[np.bool_]:
-    return (confidences[rows] < SURE) | _of_unknown(rows, state)
-
-
 def _overlapping(
-    kinds: list[str], means: NDArray[np.float32], spreads: NDArray[np.float32], state: State
+    tokens: NDArray[np.float32], areas: NDArray[np.int64], state: State
 ) -> OfPair | None:
     """The two classes that lie closest, if their centres are nearer than their regions are wide."""
-    if len(kinds) < 2:
-        return None
+    kinds, means, spreads = centres(tokens, state)
     gaps = (1 - means @ means.T) - np.minimum(spreads[:, None], spreads[None])
     gaps[np.tril_indices(len(kinds))] = np.inf
+    members = [state.members(kind) for kind in kinds]
+    few = [(areas[of] > 0).sum() < _FEWEST or not state.decided[of].any() for of in members]
+    gaps[few], gaps[:, few] = np.inf, np.inf
     for a, one in enumerate(kinds):
         for b in range(a + 1, len(kinds)):
             if frozenset((one, kinds[b])) in state.apart:
                 gaps[a, b] = np.inf
+    if not (gaps < 0).any():
+        return None
     first, second = divmod(int(gaps.argmin()), len(kinds))
-    return OfPair(kinds[first], kinds[second]) if gaps[first, second] < 0 else None
+    return OfPair(kinds[first], kinds[second])
 
 
-def _of_region(
-    region: int,
-    drawn: bool,
-    tokens: NDArray[np.float32],
-    confidences: NDArray[np.float64],
-    state: State,
-    kinds: list[str],
-    means: NDArray[np.float32],
-) -> OfRegion | None:
-    near = [kinds[i] for i in np.argsort(-(means @ tokens[region]), kind="stable")]
-    allowed = [kind for kind in near if (region, kind) not in state.denied]
-    own = state.class_of(region)
-    class_id = own if own in kinds else next(iter(allowed or near), own)
+def _of_region(region: int, drawn: bool, kinds: Kinds, state: State) -> OfRegion:
+    order = np.argsort(-kinds.shares[region], kind="stable")
+    likely = [kinds.class_ids[place] for place in order] or [state.class_of(region)]
+    class_id = likely[0]
     rows = state.members(class_id)
     rows = rows[rows != region]
-    # Decided ones first, then those that the network is surest of.
-    order = np.lexsort((-confidences[rows], ~state.decided[rows]))
+    of_class = kinds.shares[rows].max(axis=1, initial=0)
+    best = np.lexsort((-of_class, ~state.decided[rows]))  # decided ones first
     return OfRegion(
         region=region,
         class_id=class_id,
-        drawn=drawn,
-        examples=tuple(rows[order][:6].tolist()),
-        others=tuple(kind for kind in near if kind != class_id),
+        drawn=drawn and not state.is_unnamed(class_id),  # nobody could say whether it is right
+        examples=tuple(rows[best][:_EXAMPLES].tolist()),
+        others=tuple(one for one in likely[1:] if not state.is_fixed(one)),
     )

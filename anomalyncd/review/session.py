@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
+from anomalyncd.decisions import propagation
+from anomalyncd.decisions.actions import Action, Decision, Undo, decided_now
+from anomalyncd.decisions.journal import Journal
+from anomalyncd.decisions.propagation import Graph, Kinds
+from anomalyncd.decisions.state import State, active, applied, check, initial, present
 from anomalyncd.errors import InputError
 from anomalyncd.inference.similarity import directions
 from anomalyncd.results import known_regions
 from anomalyncd.results.known_regions import KnownRegions
-from anomalyncd.review.decisions import Action, Decision, Undo, decided_now
-from anomalyncd.review.journal import Journal
-from anomalyncd.review.state import State, active, applied, check, initial, present
 
 
 class Review:
@@ -31,15 +34,31 @@ class Review:
         known = known_regions.read(run)
         self.regions: KnownRegions = replace(known, tokens=directions(known.tokens))  # for cosines
         self.start = initial(known.classes, known.class_names)
+        self._graph_lock = threading.Lock()
         self._journal = Journal(run)
         self._lock = threading.Lock()
         self._state = self.start
+        self._kinds: tuple[State, Kinds] | None = None  # of a state
         self._counted = 0  # decisions that the state contains
         self.refresh()
 
     @property
     def state(self) -> State:
         return self._state
+
+    @cached_property
+    def graph(self) -> Graph:
+        """Which regions look alike: seconds for many regions, then kept."""
+        known = self.regions
+        with self._graph_lock:
+            return propagation.graph(known.tokens if known.looks is None else known.looks)
+
+    def kinds(self) -> Kinds:
+        """What kind each region is, as far as the decisions tell."""
+        state = self._state
+        if self._kinds is None or self._kinds[0] is not state:
+            self._kinds = state, propagation.kinds(self.graph, state, self.regions.areas)
+        return self._kinds[1]
 
     @property
     def decisions(self) -> list[Decision]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from anomalyncd import detectors
 from anomalyncd.config import FilesDetectorConfig
 from anomalyncd.data.datasets import one_photograph
+from anomalyncd.decisions import naming
 from anomalyncd.errors import InputError
 from anomalyncd.results import known_regions
 from anomalyncd.search.collection import Collection, Entry, Similar, Wanted
@@ -87,7 +88,8 @@ def fill(collection: Collection, run: Path) -> int:
     known = known_regions.read(run)
     rows = np.flatnonzero(known.areas > 0)
     folder = str(run.resolve())
-    version = digest(digest_files([run / known_regions.FEATURES, run / "regions.csv"]))
+    names = naming.of_regions(run, known.classes, known.class_names)
+    version = digest([*digest_files([run / known_regions.FEATURES, run / "regions.csv"]), names])
     collection.remove_others(folder, version)
     if collection.count({"run": folder, "version": version}) == len(rows):
         return 0
@@ -100,7 +102,7 @@ def fill(collection: Collection, run: Path) -> int:
             product=product,
             image=str(known.images[row].resolve()),
             box=tuple(known.boxes[row].tolist()),
-            class_name=known.class_names[row],
+            class_name=names[row],
             confidence=float(known.confidences[row]),
         )
         for row in rows

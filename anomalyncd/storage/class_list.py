@@ -8,7 +8,7 @@ kept from then on.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,13 @@ class ClassList:
         found = list(self.classes)
         for new in range(len(found), len(found) + count):
             found.append(NamedClass(new, _free_name(f"class {new}", found), since))
+        return ClassList(FORMAT, tuple(found))
+
+    def renamed(self, names: Sequence[str]) -> ClassList:
+        """With other names, by id; one that an earlier class has gets a number."""
+        found: list[NamedClass] = []
+        for one, name in zip(self.classes, names, strict=True):
+            found.append(replace(one, name=_free_name(name, found)))
         return ClassList(FORMAT, tuple(found))
 
     def as_json(self) -> dict[str, Any]:

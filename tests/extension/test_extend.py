@@ -13,13 +13,17 @@ import pytest
 from PIL import Image
 
 from anomalyncd.cli.main import main
+from anomalyncd.decisions.actions import Merge, Name
 from anomalyncd.errors import InputError
 from anomalyncd.extension import extend as extending
 from anomalyncd.extension import groups, record, waiting
 from anomalyncd.extension.extend import extend
+from anomalyncd.learning.learn import learn
 from anomalyncd.prediction.classifier import Classifier, Examined
 from anomalyncd.results import known_regions
+from anomalyncd.review.session import Review
 from anomalyncd.storage import class_list
+from tests.helpers.reviewed import confirm, move
 from tests.helpers.runs import run, table
 from tests.helpers.settings import SMALL
 
@@ -301,3 +305,58 @@ def test_the_command_says_what_happened(
     assert (run / "report.html").is_file()
     assert main(["extend", str(parent), str(tuesday / "none")]) == 1
     assert "no such folder" in capsys.readouterr().err
+
+
+# After a review ---------------------------------------------------------------------------------
+
+
+def test_names_and_decisions_of_a_review_go_on_into_the_extension(
+    parent: Path, tuesday: Path, unlike: dict[str, Any]
+) -> None:
+    review = Review(parent)
+    review.decide(Name("1", "scratch"), Merge(("0", "1"), "1"), confirm(review, [3], "1"))
+    new = extended(parent, tuesday)
+    listed = json.loads((new / class_list.FILE).read_text())["classes"]
+    assert [one["name"] for one in listed] == [Review(parent).start.name_of("0"), "scratch"]
+    for name in ("predictions.csv", "regions.csv"):
+        assert {row["class_name"] for row in table(new / name)} == {"scratch"}
+    later = Review(new)
+    assert later.state.decided.tolist() == [row == 3 for row in range(18)]
+
+
+def test_a_learned_run_is_extended_and_learned_from_again(
+    parent: Path, tuesday: Path, unlike: dict[str, Any]
+) -> None:
+    review = Review(parent)
+    review.decide(Name("0", "scratch"), move(review, [0, 1], "new-a", "dent"))
+    learned = learn(parent, quiet=True).folder
+    unlike["rows"] = slice(1, 6)
+    new = extended(learned, tuesday)
+    names = [one["name"] for one in json.loads((new / class_list.FILE).read_text())["classes"]]
+    assert names[0] == "scratch" and names[2:] == ["dent", "class 3"]
+    later = Review(new)
+    assert later.state.name_of(later.state.class_of(0)) == "dent"
+    assert len(later.graph.looks) == 18
+    later.decide(Name("3", "crack"))
+    again = learn(new, quiet=True)
+    assert again.metrics["learning"]["parent"] == str(new)
+    assert Classifier(again.folder, device="cpu").class_names[2:] == ("dent", "crack")
+
+
+def test_regions_that_wait_stay_unknown_until_somebody_decides(
+    parent: Path, tuesday: Path, unlike: dict[str, Any]
+) -> None:
+    unlike["rows"] = slice(4, 6)  # too few for a class
+    new = extended(parent, tuesday)
+    review = Review(new)
+    review.decide(move(review, [16], "1"))
+    learned = learn(new, quiet=True).folder
+    found = [row["class"] for row in table(learned / "regions.csv")]
+    assert found[16:] == ["1", "unknown"]
+    network = Classifier(learned, device="cpu").network
+    kept = waiting.read(learned, np.array([17]), network.vit.width)
+    assert kept.rows.tolist() == [17]
+    seen = known_regions.read_seen(learned, network.vit.width)
+    before = known_regions.read_seen(new, network.vit.width)
+    assert seen is not None and before is not None
+    assert len(seen[0].features) == len(before[0].features) + 1

@@ -22,7 +22,7 @@ TINY = BackboneConfig("vit_tiny_patch16_224", pretrained=False, image_size=32)
 NAMES = ("good", "dent", "class 2")
 
 
-def finished_run(folder: Path, precision: str = "float32") -> Path:
+def finished_run(folder: Path, precision: str = "float32", names: tuple[str, ...] = NAMES) -> Path:
     """The folder of a run of 8-bit maps."""
     folder.mkdir(parents=True, exist_ok=True)
     train = TrainConfig(
@@ -30,7 +30,7 @@ def finished_run(folder: Path, precision: str = "float32") -> Path:
     )
     torch.manual_seed(0)
     stock = backbone.build(TINY)
-    network = model.build(stock, AttentionConfig(), train, n_base=1, n_novel=3)
+    network = model.build(stock, AttentionConfig(), train, n_base=1, n_novel=len(names))
     metadata = checkpoint.ModelMetadata(
         backbone=TINY,
         backbone_source=stock.source,
@@ -42,7 +42,7 @@ def finished_run(folder: Path, precision: str = "float32") -> Path:
         raw_range=None,
         head=1,
         base_classes=("cut",),
-        class_names=NAMES,
+        class_names=names,
         frozen_hash=checkpoint.frozen_hash(stock),
     )
     checkpoint.save_model(folder / "model.safetensors", network, metadata)

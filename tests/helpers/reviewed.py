@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from anomalyncd.decisions.actions import Action, Confirm, Deny, Move, Reject
 from anomalyncd.inference.unknown import Seen
 from anomalyncd.results import known_regions
-from anomalyncd.review.decisions import Action, Confirm, Deny, Move, Reject
 from anomalyncd.review.session import Review
 
 SIDE = 64
@@ -22,6 +23,7 @@ def make_run(
     per_class: int = 4,
     classes: tuple[str, ...] = ("class 0", "class 1", "class 2"),
     image: str = "photo {}",
+    width: int = 8,
 ) -> Path:
     """A run with one photograph and one region for each of its images, class after class.
 
@@ -31,8 +33,9 @@ def make_run(
     run.mkdir(parents=True)
     generator = np.random.default_rng(0)
     count = per_class * len(classes)
-    tokens = np.zeros((count, 8), np.float32)
-    images, regions = [["id", "image", "threshold"]], []
+    tokens = np.zeros((count, width), np.float32)
+    columns = ["id", "image", "class", "class_name", "confidence", "main_elements", "threshold"]
+    images, regions = [columns], []
     for row in range(count):
         number = row // per_class
         pixels = np.full((SIDE, SIDE, 3), 60 + 60 * number, np.uint8)
@@ -40,10 +43,10 @@ def make_run(
         path = folder / f"{row}.png"
         Image.fromarray(pixels).save(path)
         tokens[row, number] = 1
-        tokens[row, 3:] = generator.normal(0, 0.05, 5)
+        tokens[row, 3:] = generator.normal(0, 0.05, width - 3)
         name = image.format(row)
-        images.append([name, str(path), "100"])
         confidence = 0.3 + 0.6 * row / count
+        images.append([name, str(path), number, classes[number], f"{confidence:.4f}", 1, "100"])
         box = [16, 16, 44, 44]
         regions.append([row, name, *box, 90, number, classes[number], f"{confidence:.4f}"])
     columns = [
@@ -54,7 +57,42 @@ def make_run(
         with (run / file).open("w", newline="", encoding="utf-8") as opened:
             csv.writer(opened, lineterminator="\n").writerows(rows)
     rows = np.arange(count)
-    known_regions.write(run, tokens, Seen(tokens, rows), Seen(tokens, rows))
+    centres = generator.normal(size=(len(classes), 16))
+    looks = np.repeat(centres, per_class, axis=0) + generator.normal(0, 0.1, (count, 16))
+    known_regions.write(
+        run, tokens, looks.astype(np.float32), Seen(tokens, rows), Seen(tokens, rows)
+    )
+    return run
+
+
+def make_finished_run(folder: Path, *, per_class: int = 4, normal: bool = False) -> Path:
+    """The same with all files of a finished run: a network that nothing has trained.
+
+    normal: nothing was found in the photographs of class 0.
+    """
+    from tests.helpers.finished import finished_run  # timm takes seconds to load
+
+    run = make_run(folder, per_class=per_class, width=192)
+    names = ("class 0", "class 1", "class 2")
+    finished_run(run, names=names)
+    settings = {
+        "dataset": {"kind": "folder", "path": "photos"},
+        "base": {"kind": "none"},
+        "backbone": {"name": "vit_tiny_patch16_224", "pretrained": False, "image_size": 32},
+        "detector": {"kind": "files", "path": "maps"},
+        "category": "plates",
+        "seed": 1,
+    }
+    (run / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    metrics = {
+        **{"dataset": "folder", "category": "plates", "detector": "files", "seed": 1, "head": 1},
+        **{"scores": {"image": None, "region": None}, "normal_recall": {"image": None}},
+        **{"detection": {}, "mebin": {}, "device": "cpu"},
+    }
+    if normal:
+        table = (run / "regions.csv").read_text()
+        (run / "regions.csv").write_text(table.replace(",90,0,class 0,", ",0,0,class 0,"))
+    (run / "metrics.json").write_text(json.dumps(metrics))
     return run
 
 

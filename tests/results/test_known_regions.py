@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
         "0,a,1,2,30,40,55,1,class 1,0.75\n1,a,5,6,7,8,2,0,class 0,0.5\n"
         "2,b,0,0,64,64,0,0,class 0,1\n"
     )
-    known_regions.write(tmp_path, TOKENS, REGIONS, IMAGES)
+    known_regions.write(tmp_path, TOKENS, TOKENS[:, :1], REGIONS, IMAGES)
     return tmp_path
 
 
@@ -40,6 +40,8 @@ def test_regions_keep_their_order_and_their_photographs(run: Path) -> None:
     assert known.class_names == ("class 1", "class 0", "class 0")
     assert known.confidences.tolist() == [0.75, 0.5, 1]
     np.testing.assert_array_equal(known.tokens, TOKENS)
+    assert known.looks is not None
+    np.testing.assert_array_equal(known.looks, TOKENS[:, :1])
     assert known.ids == ("a", "a", "b")
 
 
@@ -72,6 +74,7 @@ def test_a_table_that_was_changed_is_refused(
         ({}, "does not hold the features"),
         ({"tokens": torch.zeros(3)}, "does not hold the features"),
         ({"tokens": torch.full((3, 2), float("nan"))}, "not finite"),
+        ({"tokens": torch.ones(3, 2), "looks": torch.ones(2, 2)}, r"3 regions of the run \(looks"),
     ],
 )
 def test_features_that_were_changed_are_refused(

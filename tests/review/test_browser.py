@@ -15,10 +15,12 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from anomalyncd.review.decisions import Name
+from anomalyncd.decisions.actions import Name
+from anomalyncd.review.page import making
 from anomalyncd.review.page.app import create
 from anomalyncd.review.session import Review
-from tests.helpers.reviewed import make_run
+from anomalyncd.types import Box
+from tests.helpers.reviewed import make_finished_run, make_run
 
 expect.set_options(timeout=30_000)  # a shared machine is slow
 
@@ -74,6 +76,14 @@ def served(tmp_path: Path) -> Iterator[Served]:
     made.stop()
 
 
+@pytest.fixture
+def finished(tmp_path: Path) -> Iterator[Served]:
+    """With a network, so that it can be learned from."""
+    made = Served(Review(make_finished_run(tmp_path)))
+    yield made
+    made.stop()
+
+
 def opened(browser: Browser, served: Served, errors: list[str], width: int = 1366) -> Page:
     context = browser.new_context(viewport={"width": width, "height": 800}, accept_downloads=True)
     context.set_default_timeout(30_000)
@@ -97,8 +107,11 @@ def says(page: Page, text: str) -> None:
 
 
 def test_a_person_walks_the_whole_way(
-    browser: Browser, served: Served, tmp_path: Path, errors: list[str]
+    browser: Browser, finished: Served, errors: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    served = finished
+    found = [Box(0, 0, 9, 9)], served.review.regions.tokens[[9]]
+    monkeypatch.setattr(making.runs, "regions_of", lambda run, photo: found)  # has no detector
     page = opened(browser, served, errors)
     assert "secret" not in page.url
     other = opened(browser, served, errors)
@@ -159,6 +172,27 @@ def test_a_person_walks_the_whole_way(
     expect(page.get_by_role("heading", name="scratch")).to_be_visible()
     expect(page.get_by_text("4 of 12 regions decided")).to_be_visible()
 
+    # Learn: a run beside this one; its review knows what was decided
+    page.get_by_role("button", name="Learn").click()
+    page.get_by_role("dialog").get_by_role("button", name="Learn").click()
+    learned = page.locator("#learned")
+    expect(learned).to_contain_text("4 of 12 regions were decided", timeout=120_000)
+    later = Review(Path(learned.locator("p").last.inner_text().removeprefix("Run: ")))
+    assert later.state.name_of("0") == "scratch" and int(later.state.decided.sum()) == 4
+    page.keyboard.press("Escape")
+
+    # Drop a photograph
+    drop = """() => {
+        const files = new DataTransfer();
+        files.items.add(new File(["photograph"], "a.png"));
+        document.body.dispatchEvent(
+            new DragEvent("drop", { bubbles: true, cancelable: true, dataTransfer: files }));
+    }"""
+    page.evaluate(drop)
+    nearest = page.get_by_role("dialog", name="Nearest known regions")
+    expect(nearest.get_by_role("button", name="Region 9 of photo 9")).to_be_visible()
+    page.keyboard.press("Escape")
+
     # Export
     page.get_by_role("button", name="Export").click()
     with page.expect_download() as download:
@@ -208,8 +242,9 @@ def test_it_can_be_done_with_keys_alone(
     page.keyboard.type("dent")
     press("Enter")
     expect(page.get_by_role("heading", name="dent")).to_be_visible()
+    served.review.decide(Name("1", "stain"), Name("2", "hole"))
     press("Alt+2")
-    expect(page.get_by_role("heading", name="Is this one of")).to_be_visible()
+    expect(page.get_by_role("heading", name="Is this")).to_be_visible()
     page.wait_for_load_state()  # its scripts run before that
     press("y")
     says(page, "1 region confirmed as")
@@ -263,7 +298,7 @@ def test_a_screen_reader_finds_names_roles_and_order(
     assert order[:6] == [
         *("Skip to the content", "Classes", "Questions", "Regions", "Map", "History")
     ]
-    assert order[6:9] == ["Undo", "Export", "Help and keys"]
+    assert order[6:10] == ["Undo", "Learn", "Export", "Help and keys"]
 
 
 def test_regions_are_selected_on_the_map(

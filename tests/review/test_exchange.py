@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from anomalyncd.cli import main as command
+from anomalyncd.decisions.actions import FALSE_ALARM, UNKNOWN_ID, Name
 from anomalyncd.errors import InputError
 from anomalyncd.review.corrections import corrections
-from anomalyncd.review.decisions import FALSE_ALARM, UNKNOWN_ID, Name
 from anomalyncd.review.exports import export
 from anomalyncd.review.session import Review
 from tests.helpers.reviewed import make_run, move, reject

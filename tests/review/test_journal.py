@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from anomalyncd.decisions.actions import Name, decided_now, to_line
+from anomalyncd.decisions.journal import NAME, Journal
 from anomalyncd.errors import InputError
-from anomalyncd.review.decisions import Name, decided_now, to_line
-from anomalyncd.review.journal import NAME, Journal
 
 ROOT = Path(__file__).parents[2]
 # Writes decisions without end and says each one that is kept. Torch is not needed for that.
 WRITER = """
 import sys
 from pathlib import Path
-from anomalyncd.review.decisions import Name, decided_now
-from anomalyncd.review.journal import Journal
+from anomalyncd.decisions.actions import Name, decided_now
+from anomalyncd.decisions.journal import Journal
 journal = Journal(Path(sys.argv[1]))
 for number in range(int(sys.argv[2])):
     made = decided_now(Name("0", "n" * (number % 7 * 1000)))

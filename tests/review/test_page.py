@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
-from anomalyncd.review.decisions import Name
+from anomalyncd.decisions.actions import Name
+from anomalyncd.detectors import map_store
+from anomalyncd.review.page import making
 from anomalyncd.review.page.app import create
 from anomalyncd.review.page.pictures import Kept
-from anomalyncd.review.page.security import HEADERS, MAX_BODY
+from anomalyncd.review.page.security import HEADERS, MAX_BODY, MAX_PHOTOGRAPH
 from anomalyncd.review.session import Review
-from tests.helpers.reviewed import make_run
+from anomalyncd.types import Box
+from tests.helpers.reviewed import make_finished_run, make_run
 
 ORIGIN = "http://127.0.0.1:8123"
 VIEWS = ["/", "/question", "/regions", "/map", "/history", "/split?class=0&parts=3"]
@@ -279,8 +283,28 @@ def test_filters_and_the_order_of_a_list(review: Review, page: TestClient) -> No
 
 def test_a_question_says_which_answers_there_are(page: TestClient) -> None:
     shown = page.get("/question").text
-    assert 'data-question="region" data-row="0" data-class="0" data-drawn="no"' in shown
-    assert 'data-row="1"' in page.get("/question?skip=0").text
+    assert 'data-question="region"' in shown and 'data-drawn="no"' in shown
+    assert "What do you call this kind of defect?" in shown  # it has no name yet
+    row = re.search(r'data-question="region" data-row="(\d+)"', shown)
+    assert row and f'data-row="{row[1]}"' not in page.get(f"/question?skip={row[1]}").text
+
+
+def test_a_question_about_a_named_class_can_be_answered_with_yes(
+    page: TestClient, review: Review
+) -> None:
+    review.decide(*(Name(str(number), f"kind {number}") for number in range(3)))
+    shown = page.get("/question").text
+    assert 'data-answer="yes"' in shown and "What do you call" not in shown
+
+
+def test_the_answer_to_what_is_this_names_the_class(page: TestClient, review: Review) -> None:
+    post(page, what="move", regions="0", of_class="0", name="scratch")
+    assert review.state.name_of("0") == "scratch" and review.state.decided[0]
+    post(page, what="move", regions="4", of_class="1", name="scratch")  # it is known by now
+    assert review.state.class_of(4) == "0"
+    post(page, what="move", regions="1", of_class="0", name="dent")  # 0 keeps the name it has
+    assert review.state.name_of("0") == "scratch"
+    assert review.state.name_of(review.state.class_of(1)) == "dent"
 
 
 def test_the_heat_map_is_shown_where_the_cache_has_it(tmp_path: Path) -> None:
@@ -346,3 +370,68 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"https?://|<style|style=|\bon\w+=[\"']", text), path
     assert "PERFORMANCE OF THIS SOFTWARE" in (folder / "static" / "htmx.LICENSE").read_text()
+
+
+# A photograph that is dropped onto the page -----------------------------------------------------
+
+
+def dropped(page: TestClient, content: bytes):
+    return page.post("/similar", content=content, headers={"Origin": ORIGIN})
+
+
+def test_regions_like_those_of_a_dropped_photograph_are_shown(
+    review: Review, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Path] = []
+
+    def regions_of(run: Path, photo: Path) -> tuple[list[Box], np.ndarray]:
+        assert photo.read_bytes() == b"content" and run == review.run
+        seen.append(photo)
+        return [Box(1, 2, 30, 40)], 5 * review.regions.tokens[[9]]
+
+    monkeypatch.setattr(making.runs, "regions_of", regions_of)
+    shown = dropped(browser(review), b"content").text
+    rows = [int(row) for row in re.findall(r'data-region="(\d+)"', shown)]
+    assert rows[0] == 9 and set(rows[:4]) == {8, 9, 10, 11}
+    assert "class 2" in shown and "1, 2 – 30, 40" in shown
+    assert not seen[0].exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n" + 40 * b"0"])
+def test_a_dropped_file_that_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    run = make_finished_run(tmp_path)
+    (run / map_store.LEARNED).write_bytes(b"not read")  # so that it does not ask for maps
+    answer = dropped(browser(Review(run)), content)
+    assert answer.status_code == 409 and "this photograph" in answer.text
+    assert str(tmp_path) not in answer.text.replace(str(run), "")
+
+
+def test_a_dropped_photograph_may_be_large_but_not_without_bound(page: TestClient) -> None:
+    headers = {"Origin": ORIGIN, "Content-Length": str(MAX_PHOTOGRAPH + 1)}
+    assert page.post("/similar", content=b"", headers=headers).status_code == 413
+    assert MAX_PHOTOGRAPH > MAX_BODY
+
+
+# Learning ---------------------------------------------------------------------------------------
+
+
+def test_learning_shows_what_was_learned_or_why_not(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "anomalyncd learn" in page.get("/ask?what=learn").text
+    commands: list[list[str]] = []
+
+    def ended(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        commands.append(command)
+        if len(commands) == 1:
+            return subprocess.CompletedProcess(command, 0, "Learned.\nRun: <b>\n", "")
+        return subprocess.CompletedProcess(command, 1, "", "warning\nerror: nothing to learn\n")
+
+    monkeypatch.setattr(making.subprocess, "run", ended)
+    headers = {"Origin": ORIGIN, "Content-Length": "0"}
+    shown = page.post("/learn", headers=headers)
+    assert shown.status_code == 200 and "Learned." in shown.text and "<b>" not in shown.text
+    assert commands[0][1:4] == ["-m", "anomalyncd", "learn"]
+    refused = page.post("/learn", headers=headers)
+    assert (refused.status_code, refused.text) == (409, "nothing to learn")
+    assert page.post("/learn", headers={"Content-Length": "0"}).status_code == 403  # another site

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from anomalyncd.decisions.actions import Apart, Merge, Name
 from anomalyncd.inference.similarity import nearest
 from anomalyncd.review import proposals
-from anomalyncd.review.decisions import Apart, Merge
 from anomalyncd.review.questions import OfPair, OfRegion, ask, quality
 from anomalyncd.review.scatter import arranged, places
 from anomalyncd.review.session import Review
-from tests.helpers.reviewed import confirm, deny, make_run
+from tests.helpers.reviewed import confirm, deny, make_run, move
 
 
 @pytest.fixture
@@ -22,57 +22,79 @@ def review(tmp_path: Path) -> Review:
 
 
 def next_question(review: Review, asked: int = 0, **more: frozenset[int]) -> OfRegion | OfPair:
-    known = review.regions
-    found = ask(known.tokens, known.confidences, review.state, asked, **more)
+    found = question(review, asked, **more)
     assert found is not None
     return found
 
 
-def test_the_least_sure_region_is_asked_about_first(review: Review) -> None:
-    found = next_question(review)
-    assert found == OfRegion(0, "0", False, found.examples, found.others)
-    assert set(found.examples) == {1, 2, 3} and set(found.others) == {"1", "2"}
-    review.decide(confirm(review, [0], "0"))
-    assert next_question(review).region == 1
-    assert next_question(review, skipped=frozenset({1, 2})).region == 3
+def question(review: Review, asked: int = 0, **more: frozenset[int]) -> OfRegion | OfPair | None:
+    known = review.regions
+    kinds = review.kinds()
+    return ask(known.tokens, review.graph, kinds, known.areas, review.state, asked, **more)
 
 
-def test_every_third_region_is_drawn_at_random(review: Review) -> None:
-    drawn = [next_question(review, asked) for asked in range(30)]
-    assert [found.drawn for found in drawn] == 10 * [False, False, True]
+def test_the_region_that_tells_most_is_asked_about_first(review: Review) -> None:
+    """After an answer about a class, those that look like it are known."""
+    first = next_question(review)
+    review.decide(confirm(review, [first.region], first.class_id))
+    second = next_question(review)
+    assert second.region // 4 != first.region // 4  # of another class
+    assert next_question(review, skipped=frozenset({second.region})).region != second.region
+
+
+def test_every_fifth_region_is_drawn_at_random_once_classes_have_names(review: Review) -> None:
+    assert not any(next_question(review, asked).drawn for asked in range(5))
+    review.decide(*(Name(str(number), f"kind {number}") for number in range(3)))
+    drawn = [next_question(review, asked) for asked in range(50)]
+    assert [found.drawn for found in drawn] == 10 * [False, False, False, False, True]
     assert len({found.region for found in drawn if found.drawn}) > 4
 
 
 def test_after_a_no_another_class_is_proposed(review: Review) -> None:
-    review.decide(deny(review, [0], "0"))
-    found = next_question(review)
-    assert found.region == 0 and found.class_id in ("1", "2")
+    first = next_question(review)
+    review.decide(deny(review, [first.region], first.class_id))
+    rest = frozenset(range(12)) - {first.region}
+    found = next_question(review, skipped=rest)
+    assert found.region == first.region and found.class_id != first.class_id
 
 
-def test_classes_that_overlap_are_asked_about_before_regions(tmp_path: Path) -> None:
-    review = Review(make_run(tmp_path))
-    tokens = review.regions.tokens
-    tokens[4:8] = tokens[:4][::-1]
+def test_a_photograph_in_which_nothing_was_found_is_not_asked_about(review: Review) -> None:
+    review.regions.areas[:11] = 0
+    assert next_question(review).region == 11
+    review.decide(confirm(review, [11], "2"))
+    assert question(review) is None
+
+
+def test_classes_that_overlap_are_asked_about_once_no_region_is_unsure(review: Review) -> None:
+    review.regions.tokens[4:8] = review.regions.tokens[:4][::-1]
+    assert isinstance(next_question(review), OfRegion)
+    review.decide(*(confirm(review, [*range(4 * k, 4 * k + 4)], str(k)) for k in range(3)))
     assert next_question(review) == OfPair("0", "1")
     review.decide(Apart(("1", "0")))
-    assert isinstance(next_question(review), OfRegion)
+    assert question(review) is None
+
+
+def test_a_class_of_two_regions_is_not_compared_with_another(review: Review) -> None:
+    review.regions.tokens[4:8] = review.regions.tokens[:4][::-1]
+    review.decide(*(confirm(review, [*range(4 * k, 4 * k + 4)], str(k)) for k in range(3)))
+    review.decide(move(review, [4, 5], "2"))
+    assert question(review) is None
 
 
 def test_nothing_is_asked_once_all_is_decided(review: Review) -> None:
     review.decide(Merge(("1", "0"), "0"), confirm(review, list(range(12)), "0"))
-    known = review.regions
-    assert ask(known.tokens, known.confidences, review.state, 0) is None
-    found = quality(known.confidences, review.state)
+    assert question(review) is None
+    found = quality(review.kinds(), review.regions.areas, review.state)
     assert (found.unsure, found.low, found.high) == (0, 1, 1)
 
 
 def test_only_regions_drawn_at_random_tell_how_good_the_classes_are(review: Review) -> None:
-    confidences = review.regions.confidences
+    areas = review.regions.areas
     review.decide(deny(review, [0], "0"), confirm(review, [1], "0"))
-    assert quality(confidences, review.state).low is None
+    assert quality(review.kinds(), areas, review.state).low is None
     review.decide(*(confirm(review, [row], "1", drawn=True) for row in (4, 5)))
     review.decide(deny(review, [8], "2", drawn=True))
-    found = quality(confidences, review.state)
+    found = quality(review.kinds(), areas, review.state)
     assert (found.checked, found.right, found.decided) == (3, 2, 3)
     # 3 of 12 are decided; Clopper and Pearson's interval of 2 in 3 is [0.1354, 0.9830].
     assert found.low == pytest.approx((3 + 9 * 0.13535) / 12, abs=1e-4)

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anomalyncd.errors import InputError
-from anomalyncd.review.decisions import (
+from anomalyncd.decisions.actions import (
     FALSE_ALARM,
     NOT_A_DEFECT,
     UNKNOWN_ID,
@@ -26,7 +25,8 @@ from anomalyncd.review.decisions import (
     from_line,
     to_line,
 )
-from anomalyncd.review.state import State, check, initial, present
+from anomalyncd.decisions.state import State, check, initial, present
+from anomalyncd.errors import InputError
 
 N = 6
 IDS = tuple(f"photo {row // 2}" for row in range(N))

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from anomalyncd.errors import InputError
-from anomalyncd.review import proposals
-from anomalyncd.review.decisions import (
+from anomalyncd.decisions.actions import (
     REASONS,
     Action,
     Apart,
@@ -22,9 +20,11 @@ from anomalyncd.review.decisions import (
     Undo,
     new_class_id,
 )
+from anomalyncd.decisions.state import State
+from anomalyncd.errors import InputError
+from anomalyncd.review import proposals
 from anomalyncd.review.page.views import short
 from anomalyncd.review.session import Review
-from anomalyncd.review.state import State
 
 _MAX_NAME = 10_000  # characters, what a line of the file may hold
 
@@ -129,8 +129,13 @@ def _moved(
     drawn: bool,
     count: str,
 ) -> tuple[Action, str]:
-    if form.get("class"):
+    if form.get("class") and not form.get("name"):
         class_id, name = _class(state, form), ""
+    elif form.get("class"):  # a class that has no name so far gets one, unless it is another's
+        class_id, name = _class(state, form), _name(form)
+        known = state.named(name)
+        if known is not None or not state.is_unnamed(class_id):
+            class_id, name = (known, "") if known else (new_class_id(), name)
     else:
         name = _name(form)
         known = state.named(name)

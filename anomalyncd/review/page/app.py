@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +19,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
+from anomalyncd.decisions.propagation import Kinds
 from anomalyncd.errors import InputError
 from anomalyncd.review import exports, proposals, questions, scatter
-from anomalyncd.review.page import views
+from anomalyncd.review.neighbours import centres
+from anomalyncd.review.page import making, views
 from anomalyncd.review.page.answers import answer, confirmations
 from anomalyncd.review.page.heat import Maps
 from anomalyncd.review.page.pictures import LARGE, THUMBNAIL, Pictures
-from anomalyncd.review.page.security import Guard
+from anomalyncd.review.page.security import PHOTOGRAPHS, Guard
 from anomalyncd.review.page.views import Filters
 from anomalyncd.review.session import Review
 from anomalyncd.runtime.console import printable
 
 _HERE = Path(__file__).parent
+_PATIENCE = 0.3  # seconds that a view waits for which regions look alike
 _CHUNK = 200  # tiles in one answer
 _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # the address has a key
 
@@ -69,7 +73,12 @@ def create(review: Review, token: str, port: int) -> Guard:
         given = {key: value for key, value in form.items() if isinstance(value, str)}
         return await run_in_threadpool(page.decide, given)
 
+    async def similar(request: Request) -> Response:
+        return await run_in_threadpool(page.similar, await request.body())
+
     app.add_api_route("/decide", decide, methods=["POST"], response_model=None)
+    app.add_api_route("/learn", page.learn, methods=["POST"], response_model=None)
+    app.add_api_route(PHOTOGRAPHS, similar, methods=["POST"], response_model=None)
 
     @app.exception_handler(InputError)
     def refused(_: Request, error: Exception) -> Response:
@@ -86,6 +95,9 @@ class _Page:
         self._key = secrets.token_hex(4)  # in addresses of pictures, which a browser keeps
         self._places: NDArray[np.float32] | None = None
         self._drawing: threading.Thread | None = None
+        # Many regions take seconds, and the first view must not wait for them.
+        self._comparing = threading.Thread(target=lambda: review.graph, daemon=True)
+        self._comparing.start()
         self._templates = Environment(
             loader=FileSystemLoader(_HERE / "templates"),
             autoescape=True,
@@ -156,11 +168,20 @@ class _Page:
         skipped = request.query_params.get("skip", "")
         rows = frozenset(int(row) for row in skipped.split(",") if row.isdecimal())
         known, state = self._review.regions, self._review.state
-        asked = self._review.version + len(rows)
-        found = questions.ask(known.tokens, known.confidences, state, asked, rows)
-        about: dict[str, Any] = {"region": None, "pair": None}
+        self._comparing.join()
+        found = questions.ask(
+            known.tokens,
+            self._review.graph,
+            self._review.kinds(),
+            known.areas,
+            state,
+            self._review.version + len(rows),
+            rows,
+        )
+        about: dict[str, Any] = {"region": None, "pair": None, "unnamed": False}
         if isinstance(found, questions.OfRegion):
             about["region"] = found
+            about["unnamed"] = state.is_unnamed(found.class_id)
             about["group"] = views.group(self._review, state, found.class_id, 0)
             examples = np.array(found.examples, np.int64)
             about["examples"] = views.tiles(self._review, state, examples)
@@ -222,7 +243,7 @@ class _Page:
         """A dialog's content: which name, or which class."""
         query = request.query_params
         what = query.get("what", "")
-        if what not in ("name", "merge", "move", "keys", "export"):
+        if what not in ("name", "merge", "move", "keys", "export", "learn"):
             raise HTTPException(404)
         state = self._review.state
         class_id = query.get("class", "")
@@ -233,7 +254,23 @@ class _Page:
             views.group(self._review, state, one, 1)
             for one in self._nearest(class_id, query.get("row", ""))
         ]
-        return self._html("ask", what=what, group=own, choices=choices)
+        return self._html(
+            "ask",
+            what=what,
+            group=own,
+            choices=choices,
+            decided=int(state.decided.sum()),
+            regions=len(state.decided),
+            command=shlex.quote(str(self._review.run)),
+        )
+
+    def learn(self) -> Response:
+        """Make a run of the decisions; what was learned."""
+        return self._html("learned", lines=making.learn(self._review))
+
+    def similar(self, content: bytes) -> Response:
+        """Regions like those of a photograph that was dropped onto the page."""
+        return self._html("dropped", found=making.like(self._review, content))
 
     def export(self, request: Request) -> Response:
         kind = request.query_params.get("as", "")
@@ -273,7 +310,7 @@ class _Page:
     def _nearest(self, class_id: str, row: str) -> list[str]:
         """Kinds to choose from, the most similar to a region or class first."""
         state, tokens = self._review.state, self._review.regions.tokens
-        kinds, means, _ = questions.centres(tokens, state)
+        kinds, means, _ = centres(tokens, state)
         if row.isdecimal() and int(row) < len(tokens):
             order = np.argsort(-(means @ tokens[int(row)]), kind="stable")
         elif class_id in kinds:
@@ -281,6 +318,10 @@ class _Page:
         else:
             order = np.arange(len(kinds))
         return [kinds[i] for i in order if kinds[i] != class_id]
+
+    def _kinds(self) -> Kinds | None:
+        self._comparing.join(_PATIENCE)
+        return None if self._comparing.is_alive() else self._review.kinds()
 
     def _start_drawing(self) -> None:
         """Compute the map once, while the page is used."""
@@ -308,7 +349,8 @@ class _Page:
             address=path,
             title=self._review.run.name,
             where=str(self._review.run),
-            quality=questions.quality(known.confidences, state),
+            sure=round(100 * questions.SURE),
+            quality=questions.quality(self._kinds(), known.areas, state),
             version=self._review.version,
             warning=self._review.warning,
             **values,

@@ -17,6 +17,8 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 4_000_000  # bytes; 100,000 selected regions take 600,000
+MAX_PHOTOGRAPH = 100_000_000  # bytes of one that is dropped onto the page
+PHOTOGRAPHS = "/similar"  # the address that takes one
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -77,8 +79,9 @@ class Guard:
         if headers.get("origin") != f"http://{host}":
             return PlainTextResponse("refused: sent by another site", 403)
         length = headers.get("content-length", "")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            return PlainTextResponse(f"refused: more than {MAX_BODY:,} bytes", 413)
+        most = MAX_PHOTOGRAPH if scope["path"] == PHOTOGRAPHS else MAX_BODY
+        if not length.isdigit() or int(length) > most:
+            return PlainTextResponse(f"refused: more than {most:,} bytes", 413)
         return None
 
     def _is_token(self, given: str) -> bool:

@@ -10,8 +10,7 @@ from urllib.parse import urlencode
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.inference.similarity import nearest
-from anomalyncd.review.decisions import (
+from anomalyncd.decisions.actions import (
     Apart,
     Confirm,
     Decision,
@@ -24,9 +23,10 @@ from anomalyncd.review.decisions import (
     Undo,
     part_id,
 )
+from anomalyncd.decisions.state import State, active
+from anomalyncd.inference.similarity import nearest
 from anomalyncd.review.questions import SURE
 from anomalyncd.review.session import Review
-from anomalyncd.review.state import State, active
 from anomalyncd.runtime.console import printable
 
 STRIP = 24  # regions of a class on the first page

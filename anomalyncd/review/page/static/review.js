@@ -60,6 +60,9 @@ document.addEventListener("htmx:beforeOnLoad", (event) => {
   if (form?.dataset.then) location.assign(form.dataset.then);
   else decided(JSON.parse(header).decided);
 });
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.detail.pathInfo.requestPath === "/learn") say("Learning …");
+});
 document.addEventListener("htmx:responseError", (event) => say(event.detail.xhr.responseText, true));
 document.addEventListener("htmx:sendError", () => say("The review is not running any more.", true));
 document.addEventListener("htmx:configRequest", (event) => {
@@ -172,16 +175,35 @@ let moving = []; // the regions that a dialog is about
 async function open(address) {
   const answer = await fetch(address);
   if (!answer.ok) return say(await answer.text(), true);
+  present(await answer.text());
+}
+
+function present(content) {
   const body = $("#dialog-body");
-  body.innerHTML = await answer.text(); // rendered by our server, every name in it escaped
+  body.innerHTML = content; // rendered by our server, every name in it escaped
   htmx.process(body);
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   const single = $("#single-keys");
   if (single) single.checked = singleKeys();
   ($("[autofocus]", body) ?? $("[data-close]", body))?.focus();
-  $("[autofocus]", body)?.select();
+  $("input[autofocus]", body)?.select();
 }
+
+async function findLike(file) {
+  say("Looking for regions like those of this photograph …");
+  const answer = await fetch("/similar", { method: "POST", body: file });
+  if (!answer.ok) return say(await answer.text(), true);
+  present(await answer.text());
+}
+
+document.addEventListener("dragover", (event) => event.dataTransfer.types.includes("Files") && event.preventDefault());
+document.addEventListener("drop", (event) => {
+  const [file] = event.dataTransfer.files;
+  if (!file) return;
+  event.preventDefault();
+  findLike(file);
+});
 
 const show = (row, heat = "") => open(`/region?row=${row}${heat && "&heat=1"}`);
 
@@ -225,6 +247,7 @@ document.addEventListener("click", (event) => {
   else if (button.id === "undo") decide({ what: "undo" });
 });
 document.addEventListener("change", ({ target }) => {
+  if (target.id === "photograph" && target.files.length) findLike(target.files[0]);
   if (target.id === "single-keys") localStorage.setItem("single-keys", target.checked ? "on" : "off");
   if (target.matches(".filters select")) target.form.requestSubmit();
 });
@@ -296,6 +319,7 @@ document.addEventListener("keydown", async (event) => {
   if (dialog.open) return;
   const classId = classHere();
   if (key === "?") ask("keys");
+  else if (key === "l") { event.preventDefault(); ask("learn"); }
   else if (key === "a" && tile) select(tilesOf(listOf(tile)).map((t) => t.dataset.row));
   else if (key === "r" && classId) { event.preventDefault(); ask("name", classId); }
   else if (key === "g" && classId) ask("merge", classId);

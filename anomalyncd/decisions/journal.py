@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from anomalyncd.decisions.actions import Decision, from_line, to_line
 from anomalyncd.errors import InputError
-from anomalyncd.review.decisions import Decision, from_line, to_line
 from anomalyncd.storage.atomic import sync
 
 NAME = "decisions.jsonl"

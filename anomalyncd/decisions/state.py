@@ -7,6 +7,7 @@ joined, may decide without seeing each other, and the later line counts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -14,8 +15,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalyncd.errors import InputError
-from anomalyncd.review.decisions import (
+from anomalyncd.decisions.actions import (
     REASONS,
     UNKNOWN_ID,
     Apart,
@@ -30,8 +30,10 @@ from anomalyncd.review.decisions import (
     Undo,
     part_id,
 )
+from anomalyncd.errors import InputError
 from anomalyncd.types import VERDICTS
 
+_NUMBERED = re.compile(r"(?:new )?class \d+(?: \(\d+\))?")  # what a run calls its classes
 _FIXED = {str(verdict): word for verdict, word in VERDICTS.items()} | REASONS  # not to be named
 
 
@@ -55,9 +57,19 @@ class State:
             return _FIXED[class_id]
         return self.names.get(class_id) or f"new class {self.class_ids.index(class_id)}"
 
+    def current(self, class_id: str) -> str:
+        """What a class has become by merges."""
+        while class_id in self.merged:
+            class_id = self.merged[class_id]
+        return class_id
+
     def is_fixed(self, class_id: str) -> bool:
         """Whether it is no kind of defects: unknown, a false alarm, or not a defect."""
         return class_id in _FIXED
+
+    def is_unnamed(self, class_id: str) -> bool:
+        """Whether it is a kind that nobody has given a name to."""
+        return _NUMBERED.fullmatch(self.name_of(class_id)) is not None
 
     def members(self, class_id: str) -> NDArray[np.int64]:
         """The rows of a class's regions; none if there is no such class."""
@@ -150,12 +162,12 @@ def applied(state: State, decision: Decision) -> State:
     action = decision.action
     match action:
         case Name():
-            class_id = _current(state, action.class_id)
+            class_id = state.current(action.class_id)
             return replace(state, names=_with(state.names, class_id, action.name))
         case Merge():
             return _merged(state, action)
         case Apart():
-            pair = frozenset(_current(state, one) for one in action.class_ids)
+            pair = frozenset(state.current(one) for one in action.class_ids)
             return replace(state, apart=state.apart | {pair})
         case Split():
             for part in sorted(set(action.parts)):
@@ -165,8 +177,8 @@ def applied(state: State, decision: Decision) -> State:
         case Move():
             rows = np.array(action.regions, np.int64)
             state = _moved(_counted(state, action), rows, action.class_id, decided=True)
-            target = _current(state, action.class_id)
-            if action.name and target not in state.names:
+            target = state.current(action.class_id)
+            if action.name and (target == action.class_id or target not in state.names):
                 state = replace(state, names=_with(state.names, target, action.name))
             return state
         case Reject():
@@ -181,10 +193,10 @@ def applied(state: State, decision: Decision) -> State:
 
 
 def _merged(state: State, action: Merge) -> State:
-    into = _current(state, action.into)
+    into = state.current(action.into)
     merged = dict(state.merged)
     for one in action.class_ids:
-        source = _current(state, one)
+        source = state.current(one)
         if source != into and source not in _FIXED:
             # What a person said of a region is kept: only its class has become another.
             state = _moved(state, state.members(source), into)
@@ -193,7 +205,7 @@ def _merged(state: State, action: Merge) -> State:
 
 
 def _denied(state: State, action: Deny) -> State:
-    class_id = _current(state, action.class_id)
+    class_id = state.current(action.class_id)
     rows = np.array(action.regions, np.int64)
     still = rows[state.assigned[rows] == _position(state, class_id)]
     state = replace(
@@ -206,7 +218,7 @@ def _moved(
     state: State, rows: NDArray[np.int64], class_id: str, decided: bool | None = None
 ) -> State:
     """The rows in this class, which is made if needed; `decided` None: as it was."""
-    class_id = _current(state, class_id)
+    class_id = state.current(class_id)
     ids = state.class_ids if class_id in state.class_ids else (*state.class_ids, class_id)
     assigned = state.assigned.copy()
     assigned[rows] = ids.index(class_id)
@@ -224,13 +236,6 @@ def _counted(state: State, action: Move | Reject | Confirm | Deny) -> State:
     if isinstance(action, Confirm):
         return replace(state, drawn_right=state.drawn_right + len(action.regions))
     return replace(state, drawn_wrong=state.drawn_wrong + len(action.regions))
-
-
-def _current(state: State, class_id: str) -> str:
-    """What a class has become by merges."""
-    while class_id in state.merged:
-        class_id = state.merged[class_id]
-    return class_id
 
 
 def _position(state: State, class_id: str) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from anomalyncd.types import UNKNOWN
 VERSION = 1
 UNKNOWN_ID = str(UNKNOWN)
 FALSE_ALARM, NOT_A_DEFECT = "false_alarm", "not_a_defect"
+_CARRIED = "carried-"
 REASONS = {FALSE_ALARM: "false alarm", NOT_A_DEFECT: "not a defect"}
 
 
@@ -67,7 +68,7 @@ class Move(_OfRegions):
     """The regions belong to this class, which may be new."""
 
     class_id: str
-    name: str = ""  # of a new class
+    name: str = ""  # what the class is called from now on; empty: as before
     drawn: bool = False  # answers a question about a region that was drawn at random
 
 
@@ -127,10 +128,25 @@ class Decision:
     time: str  # ISO 8601, UTC
     action: Action
 
+    @property
+    def is_carried(self) -> bool:
+        """Whether a learned run has it from the run that it was learned from."""
+        return self.id.startswith(_CARRIED)
 
-def decided_now(action: Action) -> Decision:
+
+def decided_now(action: Action, *, carried: bool = False) -> Decision:
     """A decision with a new id."""
-    return Decision(secrets.token_hex(6), datetime.now(UTC).isoformat(timespec="seconds"), action)
+    name = (_CARRIED if carried else "") + secrets.token_hex(6)
+    return Decision(name, datetime.now(UTC).isoformat(timespec="seconds"), action)
+
+
+def without_regions(action: Action) -> Action:
+    """What an action says of whole classes."""
+    if isinstance(action, Split):
+        return replace(action, regions=(), images=(), parts=())
+    if isinstance(action, Move | Reject | Confirm | Deny):
+        return replace(action, regions=(), images=())
+    return action
 
 
 def new_class_id() -> str:
