@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,18 @@ def test_after_a_no_another_class_is_proposed(review: Review) -> None:
     rest = frozenset(range(12)) - {first.region}
     found = next_question(review, skipped=rest)
     assert found.region == first.region and found.class_id != first.class_id
+
+
+def test_examples_of_a_class_are_decided_ones_then_those_that_are_surest_of_it(
+    review: Review,
+) -> None:
+    """Region 4 was put into class 0 by the run, and looks like class 1."""
+    review.decide(confirm(review, [0], "0"), confirm(review, [5], "1"))
+    state = replace(review.state, assigned=np.where(np.arange(12) == 4, 0, review.state.assigned))
+    known, rest = review.regions, frozenset(range(12)) - {1}
+    found = ask(known.tokens, review.graph, review.kinds(), known.areas, state, 0, rest)
+    assert isinstance(found, OfRegion) and (found.region, found.class_id) == (1, "0")
+    assert found.examples[0] == 0 and found.examples[-1] == 4
 
 
 def test_a_photograph_in_which_nothing_was_found_is_not_asked_about(review: Review) -> None:
