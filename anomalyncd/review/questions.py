@@ -164,7 +164,7 @@ def _of_region(region: int, drawn: bool, kinds: Kinds, state: State) -> OfRegion
     class_id = likely[0]
     rows = state.members(class_id)
     rows = rows[rows != region]
-    of_class = kinds.shares[rows].max(axis=1, initial=0)
+    of_class = kinds.shares[rows][:, order[:1]].sum(axis=1)
     best = np.lexsort((-of_class, ~state.decided[rows]))  # decided ones first
     return OfRegion(
         region=region,

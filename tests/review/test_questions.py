@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from anomalyncd.decisions.actions import Apart, Merge, Name
+from anomalyncd.decisions.propagation import Kinds
 from anomalyncd.inference.similarity import nearest
 from anomalyncd.review import proposals
 from anomalyncd.review.questions import OfPair, OfRegion, ask, quality
@@ -56,6 +58,20 @@ def test_after_a_no_another_class_is_proposed(review: Review) -> None:
     rest = frozenset(range(12)) - {first.region}
     found = next_question(review, skipped=rest)
     assert found.region == first.region and found.class_id != first.class_id
+
+
+def test_examples_of_a_class_are_decided_ones_then_those_that_are_surest_of_it(
+    review: Review,
+) -> None:
+    """Region 4 was put into class 0 by the run, and looks like class 1."""
+    review.decide(confirm(review, [0], "0"), confirm(review, [5], "1"))
+    state = replace(review.state, assigned=np.where(np.arange(12) == 4, 0, review.state.assigned))
+    known, rest = review.regions, frozenset(range(12)) - {1}
+    shares = np.repeat([[0.6, 0.4, 0], [0, 1, 0], [0, 0, 1]], 4, axis=0)
+    kinds = Kinds(("0", "1", "2"), shares, np.ones(3, np.bool_))
+    found = ask(known.tokens, review.graph, kinds, known.areas, state, 0, rest)
+    assert isinstance(found, OfRegion) and (found.region, found.class_id) == (1, "0")
+    assert found.examples[0] == 0 and found.examples[-1] == 4
 
 
 def test_a_photograph_in_which_nothing_was_found_is_not_asked_about(review: Review) -> None:
