@@ -25,6 +25,7 @@ _SPOT = 0.002  # share of an image's pixels whose mean is its level: noise has n
 _HALO = 0.03  # what is removed around the main spot, as a share of the map's longer side
 _STARTS = (0.2, 0.4, 0.6, 0.8)  # shares of low images that the mixture is fitted from
 _MAX_STEPS = 500
+_HIGHEST = 700.0  # log level that math.exp can take; two components alike cross nowhere near
 _SHARPEST = 0.005  # least deviation of log levels, so that no component shrinks to one image
 
 
@@ -64,7 +65,7 @@ class _Mixture:
         constant -= math.log(probability / (1 - probability))
         roots = np.roots([square, linear, constant])
         real = roots.real[np.abs(roots.imag) < 1e-9]
-        return float(real.max()) if len(real) else -math.inf
+        return min(float(real.max()), _HIGHEST) if len(real) else -math.inf
 
 
 def spot_level(anomaly_map: NDArray) -> float:

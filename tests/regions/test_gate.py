@@ -97,6 +97,15 @@ def test_nothing_passes_where_no_map_shows_anything(level: int, n: int) -> None:
     assert not passing(maps, find_gate(maps)).any()
 
 
+def test_a_pile_of_truth_masks_has_a_gate() -> None:
+    """Maps of two levels: both components of their spots are as narrow as they may be."""
+    maps = np.zeros((60, 40, 40), np.uint8)
+    maps[:53, 5:15, 5:15] = 255
+    gate = find_gate(maps)
+    assert np.isfinite(gate)
+    assert not passing(maps[53:], gate).any()
+
+
 @given(st.floats(0, 255), st.floats(0, 255), st.floats(0, 255))
 def test_scores_rise_through_one_half_at_the_gate(lo: float, hi: float, gate: float) -> None:
     lo, hi = min(lo, hi), max(lo, hi) + 1
