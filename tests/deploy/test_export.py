@@ -172,8 +172,9 @@ def test_smaller_weights_agree_and_make_the_file_smaller(
         for one, other in zip(found, exact, strict=True)
     ]
     assert sum(same) >= len(same) - 2
-    share = {"fp16": 0.55, "int8": 0.55}[precision]
     size = sum(file.stat().st_size for file in files)
+    # OpenVINO describes the graph in some MB of text, whatever the weights are.
+    share = 0.55 if to == "onnx" else 0.75
     assert size < share * exported.files[0].stat().st_size
 
 
