@@ -46,8 +46,8 @@ def _rows(name: str, size: int, options: argparse.Namespace) -> list[Row]:
         "ONNX Runtime, fp32": _onnxruntime(exact, options.threads),
         "ONNX Runtime, int8": _onnxruntime(small, options.threads),
         "OpenVINO, fp32": _openvino(exact, options.threads, "f32"),
-        "OpenVINO, fp16": _openvino(exact, options.threads, ""),
-        "OpenVINO, int8": _openvino(small, options.threads, ""),
+        "OpenVINO, bfloat16": _openvino(exact, options.threads, ""),
+        "OpenVINO, int8": _openvino(small, options.threads, "f32"),
     }
 
     @torch.inference_mode()
