@@ -714,8 +714,9 @@ def test_new_images_are_classified_as_in_training(photographs: Path, overrides: 
     taken = composed([*settings, f"output='{photographs / 'photos' / 'd d.png'}'"], "predict")
     with pytest.raises(InputError, match=r"d\.png is not a folder; set output="):
         prediction.predict(taken)
+    none = composed([*settings, f"run={new}", f"output={photographs / 'x'}"], "predict")
     with pytest.raises(InputError, match="expected the folder of a finished run"):
-        prediction.predict(composed([*settings, f"run={new}", "output=x"], "predict"))
+        prediction.predict(none)
 
 
 def test_prediction_has_its_own_advice_on_memory(
