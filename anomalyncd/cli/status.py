@@ -106,7 +106,7 @@ def details(job: Job, now: float) -> str:
         case "done":
             scores = job.scores if "nmi" in job.scores else {}
             figures = [f"{scores[key]:.3f}" for key in ("nmi", "ari", "f1") if scores]
-            return " ".join(figures) or "no labels, so no scores"
+            return " ".join(figures) or job.made_from or "no labels, so no scores"
         case "failed":
             return job.reason if job.settings else f"{job.name}: {job.reason}"
         case "stopped":

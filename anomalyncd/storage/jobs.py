@@ -29,6 +29,8 @@ _NOT_STARTED = {  # by whether it is on Slurm: the reason
     False: "its sweep has ended; run it again",
     True: "its sweep's command has ended; run it again if squeue no longer lists the job",
 }
+# By what metrics.json has: how a run follows from another one
+_STEPS = {"extension": "extended", "learning": "learned from a review"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Job:
     progress: Progress = field(default_factory=Progress)
     scores: dict[str, float] = field(default_factory=dict)  # see `run_record.Metrics`
     reason: str = ""  # why it failed or has not started
+    made_from: str = ""  # how it follows from another run; empty if it does not
 
 
 def find(outputs: Sequence[Path]) -> list[Job]:
@@ -159,8 +162,13 @@ def _of_run(path: Path) -> Job:
     try:
         settings = run_record.read_settings(path)
         if folder.finished:
-            metrics, _ = run_record.read_metrics(path / METRICS)
-            return Job(str(path), "done", settings.values, settings.detector, scores=metrics.scores)
+            metrics, whole = run_record.read_metrics(path / METRICS)
+            step = next((words for key, words in _STEPS.items() if key in whole), "")
+            return Job(
+                *(str(path), "done", settings.values, settings.detector),
+                scores=metrics.scores,
+                made_from=step,
+            )
         progress = run_record.read_progress(path)
     except InputError as error:
         return _unreadable(path, error)

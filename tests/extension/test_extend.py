@@ -303,6 +303,8 @@ def test_the_command_says_what_happened(
     run = Path(out.strip().rpartition("Run: ")[2])
     assert f"Report: {run / 'report.html'}" in out and f" review {run}" in out
     assert (run / "report.html").is_file()
+    assert main(["status", str(run), "--once"]) == 0
+    assert "extended" in capsys.readouterr().out, "not taken for the run that it extends"
     assert main(["extend", str(parent), str(tuesday / "none")]) == 1
     assert "no such folder" in capsys.readouterr().err
 
