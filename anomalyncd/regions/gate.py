@@ -140,7 +140,9 @@ def centre_scores(
         array([0.  , 0.25, 0.5 , 0.75, 1.  ])
     """
     share = (gate - lo) / (hi - lo) if hi > lo else 0.5
-    below = 0.5 * scores / share if share > 0 else np.full_like(scores, 0.5)
+    # Scores on the other side are cut off: a tiny share would overflow on them.
+    low = np.minimum(scores, share)
+    below = 0.5 * low / share if share > 0 else np.full_like(scores, 0.5)
     above = 0.5 + 0.5 * (scores - share) / (1 - share) if share < 1 else np.full_like(scores, 0.5)
     return np.where(scores < share, below, above)
 
