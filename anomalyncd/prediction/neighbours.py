@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalyncd.decisions import naming
 from anomalyncd.errors import InputError
 from anomalyncd.inference.similarity import directions, nearest
 from anomalyncd.results import known_regions
@@ -37,7 +39,9 @@ class Neighbours:
         if not (run / known_regions.FEATURES).is_file():  # an earlier version's
             return cls(None)
         try:
-            return cls(known_regions.read(run))
+            known = known_regions.read(run)
+            names = naming.of_regions(run, known.classes, known.class_names)
+            return cls(replace(known, class_names=names))
         except InputError as error:  # the classes of new images do not need it
             log.warning("%s; no similar regions are shown", error)
             return cls(None)

@@ -132,7 +132,8 @@ def predict_all(
         "maps": maps and os.path.abspath(maps.root),
         "unknown_share": config.unknown_share,
     }
-    if named := naming.fingerprint(Path(config.run)):
+    run = Path(config.run)
+    if run.is_dir() and (named := naming.fingerprint(run)):
         settings["names"] = named
     output = _place(config, found, settings)
     with hold(output, _BUSY, "set output=… elsewhere"):
@@ -174,7 +175,10 @@ def _occupied(output: Path, found: given.Found, settings: Record, every: int) ->
         both = all((output / name).exists() for name in TABLES)
         return f"{output / TABLES[0]} exists already; {other}" if both else None
     if journal.settings != settings:
-        return f"{output / RECORDS}: made with another run, other maps or unknown_share; {other}"
+        return (
+            f"{output / RECORDS}: made with another run, other maps, other names in its review, or "
+            f"another unknown_share; {other}"
+        )
     files = {file.key: file for file in found.files}
     strangers = [key for key in journal.keys if not _is_given(key, files, every)]
     if strangers:
@@ -251,8 +255,7 @@ def _continue(
     work = _Work(config, journal, [], {}, result, on_record)
     for file in found.files:
         try:
-            map_path = maps.find(file.id) if maps else None
-            work.stamps[file.key] = Stamp.of(file.path, map_path)
+            work.stamps[file.key] = Stamp.of(file.path, _map_of(file, maps) if maps else None)
             work.files.append(file)
         except OSError as error:
             reason = f"{file.path}: cannot be read ({error.strerror}); make it readable"
@@ -270,6 +273,14 @@ def _continue(
         console.say(f"warning: {warning}")
     _classify(work, settings, waiting, opened)
     return result
+
+
+def _map_of(file: Given, maps: FilesDetector) -> Path | None:
+    """The anomaly map of a photograph; of a video, the one of its frames that was made last."""
+    folder = maps.root / file.id
+    if not file.is_video or not folder.is_dir():
+        return maps.find(file.id)
+    return max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def _digests(folder: Path) -> dict[str, str]:

@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anomalyncd.config import PredictConfig
+from anomalyncd.decisions import journal as decisions
+from anomalyncd.decisions.actions import Name, decided_now
 from anomalyncd.errors import InputError
 from anomalyncd.prediction import classifier as classifying
 from anomalyncd.prediction import stream
@@ -26,6 +28,7 @@ from anomalyncd.prediction.journal import RECORDS, Journal
 from anomalyncd.prediction.neighbours import Neighbours
 from anomalyncd.prediction.predict import RESULTS, predict_all
 from tests.helpers.finished import draw_photograph, draw_photographs, finished_run
+from tests.helpers.reviewed import make_run
 from tests.helpers.runs import composed, table
 
 N = 12
@@ -204,7 +207,9 @@ def test_predictions_of_other_photographs_are_not_replaced(product: Path, tmp_pa
     draw_photographs(tmp_path / "other", 2)
     with pytest.raises(InputError, match=rf"holds {N} photographs that are not among these"):
         predict_all(config(product, out, path=str(tmp_path / "other" / "photos")))
-    with pytest.raises(InputError, match="made with another run, other maps or unknown_share"):
+    with pytest.raises(
+        InputError, match=r"made with another run, other maps.* or another unknown_share"
+    ):
         predict_all(config(product, out, "unknown_share=0.3"))
     settings = [f"run={product / 'run'}", f"detector.path={product / 'maps'}", "device=cpu"]
     paths = (product / "photos", tmp_path / "other" / "photos", product / "photos")
@@ -263,6 +268,9 @@ def test_every_nth_frame_of_a_video_is_an_image(product: Path, tmp_path: Path) -
     assert rows[1]["image"] == f"{tmp_path / 'line.avi'}#3"
     again = predict_all(given)
     assert (again.known, again.new) == (3, 0)
+    changed = tmp_path / "maps" / "line" / "000003.png"
+    changed.write_bytes(changed.read_bytes())  # made again
+    assert predict_all(given).new == 3
 
 
 def test_each_image_is_passed_on_as_it_comes(product: Path, tmp_path: Path) -> None:
@@ -345,3 +353,13 @@ def test_a_damaged_table_of_the_run_costs_only_the_similar_regions(
     (tmp_path / "regions.csv").write_text("id\n")
     assert Neighbours.of_run(tmp_path).known is None
     assert "regions.csv" in caplog.text and "no similar regions are shown" in caplog.text
+
+
+def test_similar_regions_have_the_names_of_the_review(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    known = Neighbours.of_run(run).known
+    assert known is not None and "class 1" in known.class_names
+    decisions.Journal(run).append([decided_now(Name("1", "scratch"))])
+    named = Neighbours.of_run(run).known
+    assert named is not None and "scratch" in named.class_names
+    assert "class 1" not in named.class_names

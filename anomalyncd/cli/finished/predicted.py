@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 from anomalyncd.config import PredictConfig
 from anomalyncd.errors import InputError
+from anomalyncd.prediction.journal import Stamp
 from anomalyncd.prediction.predict import Predicted
 from anomalyncd.runtime.console import printable, say
 from anomalyncd.types import VERDICTS
@@ -17,7 +19,7 @@ FOUND = 3  # exit status of --fail-on
 def on_record(config: PredictConfig, record: dict[str, Any]) -> None:
     """Print the record of an image, if JSON lines were asked for."""
     if config.jsonl:
-        hidden = ("kind", "key", "size", "modified")
+        hidden = {"kind", "key", *(field.name for field in fields(Stamp))}
         print(json.dumps({k: v for k, v in record.items() if k not in hidden}), flush=True)
 
 
