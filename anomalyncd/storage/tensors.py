@@ -27,10 +27,13 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any])
     """
     own = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic_write(path) as draft:
+        draft.touch()
+        mode = draft.stat().st_mode  # as of any other file; safetensors lets nobody else read its
         try:
             save_file(own, draft, metadata={_KEY: json.dumps({"format": _FORMAT, **header})})
         except SafetensorError as error:  # its error on a full disk
             raise OSError(str(error)) from error
+        draft.chmod(mode)
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -110,3 +110,18 @@ def test_an_option_that_predict_does_not_have_is_reported_in_one_line(
     assert shown == "error: --ovrlays: no such option; did you mean --overlays?\n"
     assert main(["predict", "run", "photos", "--jsonl=true"]) == 2
     assert "did you mean --jsonl?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["predict", "extend", "similar"])
+def test_swapped_arguments_are_recognised(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, photographs = tmp_path / "run", tmp_path / "photographs"
+    for folder in (run, photographs):
+        folder.mkdir()
+    (run / "config.yaml").touch()
+    monkeypatch.setattr(sys, "argv", ["pytest"])
+    assert main([verb, str(photographs), str(run)]) == 1
+    shown = capsys.readouterr().err
+    assert f"the run comes first: anomalyncd {verb} {run} {photographs}" in shown
+    assert shown.count("\n") == 1

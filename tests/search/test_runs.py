@@ -118,6 +118,16 @@ def test_the_command_prints_a_list_of_regions(
     assert all(os.path.isabs(one["image"]) for one in (first, second))
     assert (finished / runs.FOLDER).is_dir()
 
+    monkeypatch.setattr("sys.argv", ["anomalyncd similar", *arguments[:2]])
+    monkeypatch.setenv("COLUMNS", "40")
+    assert command.main() == 0
+    assert str(known.images[row]) in capsys.readouterr().out, "in one piece, to be copied"
+    name = known.class_names[row]
+    given = [*arguments[:2], "--class", name[:-1] + "x"]
+    monkeypatch.setattr("sys.argv", ["anomalyncd similar", *given])
+    assert command.main() == 1
+    assert "no such class; " in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("arguments", "message"),

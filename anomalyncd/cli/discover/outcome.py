@@ -49,7 +49,9 @@ def show(result: RunResult, request: Request) -> None:
         say(str(result.metrics["consensus"].get("summary", "")))
     if request.classes is None and not request.labels_from_folders:
         best = ", ".join(map(str, others))
-        say(f"The number of classes is estimated, the smallest that explains enough; also: {best}")
+        k = result.metrics["counts"]["novel_classes"]
+        say(f"The number of classes, {k}, is estimated: the smallest that is nearly the best.")
+        say(f"Others to try with --classes: {best}")
     scores = metrics_of(result.metrics).scores
     if "nmi" in scores:
         shown = " / ".join(f"{scores[key]:.3f}" for key in ("nmi", "ari", "f1"))

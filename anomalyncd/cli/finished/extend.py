@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from anomalyncd.cli.finished.order import require_run_first
 from anomalyncd.cli.settings import entry
 from anomalyncd.config import MAX_MEGAPIXELS, UNKNOWN_SHARE
 
@@ -14,6 +15,7 @@ def main() -> int:
     """Extend a run; returns 0 on success."""
     given = _parser().parse_intermixed_args(sys.argv[1:])
     with entry.one_line_errors(given.debug, "--output DIR"):
+        require_run_first(given.run, given.photos, "extend")
         from anomalyncd.extension.extend import extend  # torch takes seconds to load
 
         result = extend(
@@ -30,13 +32,9 @@ def main() -> int:
         for sentence in result.metrics["extension"]["summary"]:
             print(entry.printable(sentence))
         print(entry.printable(f"Report: {result.folder / 'report.html'}"))
-        print(entry.printable(f"Next: {_command('review')} {result.folder}"))
+        print(entry.printable(f"Next: anomalyncd review {result.folder}"))
         print(entry.printable(f"Run: {result.folder}"))
     return 1 if entry.failures else 0
-
-
-def _command(verb: str) -> str:
-    return f"{entry.command().rpartition(' ')[0]} {verb}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -29,5 +29,6 @@ def main() -> int:
         result = learn(given.run, output=given.output, weights=given.weights)
         for sentence in result.metrics["learning"]["summary"]:
             print(entry.printable(sentence))
+        print(entry.printable(f"Next: anomalyncd predict {result.folder} NEW_PHOTOS"))
         print(entry.printable(f"Run: {result.folder}"))
     return 1 if entry.failures else 0

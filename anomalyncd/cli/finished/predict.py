@@ -10,6 +10,7 @@ from functools import partial
 import hydra
 from omegaconf import DictConfig
 
+from anomalyncd.cli.finished.order import require_run_first
 from anomalyncd.cli.finished.predicted import FOUND, on_record, require_all, tell
 from anomalyncd.cli.settings import entry
 from anomalyncd.config import PredictConfig
@@ -124,6 +125,8 @@ def _main(composed: DictConfig) -> None:
     elsewhere = "output=…, or TMPDIR for temporary files"
     with entry.one_line_errors(composed.debug, elsewhere):
         config = entry.validated(composed)
+        paths = config.path if isinstance(config.path, list) else [config.path]
+        require_run_first(config.run, paths, "predict")
         from anomalyncd.prediction.predict import predict_all
 
         result = predict_all(config, partial(on_record, config))

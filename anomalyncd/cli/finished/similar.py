@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from anomalyncd.cli.finished.order import require_run_first
 from anomalyncd.cli.settings import entry
 from anomalyncd.errors import InputError
 from anomalyncd.runtime.console import printable
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 _PATH, _URL = "search.path", "search.url"
 _MOST = 10_000  # regions that are found
+_WIDEST = 5_000  # characters of a line
 
 
 def main() -> int:
@@ -62,6 +65,9 @@ def main() -> int:
 def _find(options: argparse.Namespace) -> list[Found]:
     if not 1 <= options.top <= _MOST:
         raise InputError(f"--top {options.top}: expected 1 to {_MOST}")
+    require_run_first(options.run, [options.photo], "similar")
+    if options.photo.is_dir():
+        raise InputError(f"{options.photo}: a folder; expected one photograph")
     if not options.photo.is_file():
         raise InputError(f"{options.photo}: no such file; expected one photograph")
     from anomalyncd.search import runs  # after validation: torch takes seconds to load
@@ -71,6 +77,7 @@ def _find(options: argparse.Namespace) -> list[Found]:
     wanted = Wanted(options.class_name, options.product)
     try:
         with runs.opened(place, options.run) as collection:
+            _require_class(options.class_name, options.run)
             if added := runs.fill(collection, options.run):
                 print(f"{added} regions of the run added to the collection", file=sys.stderr)
             boxes, tokens = runs.regions_of(options.run, options.photo, options.maps)
@@ -79,6 +86,21 @@ def _find(options: argparse.Namespace) -> list[Found]:
         raise InputError(
             f"{error.name} is not installed: pip install 'anomalyncd[search]'"
         ) from error
+
+
+def _require_class(name: str | None, run: Path) -> None:
+    """
+    Raises:
+        InputError: there is no such class in the run.
+    """
+    from anomalyncd.prediction.neighbours import Neighbours
+
+    known = Neighbours.of_run(run).known
+    names = sorted(set(known.class_names)) if known else []
+    if name is not None and names and name not in names:
+        near = get_close_matches(name, names, n=1)
+        meant = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(names)}"
+        raise InputError(f"--class {name!r}: no such class; {meant}")
 
 
 def _place(settings: list[str], run: Path) -> Place:
@@ -112,12 +134,10 @@ def _as_json(found: Found) -> dict[str, object]:
 
 def _show(found: list[Found]) -> None:
     table = Table("score", "class", "product", "image", "box", "resembles")
-    for column in table.columns:
-        column.overflow = "fold"  # a shortened path would not help
     for one in found:
         of = one.similar.entry
         box = " ".join(map(str, of.box))
         cells = (of.class_name, of.product, of.image, box, " ".join(map(str, one.box)))
         table.add_row(f"{one.similar.score:.3f}", *(Text(printable(cell)) for cell in cells))
-    out = Console(highlight=False)
+    out = Console(highlight=False, width=_WIDEST)  # the terminal wraps; a path stays in one piece
     out.print(table if found else "nothing similar: no defect found, or no such known region")
