@@ -92,7 +92,7 @@ def compute(
     for warning in warnings:
         log.warning(warning)
     log.info(
-        "%d regions in %d images, %d of them with a main element; %d base regions",
+        "%d regions in %d images; %d images have a main element; %d base regions",
         len(cropped.regions),
         len(dataset.samples),
         (cropped.counts > 0).sum(),

@@ -84,7 +84,7 @@ def _backbone(config: Config, device: torch.device) -> str:
 
 def _base(config: Config) -> str:
     if config.discovery.is_consensus and config.base.kind != "none":
-        return f"{config.base.kind}, for discovery.members=1 only: a consensus needs none"
+        return f"not used: a consensus needs none ({config.base.kind} with discovery.members=1)"
     match config.base.kind:
         case "none":
             return "none; base=embedded makes classes better"
