@@ -58,9 +58,12 @@ async def uploads(request: Request, fetch: Callable[[str], bytes] | None) -> lis
 
 
 async def _of_form(request: Request) -> list[Upload]:
-    async with request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS) as form:
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        found = [Upload(_shown(file.filename or ""), await file.read()) for file in files]
+    try:
+        async with request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS) as form:
+            files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            found = [Upload(_shown(file.filename or ""), await file.read()) for file in files]
+    except UnicodeError:  # of the charset that the request names; Python knows some strange ones
+        raise HTTPException(400, "the form cannot be decoded; send it as UTF-8") from None
     if not found:
         raise HTTPException(422, "no file in the form; expected one or more, of any field name")
     return found
