@@ -163,6 +163,11 @@ class Service:
         try:
             async with asyncio.timeout(self._bounds.seconds):
                 given = await uploads(request, self._fetch)
+                if len(given) > (most := self._bounds.waiting):
+                    raise HTTPException(
+                        413,
+                        f"{len(given)} photographs; expected at most {most}: send them in parts",
+                    )
                 opened = await run_in_threadpool(self._opened, given)
                 pictures = [one for one in opened if isinstance(one, Image.Image)]
                 futures = iter(self.line.put(chosen, pictures))
@@ -298,7 +303,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     401: {"description": "The key is missing or wrong."},
     408: {"description": "The request was not complete, or not answered, in time."},
-    413: {"description": "Too many bytes."},
+    413: {"description": "Too many bytes, or more photographs than may wait."},
     415: {"description": "A body of another type."},
     422: {"description": "No photograph could be used; `detail` says why."},
     429: {"description": "Too many photographs wait; `Retry-After` says for how many seconds."},

@@ -81,7 +81,7 @@ def test_outlines_stay_inside_a_photograph_whose_defect_touches_its_corner(web: 
 def test_many_files_are_answered_in_order_and_a_bad_one_has_its_reason(web: TestClient) -> None:
     files = [
         ("file", ("a.png", PHOTOGRAPH)),
-        ("file", ("../../cut\n.png", PHOTOGRAPH[:100])),
+        ("file", ("../../cut\u202e.png", PHOTOGRAPH[:100])),
         ("other", ("c.jpg", encoded(photograph(), "JPEG"))),
         ("file", ("d.txt", b"no photograph")),
     ]
@@ -89,7 +89,7 @@ def test_many_files_are_answered_in_order_and_a_bad_one_has_its_reason(web: Test
     assert answer.status_code == 200
     found = answer.json()["photographs"]
     assert [one.get("class_name") for one in found] == ["red", None, "good", None]
-    assert found[1]["file"] == "cut.png" or "/" not in found[1]["file"]
+    assert found[1]["file"] == "cut.png"
     assert "cannot read this image" in found[1]["error"]
     assert "cannot read this image (no PNG" in found[3]["error"]
 
@@ -274,6 +274,17 @@ def test_a_bad_photograph_does_not_spoil_the_others(tmp_path: Path) -> None:
     ]
     assert line.is_alive
     line.close()
+
+
+def test_more_photographs_than_can_ever_wait_are_refused_for_good() -> None:
+    made = service({"one": Scripted()}, waiting=2)
+    web = client(made)
+    files = [("file", (f"{i}.png", PHOTOGRAPH)) for i in range(3)]
+    refused = web.post("/predict", files=files)
+    assert refused.status_code == 413 and "retry-after" not in refused.headers
+    assert refused.json()["detail"] == "3 photographs; expected at most 2: send them in parts"
+    assert web.post("/predict", files=files[:2]).status_code == 200
+    made.close()
 
 
 def test_a_full_service_says_when_to_come_again() -> None:
