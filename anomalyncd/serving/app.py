@@ -49,6 +49,7 @@ class Service:
         models: Mapping[str, Model],
         bounds: Bounds,
         *,
+        host: str = "127.0.0.1",
         port: int,
         key: str | None = None,
         allow_url: str | None = None,
@@ -57,7 +58,8 @@ class Service:
         Args:
             models: by name, at least one; the first answers if none is named.
             bounds: of requests.
-            port: that the server listens on.
+            host: address that the server listens on.
+            port: of it.
             key: that requests must know; None: they come from this machine only.
             allow_url: prefix of addresses that may be fetched; None: none may.
 
@@ -73,6 +75,7 @@ class Service:
             self._routes(),
             self.metrics,
             key=key,
+            host=host,
             port=port,
             max_bytes=max_bytes,
             room=Room(2 * bounds.waiting, 8 * bounds.megabytes),

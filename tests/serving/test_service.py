@@ -20,7 +20,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.review.page.security import HEADERS
 from anomalyncd.runtime_onnx import load
 from anomalyncd.serving import server
-from anomalyncd.serving.app import Service
+from anomalyncd.serving.app import Bounds, Service
 from anomalyncd.serving.line import Full, Line
 from anomalyncd.serving.metrics import Counter, Histogram, Metrics
 from anomalyncd.serving.models import Model
@@ -181,6 +181,25 @@ def test_without_a_key_other_sites_are_refused(
 ) -> None:
     headers = {"Content-Type": "image/png", **headers}
     assert web.post("/predict", content=PHOTOGRAPH, headers=headers).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "sent", "status"),
+    [
+        ("127.8.0.1", 8123, "127.8.0.1:8123", 200),
+        ("127.8.0.1", 8123, "127.8.0.1", 421),
+        ("127.0.0.1", 80, "127.0.0.1", 200),  # as browsers write port 80
+        ("127.0.0.1", 80, "127.0.0.1:80", 200),
+        ("127.0.0.1", 80, "evil.example", 421),
+        ("::1", 80, "[::1]", 200),
+    ],
+)
+def test_the_printed_address_is_answered(
+    model: Model, host: str, port: int, sent: str, status: int
+) -> None:
+    made = Service({"tiles": model}, Bounds(), host=host, port=port)
+    assert client(made).get("/card", headers={"Host": sent}).status_code == status
+    made.close()
 
 
 def test_other_machines_are_let_in_with_a_key_only() -> None:
