@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import math
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -21,9 +20,10 @@ from typing import IO, NamedTuple
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from anomalyncd.config import HIGHEST_MAX_MEGAPIXELS
+from anomalyncd.data.sizes import require_bounded, require_harmless
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,6 @@ OTHER_SUFFIXES = (
     *(".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".jfif", ".psd", ".svg", ".eps", ".pdf"),
     *(".ppm", ".pgm", ".pnm", ".tga", ".ico", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raw"),
 )
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF
 _START = 512  # bytes that show what kind of file it is
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 # First bytes of other formats that are found under image names: (offset, bytes, format).
@@ -71,10 +70,6 @@ _POINTERS = (
     (b"/annex/objects", "git annex get"),
 )
 HIGHEST_SCORE = float(np.finfo(np.float32).max)
-# Regions around a defect are squares, which may be as high as the photograph is wide, so its longer
-# side decides how much memory they take; and making a line square enlarges it by its proportion.
-_MOST_SQUARE = 4  # pixels of a square of the longer side, as a multiple of the pixels allowed
-_MOST_PROPORTION = 100  # of the sides; photographs of rails have 23
 
 
 class Header(NamedTuple):
@@ -128,7 +123,7 @@ def open_bytes(content: bytes, name: str, max_megapixels: int) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
         except Image.UnidentifiedImageError:
             raise InputError(_not_an_image(content[:_START], name, "image")) from None
-        _require_harmless(name, image, max_megapixels)
+        require_harmless(name, image, max_megapixels)
         image.filename = name
         return image
 
@@ -239,9 +234,9 @@ def read_map(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArra
                     scores = archive[archive.files[0]]
             case ".tif" | ".tiff":
                 with _own_library_settings(), tifffile.TiffFile(path) as tiff:
-                    _require_bounded(path, tiff.series[0].shape, max_megapixels)
+                    require_bounded(path, tiff.series[0].shape, max_megapixels)
                     tile = tiff.series[0].keyframe.tile or ()
-                    _require_bounded(path, tile, max_megapixels, "tiles of ")
+                    require_bounded(path, tile, max_megapixels, "tiles of ")
                     scores = tiff.asarray()
             case _:
                 with _opened(path, what, max_megapixels) as image:
@@ -288,50 +283,9 @@ def _require_plain_array(path: Path, file: IO[bytes], max_megapixels: int) -> No
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    _require_bounded(path, shape, max_megapixels)
+    require_bounded(path, shape, max_megapixels)
     if dtype.kind not in "biuf":  # "O" would be a pickle
         raise InputError(f"{path}: an anomaly map of type {dtype}; expected numbers")
-
-
-def require_size(name: Path | str, size: tuple[int, int], max_megapixels: int) -> None:
-    """Check a photograph's width and height before its pixels are decoded.
-
-    Raises:
-        InputError: too many pixels, or a shape whose regions would fill the memory.
-    """
-    _require_bounded(name, size, max_megapixels)
-    shorter, longer = sorted(size)
-    found = f"{name}: {size[0]:,} × {size[1]:,} pixels; expected a longer side of at most"
-    if longer > _MOST_PROPORTION * shorter:
-        raise InputError(f"{found} {_MOST_PROPORTION} times the shorter; cut it into parts")
-    megapixels = math.ceil(longer**2 / _MOST_SQUARE / 1e6)
-    if megapixels > max_megapixels:
-        most = math.isqrt(max_megapixels * _MOST_SQUARE * 1_000_000)
-        raised = f" or set max_megapixels={megapixels}" * (megapixels <= HIGHEST_MAX_MEGAPIXELS)
-        raise InputError(f"{found} {most:,} pixels; make it smaller{raised}")
-
-
-def _require_harmless(name: Path | str, image: Image.Image, max_megapixels: int) -> None:
-    """Check all sizes of a file whose header has been read."""
-    require_size(name, image.size, max_megapixels)
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and _TILE_WIDTH in image.tag_v2:
-        # The decoder takes memory for a whole tile, which may be larger than the image. (It cuts
-        # strips off at the end of the image.)
-        tile = (image.tag_v2[_TILE_WIDTH], image.tag_v2.get(_TILE_LENGTH, 0))
-        _require_bounded(name, tile, max_megapixels, "tiles of ")
-
-
-def _require_bounded(
-    path: Path | str, shape: tuple[int, ...], max_megapixels: int, of: str = ""
-) -> None:
-    megapixels = math.ceil(math.prod(shape) / 1e6)
-    if megapixels > max_megapixels:
-        found = " × ".join(f"{length:,}" for length in shape)
-        raised = f" or set max_megapixels={megapixels}" * (megapixels <= HIGHEST_MAX_MEGAPIXELS)
-        raise InputError(
-            f"{path}: {of}{found} pixels, {megapixels:,} megapixels; expected at most "
-            f"{max_megapixels}; make it smaller{raised}"
-        )
 
 
 def _single_channel(scores: NDArray, path: Path) -> NDArray:
@@ -359,7 +313,7 @@ def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]
             with path.open("rb") as file:
                 raise InputError(_not_an_image(file.read(_START), path, what)) from None
         with image:
-            _require_harmless(path, image, max_megapixels)
+            require_harmless(path, image, max_megapixels)
             yield image
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from anomalyncd.data import datasets
-from anomalyncd.data.images import require_size
+from anomalyncd.data.sizes import require_size
 from anomalyncd.errors import InputError
 from anomalyncd.inference.predicted import Examined
 from anomalyncd.prediction.examiner import Examiner
