@@ -10,8 +10,10 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 from anomalyncd.runtime import interrupt
+from anomalyncd.storage.exported import is_exported
 
 WITHOUT_A_RUN = {
     "discover": "find the kinds of defects in a folder of photographs",
@@ -76,9 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     sys.argv = [f"anomalyncd {verb}", *rest]  # where Hydra and argparse look
     room = "cli.finished" if verb in OF_A_FINISHED_RUN else "cli"
-    if verb == "predict" and any(word.endswith((".onnx", ".xml")) for word in rest):
+    if verb == "predict" and any(map(_is_exported, rest)):
         verb = "predict_file"  # without torch and Hydra
     return import_module(f"anomalyncd.{room}.{verb}").main()
+
+
+def _is_exported(word: str) -> bool:
+    return is_exported(Path(word.rpartition("=")[2]))  # also of a setting
 
 
 def _help() -> str:

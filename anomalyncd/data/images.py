@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import math
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalyncd.config import HIGHEST_MAX_MEGAPIXELS
+from anomalyncd.data.sizes import require_bounded, require_harmless
 from anomalyncd.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ def read_header(
         max_megapixels: the most that may be decoded.
 
     Raises:
-        InputError: the file is unreadable, has another format, or too many pixels.
+        InputError: the file is unreadable, has another format, too many pixels, or sides of too
+            different lengths.
     """
     with _opened(path, what, max_megapixels) as image:
         # Some phones append a preview to their JPEGs ("MPO"), which does not count as a page.
@@ -122,7 +123,7 @@ def open_bytes(content: bytes, name: str, max_megapixels: int) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=_FORMATS)
         except Image.UnidentifiedImageError:
             raise InputError(_not_an_image(content[:_START], name, "image")) from None
-        _require_bounded(name, image.size, max_megapixels)
+        require_harmless(name, image, max_megapixels)
         image.filename = name
         return image
 
@@ -233,7 +234,9 @@ def read_map(path: Path, max_megapixels: int = HIGHEST_MAX_MEGAPIXELS) -> NDArra
                     scores = archive[archive.files[0]]
             case ".tif" | ".tiff":
                 with _own_library_settings(), tifffile.TiffFile(path) as tiff:
-                    _require_bounded(path, tiff.series[0].shape, max_megapixels)
+                    require_bounded(path, tiff.series[0].shape, max_megapixels)
+                    tile = tiff.series[0].keyframe.tile or ()
+                    require_bounded(path, tile, max_megapixels, "tiles of ")
                     scores = tiff.asarray()
             case _:
                 with _opened(path, what, max_megapixels) as image:
@@ -280,20 +283,9 @@ def _require_plain_array(path: Path, file: IO[bytes], max_megapixels: int) -> No
     if version != (1, 0):
         read = np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
-    _require_bounded(path, shape, max_megapixels)
+    require_bounded(path, shape, max_megapixels)
     if dtype.kind not in "biuf":  # "O" would be a pickle
         raise InputError(f"{path}: an anomaly map of type {dtype}; expected numbers")
-
-
-def _require_bounded(path: Path | str, shape: tuple[int, ...], max_megapixels: int) -> None:
-    megapixels = math.ceil(math.prod(shape) / 1e6)
-    if megapixels > max_megapixels:
-        found = " × ".join(f"{length:,}" for length in shape)
-        raised = f" or set max_megapixels={megapixels}" * (megapixels <= HIGHEST_MAX_MEGAPIXELS)
-        raise InputError(
-            f"{path}: {found} pixels, {megapixels:,} megapixels; expected at most "
-            f"{max_megapixels}; make it smaller{raised}"
-        )
 
 
 def _single_channel(scores: NDArray, path: Path) -> NDArray:
@@ -321,7 +313,7 @@ def _opened(path: Path, what: str, max_megapixels: int) -> Iterator[Image.Image]
             with path.open("rb") as file:
                 raise InputError(_not_an_image(file.read(_START), path, what)) from None
         with image:
-            _require_bounded(path, image.size, max_megapixels)
+            require_harmless(path, image, max_megapixels)
             yield image
 
 

@@ -9,6 +9,7 @@ from anomalyncd.config import FilesDetectorConfig, PredictConfig
 from anomalyncd.detectors.files import FilesDetector
 from anomalyncd.inference.predicted import Examined
 from anomalyncd.storage.cache import Cache
+from anomalyncd.storage.exported import is_exported
 from anomalyncd.types import Dataset, ResizeMode
 
 if TYPE_CHECKING:
@@ -63,6 +64,6 @@ def given_maps(config: PredictConfig) -> FilesDetector | None:
 def files_of(run: str) -> tuple[Path, ...]:
     """The files that hold the model of a run, or of an exported file's path."""
     path = Path(run)
-    if path.suffix == ".xml":
-        return path, path.with_suffix(".bin")
-    return (path if path.suffix == ".onnx" and not path.is_dir() else path / "model.safetensors",)
+    if not is_exported(path):
+        return (path / "model.safetensors",)
+    return (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)

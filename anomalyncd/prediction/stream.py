@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from anomalyncd.data import datasets
+from anomalyncd.data.sizes import require_size
 from anomalyncd.errors import InputError
 from anomalyncd.inference.predicted import Examined
 from anomalyncd.prediction.examiner import Examiner
@@ -202,12 +203,9 @@ def frames(video: Given, every: int, stamp: Stamp, max_megapixels: int) -> Itera
             raise InputError(
                 f"{video.path}: cannot read this video; convert it to MP4 (H.264) or AVI (MJPEG)"
             )
-        size = [capture.get(each) for each in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
-        if (megapixels := size[0] * size[1] / 1e6) > max_megapixels:
-            raise InputError(
-                f"{video.path}: frames of {megapixels:.0f} megapixels; expected at most "
-                f"{max_megapixels}; set max_megapixels={megapixels:.0f}"
-            )
+        width = int(capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        height = int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        require_size(video.path, (width, height), max_megapixels)
         expected, number = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0
         while capture.grab():
             if number % every == 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from anomalyncd.config import (
 from anomalyncd.errors import InputError
 from anomalyncd.inference.unknown import MOST, Seen
 from anomalyncd.storage import foreign
+from anomalyncd.storage.class_list import require_names
 
 Precision = Literal["fp32", "fp16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -73,6 +73,11 @@ class Card:
             raise InputError(f"format {self.format}; this version reads format {FORMAT}")
         if not 2 <= len(self.class_names) <= MAX_CLASSES:
             raise InputError(f"{len(self.class_names)} class_names; expected 2 to {MAX_CLASSES}")
+        require_names(self.class_names)
+        try:
+            json.dumps(asdict(self), ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError("a text that cannot be encoded; expected Unicode") from None
         if not 0 < self.image_size <= MAX_SIDE:
             raise InputError(f"image_size is {self.image_size}")
         if self.precision not in PRECISIONS:
@@ -107,7 +112,9 @@ def from_metadata(metadata: Mapping[str, str], where: str) -> tuple[Card, tuple[
     try:
         kept = json.loads(metadata[_SEEN])
         regions, images = (_unpacked(kept[kind]) for kind in _KINDS)
-    except (ValueError, KeyError, TypeError, RecursionError, binascii.Error) as error:
+        if regions.features.shape[1] != images.features.shape[1]:
+            raise ValueError("features of two widths")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{where}: {_SEEN}: damaged ({error}); export the run again") from error
     return card, (regions, images)
 

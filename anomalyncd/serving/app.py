@@ -49,6 +49,7 @@ class Service:
         models: Mapping[str, Model],
         bounds: Bounds,
         *,
+        host: str = "127.0.0.1",
         port: int,
         key: str | None = None,
         allow_url: str | None = None,
@@ -57,7 +58,8 @@ class Service:
         Args:
             models: by name, at least one; the first answers if none is named.
             bounds: of requests.
-            port: that the server listens on.
+            host: address that the server listens on.
+            port: of it.
             key: that requests must know; None: they come from this machine only.
             allow_url: prefix of addresses that may be fetched; None: none may.
 
@@ -73,6 +75,7 @@ class Service:
             self._routes(),
             self.metrics,
             key=key,
+            host=host,
             port=port,
             max_bytes=max_bytes,
             room=Room(2 * bounds.waiting, 8 * bounds.megabytes),
@@ -163,6 +166,11 @@ class Service:
         try:
             async with asyncio.timeout(self._bounds.seconds):
                 given = await uploads(request, self._fetch)
+                if len(given) > (most := self._bounds.waiting):
+                    raise HTTPException(
+                        413,
+                        f"{len(given)} photographs; expected at most {most}: send them in parts",
+                    )
                 opened = await run_in_threadpool(self._opened, given)
                 pictures = [one for one in opened if isinstance(one, Image.Image)]
                 futures = iter(self.line.put(chosen, pictures))
@@ -298,7 +306,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     },
     401: {"description": "The key is missing or wrong."},
     408: {"description": "The request was not complete, or not answered, in time."},
-    413: {"description": "Too many bytes."},
+    413: {"description": "Too many bytes, or more photographs than may wait."},
     415: {"description": "A body of another type."},
     422: {"description": "No photograph could be used; `detail` says why."},
     429: {"description": "Too many photographs wait; `Retry-After` says for how many seconds."},

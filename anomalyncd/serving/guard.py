@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anomalyncd.review.page.security import HEADERS
+from anomalyncd.review.page.security import HEADERS, host_headers
 from anomalyncd.serving.metrics import Metrics
 
 PUBLIC = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")  # and /static: no key is needed
@@ -55,6 +55,7 @@ class Guard:
         metrics: Metrics,
         *,
         key: str | None,
+        host: str,
         port: int,
         max_bytes: int,
         room: Room,
@@ -64,12 +65,14 @@ class Guard:
             app: what is guarded.
             metrics: counted on.
             key: that a request must know; None: requests come from this machine only.
-            port: that the server listens on.
+            host: address that the server listens on.
+            port: of it.
             max_bytes: of a request's body.
             room: for requests with a body.
         """
         self._app, self._metrics, self._key = app, metrics, key
-        self._hosts = {f"{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
+        bound = f"[{host}]" if ":" in host else host
+        self._hosts = host_headers(("127.0.0.1", "localhost", "[::1]", bound), port)
         self._max_bytes, self._room = max_bytes, room
         self.retry_after = 1  # seconds; the line knows better
         self.is_ending = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from anomalyncd.serving.models import Limits, Model
+from anomalyncd.storage.exported import is_exported
 
 
 def opened(path: Path, limits: Limits) -> Model:
@@ -13,7 +14,7 @@ def opened(path: Path, limits: Limits) -> Model:
     Raises:
         InputError: it is neither, or cannot classify a photograph by itself.
     """
-    if path.suffix in (".onnx", ".xml") and not path.is_dir():
+    if is_exported(path):
         from anomalyncd.serving.of_file import OfFile
 
         return OfFile(path, limits)

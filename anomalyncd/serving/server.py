@@ -114,12 +114,32 @@ class _Server(uvicorn.Server):
 
 
 class _Http(H11Protocol):
-    """Closes connections on which no request comes, which uvicorn would keep."""
+    """Closes connections whose next request does not come, or not in time, which uvicorn would
+    keep."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.loop.call_later(HEADER_SECONDS, self._close_if_silent)
+        self._timer: asyncio.TimerHandle | None = None
+        self._await_headers()
 
-    def _close_if_silent(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
-            self.transport.close()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Pieces of a request before its headers are complete leave the last one answered.
+        if self.cycle is None or self.cycle.response_complete:
+            self._await_headers()
+        else:
+            self._stop_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _await_headers(self) -> None:
+        """Close unless they are complete in time; more pieces of them give no more time."""
+        if self._timer is None:
+            self._timer = self.loop.call_later(HEADER_SECONDS, self.transport.close)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import ssl
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -20,7 +24,7 @@ from anomalyncd.errors import InputError
 MOST_FILES = 32  # in one request
 _MOST_FIELDS = 8
 _LONGEST_NAME = 200  # characters
-_CHUNK = 65536
+_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,12 @@ async def uploads(request: Request, fetch: Callable[[str], bytes] | None) -> lis
 
 
 async def _of_form(request: Request) -> list[Upload]:
-    async with request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS) as form:
-        files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
-        found = [Upload(_shown(file.filename or ""), await file.read()) for file in files]
+    try:
+        async with request.form(max_files=MOST_FILES, max_fields=_MOST_FIELDS) as form:
+            files = [value for _, value in form.multi_items() if isinstance(value, UploadFile)]
+            found = [Upload(_shown(file.filename or ""), await file.read()) for file in files]
+    except UnicodeError:  # of the charset that the request names; Python knows some strange ones
+        raise HTTPException(400, "the form cannot be decoded; send it as UTF-8") from None
     if not found:
         raise HTTPException(422, "no file in the form; expected one or more, of any field name")
     return found
@@ -103,11 +110,16 @@ class Fetch:
             InputError: the prefix is no such address.
         """
         self._prefix, self._max_bytes, self._seconds = urlsplit(prefix), max_bytes, seconds
-        complete = self._prefix.scheme in ("http", "https") and self._prefix.hostname
+        complete = self._prefix.scheme in _PORTS and self._prefix.hostname
         if not complete or not self._prefix.path.endswith("/") or "@" in self._prefix.netloc:
             raise InputError(
                 f"--allow-url {prefix}: expected http:// or https://, a host and a path ending in /"
             )
+        try:
+            port = self._prefix.port
+        except ValueError as error:
+            raise InputError(f"--allow-url {prefix}: {error}") from error
+        self._address = self._prefix.hostname, port or _PORTS[self._prefix.scheme]
 
     def __call__(self, address: str) -> bytes:
         """What an address holds.
@@ -117,27 +129,37 @@ class Fetch:
         """
         given = self._below(address)
         deadline = time.monotonic() + self._seconds
-        kind = (
-            http.client.HTTPSConnection if given.scheme == "https" else http.client.HTTPConnection
-        )
-        connection = kind(given.netloc, timeout=self._seconds)
+        late = InputError(f"the address took longer than {self._seconds:g} s")
         try:
+            with (
+                socket.create_connection(self._address, self._seconds) as connected,
+                _ended(connected, deadline),
+            ):
+                found = self._read(given, connected)
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() >= deadline:
+                raise late from error
+            raise InputError(f"the address cannot be read ({type(error).__name__})") from error
+        if time.monotonic() >= deadline:  # it may hold more
+            raise late
+        return found
+
+    def _read(self, given: SplitResult, connected: socket.socket) -> bytes:
+        connection = http.client.HTTPConnection(given.netloc)
+        connection.sock = connected
+        if given.scheme == "https":
+            context = ssl.create_default_context()
+            connection = http.client.HTTPSConnection(given.netloc, context=context)
+            connection.sock = context.wrap_socket(connected, server_hostname=given.hostname)
+        with closing(connection):
             connection.request("GET", given._replace(scheme="", netloc="", fragment="").geturl())
             answer = connection.getresponse()
             if answer.status != 200:
                 raise InputError(f"the address answers {answer.status}; expected 200")
-            found = bytearray()
-            while chunk := answer.read1(_CHUNK):
-                found += chunk
-                if len(found) > self._max_bytes:
-                    raise InputError(f"the address holds more than {self._max_bytes:,} bytes")
-                if time.monotonic() > deadline:
-                    raise InputError(f"the address took longer than {self._seconds:g} s")
-            return bytes(found)
-        except (OSError, http.client.HTTPException) as error:
-            raise InputError(f"the address cannot be read ({type(error).__name__})") from error
-        finally:
-            connection.close()
+            found = answer.read(self._max_bytes + 1)
+        if len(found) > self._max_bytes:
+            raise InputError(f"the address holds more than {self._max_bytes:,} bytes")
+        return found
 
     def _below(self, address: str) -> SplitResult:
         """The parts of an address that is below the prefix."""
@@ -153,3 +175,21 @@ class Fetch:
         if not (same and plain and path.startswith(prefix.path)) or above:
             raise InputError("the address is not below the prefix of --allow-url")
         return given
+
+
+@contextmanager
+def _ended(connected: socket.socket, deadline: float) -> Iterator[None]:
+    """Shut a connection down at a time, whatever it does then: each read has its own timeout."""
+    with connected.dup() as held:  # of the same connection, also when TLS has taken over the other
+
+        def end() -> None:
+            with suppress(OSError):  # it has ended by itself
+                held.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(deadline - time.monotonic(), end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()

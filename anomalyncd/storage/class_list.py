@@ -55,13 +55,7 @@ class ClassList:
                     "classes are only appended"
                 )
             before = one.since
-            if not one.name.strip() or len(one.name) > _MAX_NAME or not one.name.isprintable():
-                raise InputError(f"class {one.id} has no usable name: {one.name[:60]!r}")
-        names = [one.name for one in self.classes]
-        if repeated := next((name for name in names if names.count(name) > 1), None):
-            raise InputError(f"two classes have the name {repeated[:60]!r}; rename one")
-        if taken := next((name for name in names if name in VERDICTS.values()), None):
-            raise InputError(f"a class has the name {taken!r}, which is a verdict; rename it")
+        require_names(self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -85,6 +79,21 @@ class ClassList:
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
         return asdict(self)
+
+
+def require_names(names: Sequence[str]) -> None:
+    """Check the names of classes, by id.
+
+    Raises:
+        InputError: one of them is empty, too long, not printable, repeated, or a verdict.
+    """
+    for number, name in enumerate(names):
+        if not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
+            raise InputError(f"class {number} has no usable name: {name[:60]!r}")
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"two classes have the name {repeated[:60]!r}; rename one")
+    if taken := next((name for name in names if name in VERDICTS.values()), None):
+        raise InputError(f"a class has the name {taken!r}, which is a verdict; rename it")
 
 
 def read(run: Path, names: Sequence[str]) -> ClassList:

@@ -18,7 +18,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import EpsImagePlugin, Image, ImageFile
 
-from anomalyncd.data.images import read_header, read_image, read_map, read_mask
+from anomalyncd.data.images import open_bytes, read_header, read_image, read_map, read_mask
 from anomalyncd.errors import InputError
 
 GREY = np.array([[0, 60], [128, 255]], np.uint8)
@@ -141,6 +141,64 @@ def test_no_reader_exceeds_the_largest_allowed_setting(
     for read in (read_image, read_mask, read_map):
         with pytest.raises(InputError, match="1,200 megapixels; expected at most 1000; make it sm"):
             read(path)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "message"),
+    [
+        (12_000, 1, "12,000 × 1 pixels; expected a longer side of at most 100 times the shorter"),
+        (1, 12_000, "1 × 12,000 pixels; expected a longer side of at most 100 times the shorter"),
+        (
+            15_000,
+            200,
+            "expected a longer side of at most 12,649 pixels; .* or set max_megapixels=57",
+        ),
+    ],
+)
+def test_a_shape_whose_squares_would_fill_the_memory_is_refused_by_the_header(
+    tmp_path: Path, width: int, height: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A region may be as high as the photograph is wide: 140 bytes would become gigabytes."""
+    path = bomb(tmp_path / "line.png", width, height)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    for read in (
+        lambda: read_header(path, "image", 40),
+        lambda: read_image(path, 40),
+        lambda: read_mask(path, 40),
+        lambda: open_bytes(path.read_bytes(), "line.png", 40),
+    ):
+        with pytest.raises(InputError, match=rf"line\.png: .*{message}"):
+            read()
+
+
+def test_long_photographs_of_rails_and_line_cameras_are_read(tmp_path: Path) -> None:
+    assert read_header(bomb(tmp_path / "a.png", 55, 1250), "image", 1).height == 1250
+    assert read_header(bomb(tmp_path / "b.png", 16_384, 4096)).width == 16_384
+
+
+def test_a_tile_larger_than_its_tiff_is_refused_by_the_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder takes the memory of a whole tile, whatever it shows of it."""
+    path = tmp_path / "tile.tiff"
+    tifffile.imwrite(path, np.zeros((64, 64), np.uint8), tile=(256, 256), compression="zlib")
+    assert read_image(path, 1).shape == (64, 64, 3)
+    assert read_map(path, 1).shape == (64, 64)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        for number in (322, 323):
+            tag = tiff.pages.first.tags[number]
+            struct.pack_into("<H", content, tag.valueoffset, 8192)
+    path.write_bytes(content)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+    monkeypatch.setattr(tifffile.TiffFile, "asarray", lambda *_: pytest.fail("decoded"))
+    for read in (
+        lambda: read_image(path, 40),
+        lambda: read_map(path, 40),
+        lambda: open_bytes(bytes(content), "tile.tiff", 40),
+    ):
+        with pytest.raises(InputError, match="8,192 × 8,192 pixels, 68 megapixels"):
+            read()
 
 
 def write_npy(path: Path, header: bytes) -> None:

@@ -27,11 +27,13 @@ from anomalyncd.deploy.graphs import PanelGraph
 from anomalyncd.detectors.reference.panel import Panel
 from anomalyncd.errors import InputError
 from anomalyncd.inference.predicted import Prediction
+from anomalyncd.inference.unknown import Seen
 from anomalyncd.prediction.classifier import Classifier
 from anomalyncd.runtime_onnx import container, load
-from anomalyncd.runtime_onnx.card import Card, DetectorCard
+from anomalyncd.runtime_onnx.card import Card, DetectorCard, as_metadata, from_metadata
 from anomalyncd.serving.models import Limits
 from anomalyncd.serving.opening import opened
+from tests.helpers import drawn_file
 from tests.helpers.runs import run
 from tests.helpers.served import client, service
 from tests.helpers.settings import SMALL
@@ -302,6 +304,39 @@ def test_the_inner_model_is_found_again_and_readers_skip_it(tmp_path: Path) -> N
         assert onnx.load(path).graph.name == "g"
     path.write_bytes(outer)
     assert container.split(path) == (outer, None)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"class_names": ["good", "\ud800"]}, "class 1 has no usable name"),
+        ({"class_names": ["good", " "]}, "class 1 has no usable name"),
+        ({"class_names": ["good", "red\x1b[2J"]}, "class 1 has no usable name"),
+        ({"class_names": ["good", "unknown"]}, "'unknown', which is a verdict"),
+        ({"class_names": ["good", "good"]}, "two classes have the name 'good'"),
+        ({"dataset": "\udc80"}, "a text that cannot be encoded"),
+    ],
+)
+def test_texts_of_a_card_that_cannot_be_shown_are_refused(
+    changed: dict[str, object], message: str
+) -> None:
+    texts = as_metadata(drawn_file.CARD, None)
+    forged = {**json.loads(texts["anomalyncd"]), **changed}
+    with pytest.raises(InputError, match=f"m.onnx: .*{message}"):
+        from_metadata({"anomalyncd": json.dumps(forged)}, "m.onnx")
+
+
+@pytest.mark.parametrize(("number", "width"), [(2**63, 4), (0, 3)])
+def test_features_of_a_card_that_do_not_fit_are_refused(number: int, width: int) -> None:
+    """`number` of an image, `width` of the features of images; those of regions have 4."""
+    seen = Seen(np.zeros((2, 4), np.float32), np.arange(2))
+    texts = as_metadata(
+        drawn_file.CARD, (seen, Seen(np.zeros((2, width), np.float32), seen.images))
+    )
+    kept = json.loads(texts["anomalyncd_seen"])
+    kept["images"]["images"][0] = number
+    with pytest.raises(InputError, match="anomalyncd_seen: damaged"):
+        from_metadata({**texts, "anomalyncd_seen": json.dumps(kept)}, "m.onnx")
 
 
 def test_the_card_rejects_peaks_that_do_not_fit() -> None:

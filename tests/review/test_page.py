@@ -95,6 +95,12 @@ def test_another_name_of_this_machine_sees_nothing(page: TestClient) -> None:
     assert page.get("/", headers={"Host": "evil.example:8123"}).status_code == 421
 
 
+def test_port_80_is_answered_as_browsers_write_it(review: Review) -> None:
+    page = TestClient(create(review, "secret", 80), base_url="http://127.0.0.1")
+    assert page.get("/?token=secret").status_code == 200
+    assert page.get("/", headers={"Host": "evil.example"}).status_code == 421
+
+
 def test_every_answer_carries_the_protecting_headers(review: Review) -> None:
     for page in (browser(review), browser(review, token=None)):
         for path in ("/", "/thumbnail?row=0", "/nothing", "/static/review.css"):

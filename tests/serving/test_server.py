@@ -147,6 +147,8 @@ def hostile() -> Iterator[tuple[str, dict[str, str], bytes]]:
     yield of_form, {}, b"--b\r\n" * 10_000
     yield of_form, {}, b"--b\r\nContent-Disposition: form-data\r\n\r\nx"
     yield of_form, {}, b""
+    for charset in ("undefined", "punycode", "idna", "none"):
+        yield f"{of_form}; charset={charset}", {}, form(("\xff\x80.png", b"no image"))
     yield png, {}, bomb(20_000)
     yield png, {}, b"x" * 1_000_001  # huge
     yield png, {"Content-Encoding": "gzip"}, zlib.compress(bytes(900_000))
@@ -203,6 +205,9 @@ def test_slow_and_malformed_connections_are_closed(serving: Process) -> None:
     assert b" 408 " in slow_body.splitlines()[0]
     assert talk(serving, b"") == b""  # silent
     assert talk(serving, head, b"X-Slow: 1", 0.3) == b""  # headers without an end
+    answered = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    second = talk(serving, answered, b"GET /h", 0.3)  # a second request without an end
+    assert second.count(b"HTTP/1.1 ") == 1 and b" 200 " in second.splitlines()[0]
     chunked = head + b"Content-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert b" 413 " in talk(serving, chunked + b"F4241\r\n" + b"x" * 1_000_001)
     for bad in (

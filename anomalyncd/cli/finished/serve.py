@@ -54,10 +54,12 @@ def _serve(given: argparse.Namespace) -> None:
         waiting=given.queue,
         together=given.batch,
     )
+    host, port = listening.getsockname()[:2]
     service = app.Service(
         opened,
         bounds,
-        port=listening.getsockname()[1],
+        host=host,
+        port=port,
         key=key,
         allow_url=given.allow_url,
     )

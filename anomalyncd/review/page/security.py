@@ -9,6 +9,7 @@ name this machine's address), and, to change anything, the origin of the page.
 from __future__ import annotations
 
 import hmac
+from collections.abc import Collection
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -37,7 +38,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str, port: int) -> None:
         self._app, self._token = app, token
-        self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
+        self._hosts = host_headers(("127.0.0.1", "localhost"), port)
         self._cookie = f"anomalyncd_review_{port}"  # cookies are shared by all ports of a host
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,6 +87,12 @@ class Guard:
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode(), self._token.encode())
+
+
+def host_headers(names: Collection[str], port: int) -> frozenset[str]:
+    """What the header Host holds in a request to one of these names; browsers leave out port 80."""
+    with_port = {f"{name}:{port}" for name in names}
+    return frozenset(with_port.union(names) if port == 80 else with_port)
 
 
 def _own_path(path: str) -> str:
