@@ -46,6 +46,14 @@ def names(run: Path) -> list[str]:
     return [one["name"] for one in json.loads((run / class_list.FILE).read_text())["classes"]]
 
 
+def area_of(run: Path, region: int, area: int) -> None:
+    lines = (run / "regions.csv").read_text().splitlines()
+    cells = lines[region + 1].split(",")
+    cells[lines[0].split(",").index("area")] = str(area)
+    lines[region + 1] = ",".join(cells)
+    (run / "regions.csv").write_text("\n".join(lines) + "\n")
+
+
 def test_a_learned_run_has_the_names_and_the_old_ids(run: Path) -> None:
     review = Review(run)
     review.decide(
@@ -99,6 +107,16 @@ def test_photographs_in_which_nothing_was_found_are_the_defect_free_class(tmp_pa
     assert names(result.folder) == ["good", "class 1", "class 2"]
     found = [row["class"] for row in table(result.folder / "regions.csv")]
     assert found[:5] == 5 * ["0"]
+
+
+def test_an_empty_photograph_in_a_class_of_defects_does_not_make_them_good(run: Path) -> None:
+    area_of(run, 11, 0)
+    review = Review(run)
+    review.decide(Name("1", "crack"), confirm(review, [0], "0"), confirm(review, [12], "2"))
+    review.decide(reject(review, [1], "false_alarm"))
+    result = learn(run, quiet=True)
+    found = [row["class_name"] for row in table(result.folder / "regions.csv")]
+    assert found[6:12] == 6 * ["crack"] and found[1] == "good"
 
 
 def test_a_later_review_starts_from_what_is_known(run: Path) -> None:
