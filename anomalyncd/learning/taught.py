@@ -28,9 +28,9 @@ class Taught:
     classes: ClassList
     normal: int | None  # the defect-free class
     ids: dict[str, int]  # of each class of the review: its id in the new run
-    shares: NDArray[np.float64]  # (n, K), rows sum to 1; all 0 for regions that stay unknown
-    region_class: NDArray[np.int64]  # (n,) ids, or of a verdict
-    confidence: NDArray[np.float64]  # (n,) 1 for what was decided
+    shares: NDArray[np.float64]  # (n, K), rows sum to 1; all 0 if nothing tells
+    region_class: NDArray[np.int64]  # (n,) ids, or of a verdict; as before if nothing tells
+    confidence: NDArray[np.float64]  # (n,) 1 for what was decided, 0 if nothing tells
 
 
 def teach(
@@ -66,17 +66,15 @@ def teach(
     shares = np.zeros((len(areas), len(found.classes)))
     for column, one in enumerate(kinds.class_ids):
         shares[:, ids[one]] += kinds.shares[:, column]
-    stays = ~state.decided & (before < 0)
-    shares[stays] = 0
-    untold = ~stays & ~shares.any(axis=1)
-    shares[untold, np.maximum(before[untold], 0)] = 1
+    shares[~state.decided & (before < 0)] = 0
+    told = shares.any(axis=1)
     best = shares.argmax(axis=1)
     return Taught(
         classes=found,
         normal=place,
         ids=ids,
         shares=shares,
-        region_class=np.where(stays, before, best),
+        region_class=np.where(told, best, before),
         confidence=shares[np.arange(len(best)), best],
     )
 

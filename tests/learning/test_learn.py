@@ -109,6 +109,17 @@ def test_photographs_in_which_nothing_was_found_are_the_defect_free_class(tmp_pa
     assert found[:5] == 5 * ["0"]
 
 
+def test_a_denied_region_is_not_said_with_confidence_to_be_what_was_denied(tmp_path: Path) -> None:
+    """Nothing else is known that it could be, and the network does not learn from it."""
+    run = make_finished_run(tmp_path, normal=True)
+    review = Review(run)
+    review.decide(Merge(("2", "1"), "1"), deny(review, [9], "1"))
+    result = learn(run, quiet=True)
+    found = table(result.folder / "regions.csv")
+    assert [row["confidence"] for row in found[8:11]] == ["1.0000", "0.0000", "1.0000"]
+    assert Review(result.folder).state.class_of(9) == "-1"
+
+
 def test_an_empty_photograph_in_a_class_of_defects_does_not_make_them_good(run: Path) -> None:
     area_of(run, 11, 0)
     review = Review(run)
@@ -174,7 +185,9 @@ def test_what_was_decided_is_learned_whatever_it_was(made: Path, seed: int) -> N
     assert [one.id for one in taught.classes.classes][:3] == [0, 1, 2]
     assert len(set(taught.classes.names)) == len(taught.classes.names)
     assert ((taught.region_class >= 0) & (taught.region_class < len(taught.classes.names))).all()
-    np.testing.assert_allclose(taught.shares.sum(axis=1), 1)
+    told = taught.confidence > 0  # the others were denied what they were, and nothing else tells
+    np.testing.assert_allclose(taught.shares.sum(axis=1), told)
+    assert {row for row, _ in state.denied} >= set(np.flatnonzero(~told).tolist())
     for row in np.flatnonzero(state.decided).tolist():
         assert taught.region_class[row] == taught.ids[state.class_of(row)]
         assert taught.confidence[row] == 1
