@@ -52,8 +52,9 @@ def teach(
         number: of this step among the run's extensions, see `ClassList`.
     """
     normal = normal_class(state, areas)
-    ids, count = _ids(state, kinds.class_ids, len(classes.classes))
-    place = ids.get(normal) if normal else None
+    ids, named = _ids(state, kinds.class_ids, len(classes.classes), normal)
+    count = max(len(classes.classes), 1 + max(ids.values(), default=0))
+    place = ids[normal] if normal in ids else named.get(GOOD)
     if place is None and GOOD in classes.names:
         place = classes.names.index(GOOD)
     if place is None and any(one in REASONS for one in kinds.class_ids):
@@ -79,20 +80,27 @@ def teach(
     )
 
 
-def _ids(state: State, kinds: tuple[str, ...], count: int) -> tuple[dict[str, int], int]:
-    """The id of each class of the review, and how many there are; one name is one kind."""
+def _ids(
+    state: State, kinds: tuple[str, ...], count: int, normal: str | None
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The id of each class of the review, and of each name that has regions.
+
+    One name is one kind; the defect-free class has the name `good`, if nobody has given it one.
+    """
     own = [one for one in map(str, range(count)) if one in state.class_ids]
     made = [one for one in kinds if one not in own and not state.is_fixed(one)]
     ids: dict[str, int] = {}
     named: dict[str, int] = {}
     for one in (*own, *made):
-        name = usable(state.name_of(one))
-        known = named.get(name) if one in kinds and not state.is_unnamed(one) else None
+        is_unnamed = state.is_unnamed(one)
+        name = GOOD if one == normal and is_unnamed else usable(state.name_of(one))
+        is_kind = one in kinds and (name == GOOD or not is_unnamed)
+        known = named.get(name) if is_kind else None
         ids[one] = known if known is not None else int(one) if one in own else count
         count = max(count, ids[one] + 1)
         if one in kinds:
             named[name] = ids[one]
-    return ids, count
+    return ids, named
 
 
 def _names(

@@ -109,6 +109,14 @@ def test_photographs_in_which_nothing_was_found_are_the_defect_free_class(tmp_pa
     assert found[:5] == 5 * ["0"]
 
 
+def test_what_was_all_denied_cannot_be_learned(run: Path) -> None:
+    review = Review(run)
+    rows = [list(range(first, first + 6)) for first in (0, 6, 12)]
+    review.decide(*(deny(review, every, str(k)) for every in rows for k in range(3)))
+    with pytest.raises(InputError, match="of no region is known what it is"):
+        learn(run, quiet=True)
+
+
 def test_a_denied_region_is_not_said_with_confidence_to_be_what_was_denied(tmp_path: Path) -> None:
     """Nothing else is known that it could be, and the network does not learn from it."""
     run = make_finished_run(tmp_path, normal=True)
@@ -118,6 +126,26 @@ def test_a_denied_region_is_not_said_with_confidence_to_be_what_was_denied(tmp_p
     found = table(result.folder / "regions.csv")
     assert [row["confidence"] for row in found[8:11]] == ["1.0000", "0.0000", "1.0000"]
     assert Review(result.folder).state.class_of(9) == "-1"
+
+
+@pytest.mark.parametrize("name", ["0", "1", "2"])
+def test_a_class_that_was_named_good_is_the_defect_free_one(tmp_path: Path, name: str) -> None:
+    run = make_finished_run(tmp_path, normal=True)
+    review = Review(run)
+    review.decide(Name(name, "good"), reject(review, [4], "false_alarm"))
+    result = learn(run, quiet=True)
+    found = table(result.folder / "regions.csv")
+    good = {0, 1, 2, 3, 4, *range(4 * int(name), 4 * int(name) + 4)}
+    assert {k for k, row in enumerate(found) if row["class_name"] == "good"} == good
+    assert sum(one.startswith("good") for one in {row["class_name"] for row in found}) == 1
+
+
+def test_rejected_regions_are_of_the_class_that_was_made_for_good_ones(run: Path) -> None:
+    review = Review(run)
+    review.decide(move(review, [17], "new-x", "good"), reject(review, [4], "false_alarm"))
+    result = learn(run, quiet=True)
+    assert names(result.folder) == ["class 0", "class 1", "class 2", "good"]
+    assert table(result.folder / "regions.csv")[4]["class"] == "3"
 
 
 def test_an_empty_photograph_in_a_class_of_defects_does_not_make_them_good(run: Path) -> None:
