@@ -93,6 +93,11 @@ def learn(
             before.classes,
             before.number + 1,
         )
+        if not taught.shares.any():
+            raise InputError(
+                f"{root}: of no region is known what it is, only what it is not; say it of some: "
+                f"anomalyncd review {root}"
+            )
         agreeing = _relearn(network, metadata, known.tokens, taught)
         folder.create()
         folder.note_inputs({_ROLE: {"made_of": made_of}, "image": parent.photographs(root)})
