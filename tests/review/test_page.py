@@ -137,6 +137,16 @@ def test_each_answer_of_the_page_is_one_kept_decision(review: Review, page: Test
     assert review.state.name_of("0") == "class 0"
 
 
+def test_that_a_region_is_unknown_cannot_be_confirmed(review: Review, page: TestClient) -> None:
+    post(page, what="deny", regions="8", of_class="2")
+    for form in ({}, {"of_class": "-1"}, {"of_class": "false_alarm"}):
+        answer = post(page, what="confirm", regions="8", **form)
+        assert answer.status_code == 409 and "\n" not in answer.text
+    answer = post(page, what="confirm", regions="8,9")
+    assert "1 region confirmed" in answer.headers["HX-Trigger"]
+    assert np.flatnonzero(review.state.decided).tolist() == [9]
+
+
 def test_the_name_of_another_class_merges_both(review: Review, page: TestClient) -> None:
     post(page, what="name", of_class="0", name="class 1")
     assert review.state.sizes() == {"1": 8, "2": 4}
