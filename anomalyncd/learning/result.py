@@ -95,20 +95,25 @@ def _regions(done: Learned) -> list[Row]:
 def _images(done: Learned, regions: list[Row]) -> list[Row]:
     """A photograph has the class of most of its anomalous pixels.
 
-    Regions that are no defects count only if it has no others.
+    Regions that are no defects count only if it has no others. One with a verdict keeps it as long
+    as its regions with a verdict hold more pixels.
     """
     pixels: dict[str, Counter[str]] = defaultdict(Counter)
+    unlike: Counter[str] = Counter()
     sure: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in regions:
-        if row["class"] not in VERDICTS.values():
-            weight = int(row["area"]) + 1
+        weight = int(row["area"]) + 1
+        if row["class"] in VERDICTS.values():
+            unlike[row["id"]] += weight
+        else:
             is_normal = row["class"] == str(done.taught.normal)
             pixels[row["id"]][row["class"]] += 0 if is_normal else weight
             sure[row["id"], row["class"]].append(float(row["confidence"]))
     rows = []
     for row in done.before.images:
-        if pixels[row["id"]] and row["class"] not in VERDICTS.values():
-            class_id = pixels[row["id"]].most_common(1)[0][0]
+        (class_id, weight), *_ = pixels[row["id"]].most_common(1) or [("", 0)]
+        stays = row["class"] in VERDICTS.values() and weight < unlike[row["id"]]
+        if class_id and not stays:
             name = done.taught.classes.names[int(class_id)]
             share = f"{np.mean(sure[row['id'], class_id]):.4f}"
             row = {**row, "class": class_id, "class_name": name, "confidence": share}

@@ -16,7 +16,8 @@ from anomalyncd.cli.main import main
 from anomalyncd.decisions import naming
 from anomalyncd.decisions.actions import Apart, Merge, Name
 from anomalyncd.errors import InputError
-from anomalyncd.extension import parent, prototypes
+from anomalyncd.extension import parent, prototypes, waiting
+from anomalyncd.extension.waiting import Waiting
 from anomalyncd.learning.learn import learn
 from anomalyncd.models import checkpoint
 from anomalyncd.prediction.classifier import Classifier
@@ -146,6 +147,44 @@ def test_rejected_regions_are_of_the_class_that_was_made_for_good_ones(run: Path
     result = learn(run, quiet=True)
     assert names(result.folder) == ["class 0", "class 1", "class 2", "good"]
     assert table(result.folder / "regions.csv")[4]["class"] == "3"
+
+
+def make_unknown(run: Path, region: int) -> None:
+    """As an extension leaves a region, and its photograph, that are unlike every class."""
+    for name in ("regions.csv", "predictions.csv"):
+        lines = (run / name).read_text().splitlines()
+        lines[region + 1] = lines[region + 1].replace(",2,class 2,", ",unknown,unknown,")
+        (run / name).write_text("\n".join(lines) + "\n")
+    descriptors = np.ones((1, 1, 1, 192), np.float32)
+    waiting.write(run, Waiting(np.array([region]), descriptors, descriptors[:, 0, 0]))
+
+
+def test_a_photograph_is_not_unknown_once_its_regions_are_decided(run: Path) -> None:
+    make_unknown(run, 17)
+    Review(run).decide(Name("0", "scratch"))
+    left = learn(run, quiet=True)
+    assert table(left.folder / "predictions.csv")[17]["class"] == "unknown"
+    review = Review(left.folder)
+    review.decide(move(review, [17], "0"))
+    images = table(learn(left.folder, quiet=True).folder / "predictions.csv")
+    assert images[17]["class_name"] == "scratch" and images[17]["confidence"] == "1.0000"
+
+
+def test_an_unknown_region_weighs_in_its_photograph(run: Path) -> None:
+    """The photograph of two regions stays unknown while the larger one is."""
+    make_unknown(run, 17)
+    for name in ("regions.csv", "predictions.csv"):
+        place = run / name
+        place.write_text(place.read_text().replace("photo 16", "photo 17"))
+    lines = (run / "predictions.csv").read_text().splitlines()
+    (run / "predictions.csv").write_text("\n".join([*lines[:17], lines[18]]) + "\n")
+    area_of(run, 16, 40)
+    Review(run).decide(Name("0", "scratch"))
+    result = learn(run, quiet=True)
+    assert table(result.folder / "predictions.csv")[-1]["class"] == "unknown"
+    area_of(run, 16, 400)
+    images = table(learn(run, quiet=True).folder / "predictions.csv")
+    assert images[-1]["class_name"] == "class 2"
 
 
 def test_an_empty_photograph_in_a_class_of_defects_does_not_make_them_good(run: Path) -> None:
