@@ -23,8 +23,8 @@ from anomalyncd.decisions.actions import (
     Name,
     without_regions,
 )
-from anomalyncd.decisions.journal import Journal
-from anomalyncd.decisions.state import active, initial, present
+from anomalyncd.decisions.journal import NAME, Journal
+from anomalyncd.decisions.state import active, check, initial, present
 from anomalyncd.storage.cache import digest
 from anomalyncd.types import VERDICTS
 
@@ -102,20 +102,22 @@ def fingerprint(run: Path) -> str | None:
 
 
 def of_regions(
-    run: Path, classes: NDArray[np.int64], class_names: Sequence[str]
+    run: Path, ids: Sequence[str], classes: NDArray[np.int64], class_names: Sequence[str]
 ) -> tuple[str, ...]:
     """What the classes of a run's regions are called after its review: (n,).
 
     Args:
         run: its folder.
+        ids: (n,) of the photograph of each region.
         classes: (n,) ids in the run.
         class_names: (n,) in the run.
 
     Raises:
-        InputError: the decisions cannot be read.
+        InputError: the decisions cannot be read, or are about another run's regions.
     """
     if not (counting := _counting(run)):
         return tuple(class_names)
+    check(counting, ids, str(run / NAME))
     state = present(initial(classes, class_names), counting)
     names = [usable(state.name_of(one), verdict=state.is_fixed(one)) for one in state.class_ids]
     return tuple(names[k] for k in state.assigned.tolist())
