@@ -273,6 +273,27 @@ def test_only_photographs_of_the_run_are_served(tmp_path: Path) -> None:
     assert page.get("/static/%2e%2e/app.py").status_code == 404
 
 
+MANY = 5000 * "9"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("/question?skip=99", f"/question?skip={MANY},1", "/question?skip=²,-1"),
+        *("/tiles?rows=99", f"/tiles?rows={MANY},1", f"/tiles?from={MANY}", "/tiles?rows=²"),
+        *(f"/ask?what=move&row={MANY}", "/ask?what=move&row=99", f"/region?row={MANY}"),
+    ],
+)
+def test_numbers_in_an_address_may_be_anything(page: TestClient, address: str) -> None:
+    assert page.get(address).status_code in (200, 404)
+
+
+def test_a_skipped_region_that_does_not_exist_changes_no_question(page: TestClient) -> None:
+    plain = [page.get(address).text for address in ("/question?skip=1", "/question?skip=1,99,x")]
+    asked = [re.findall(r'data-region="(\d+)"', text) for text in plain]
+    assert asked[0] == asked[1] and asked[0]
+
+
 def test_filters_and_the_order_of_a_list(review: Review, page: TestClient) -> None:
     post(page, what="confirm", regions="0")
 

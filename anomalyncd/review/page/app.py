@@ -129,8 +129,7 @@ class _Page:
         """A part of a list, or the regions that are named."""
         query = request.query_params
         if "rows" in query:
-            named = [int(row) for row in query["rows"].split(",") if row.isdecimal()][:_CHUNK]
-            rows = np.array(self._review.addressed(named)[0], np.int64)
+            rows = np.array(self._rows(query["rows"])[:_CHUNK], np.int64)
             begin = 0
         else:
             begin = _whole(query.get("from", "0"))
@@ -166,7 +165,7 @@ class _Page:
 
     def question(self, request: Request) -> Response:
         skipped = request.query_params.get("skip", "")
-        rows = frozenset(int(row) for row in skipped.split(",") if row.isdecimal())
+        rows = frozenset(self._rows(skipped))
         known, state = self._review.regions, self._review.state
         self._comparing.join()
         found = questions.ask(
@@ -311,8 +310,8 @@ class _Page:
         """Kinds to choose from, the most similar to a region or class first."""
         state, tokens = self._review.state, self._review.regions.tokens
         kinds, means, _ = centres(tokens, state)
-        if row.isdecimal() and int(row) < len(tokens):
-            order = np.argsort(-(means @ tokens[int(row)]), kind="stable")
+        if rows := self._rows(row):
+            order = np.argsort(-(means @ tokens[rows[0]]), kind="stable")
         elif class_id in kinds:
             order = np.argsort(-(means @ means[kinds.index(class_id)]), kind="stable")
         else:
@@ -334,10 +333,15 @@ class _Page:
             self._drawing.start()
 
     def _row(self, request: Request) -> int:
-        row = _whole(request.query_params.get("row", ""))
-        if row >= len(self._review.regions.ids):
+        rows = self._rows(request.query_params.get("row", ""))
+        if len(rows) != 1:
             raise HTTPException(404)
-        return row
+        return rows[0]
+
+    def _rows(self, text: str) -> list[int]:
+        """The regions that an address names; what names none of the run is left out."""
+        count = len(self._review.regions.ids)
+        return [int(row) for row in text.split(",") if _is_whole(row) and int(row) < count]
 
     def _page(self, name: str, request: Request, **values: Any) -> Response:
         self._review.refresh()
@@ -369,6 +373,10 @@ def _picture(content: bytes | None) -> Response:
 
 
 def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if not _is_whole(text):
         raise HTTPException(404)
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9
