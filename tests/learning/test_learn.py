@@ -218,6 +218,15 @@ def test_a_later_review_starts_from_what_is_known(run: Path) -> None:
     assert parent.read(again.folder, checkpoint.load_model(again.folder / parent.MODEL)[1], 192)
 
 
+def test_undo_leaves_what_was_learned(run: Path) -> None:
+    review = Review(run)
+    review.decide(confirm(review, [0], "0"), move(review, [6], "new-x", "dent"))
+    later = Review(learn(run, quiet=True).folder)
+    later.decide(confirm(later, [1], "0"))
+    assert later.undo() is not None and later.undo() is None
+    assert np.flatnonzero(later.state.decided).tolist() == [0, 6]
+
+
 def test_two_classes_of_one_name_are_one_kind(run: Path) -> None:
     review = Review(run)
     review.decide(Name("0", "dent"), move(review, [6], "new-x", "dent"), Name("2", "dent"))
