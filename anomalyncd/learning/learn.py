@@ -87,7 +87,7 @@ def learn(
         known = before.known
         taught = teach(
             review.state,
-            review.kinds(),
+            review.kinds(review.state),
             known.areas,
             known.classes,
             before.classes,

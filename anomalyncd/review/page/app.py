@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
 from anomalyncd.decisions.propagation import Kinds
+from anomalyncd.decisions.state import State
 from anomalyncd.errors import InputError
 from anomalyncd.review import exports, proposals, questions, scatter
 from anomalyncd.review.neighbours import centres
@@ -171,7 +172,7 @@ class _Page:
         found = questions.ask(
             known.tokens,
             self._review.graph,
-            self._review.kinds(),
+            self._review.kinds(state),
             known.areas,
             state,
             self._review.version + len(rows),
@@ -318,9 +319,9 @@ class _Page:
             order = np.arange(len(kinds))
         return [kinds[i] for i in order if kinds[i] != class_id]
 
-    def _kinds(self) -> Kinds | None:
+    def _kinds(self, state: State) -> Kinds | None:
         self._comparing.join(_PATIENCE)
-        return None if self._comparing.is_alive() else self._review.kinds()
+        return None if self._comparing.is_alive() else self._review.kinds(state)
 
     def _start_drawing(self) -> None:
         """Compute the map once, while the page is used."""
@@ -354,7 +355,7 @@ class _Page:
             title=self._review.run.name,
             where=str(self._review.run),
             sure=round(100 * questions.SURE),
-            quality=questions.quality(self._kinds(), known.areas, state),
+            quality=questions.quality(self._kinds(state), known.areas, state),
             version=self._review.version,
             warning=self._review.warning,
             **values,
