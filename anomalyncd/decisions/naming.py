@@ -25,10 +25,13 @@ from anomalyncd.decisions.actions import (
 )
 from anomalyncd.decisions.journal import NAME, Journal
 from anomalyncd.decisions.state import active, check, initial, present
+from anomalyncd.errors import InputError
 from anomalyncd.storage.cache import digest
+from anomalyncd.storage.class_list import MAX_NAME
 from anomalyncd.types import VERDICTS
 
-_LONGEST = 200  # characters of a name
+# Characters of a name that a person gives; a list of classes may put a mark after it.
+LONGEST = MAX_NAME - 20
 _FIXED = {*VERDICTS.values(), *REASONS.values()}
 
 
@@ -129,7 +132,19 @@ def _counting(run: Path) -> list[Decision]:
     return active(journal.decisions)
 
 
+def require_short(name: str) -> None:
+    """Refuse what is too long for a name.
+
+    Raises:
+        InputError: it is.
+    """
+    if len(name) > LONGEST:
+        raise InputError(
+            f"a name of {len(name)} characters; expected 1 to {LONGEST}: {name[:60]!r} …"
+        )
+
+
 def usable(name: str, *, verdict: bool = False) -> str:
     """A name that can be printed and kept, and is no verdict unless it is of one."""
-    shown = "".join(sign if sign.isprintable() else "�" for sign in name[:_LONGEST]).strip()
+    shown = "".join(sign if sign.isprintable() else "�" for sign in name[:LONGEST]).strip()
     return f"{shown} (kind)" if not shown or (shown in _FIXED and not verdict) else shown

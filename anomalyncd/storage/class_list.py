@@ -19,7 +19,7 @@ from anomalyncd.types import VERDICTS
 
 FILE = "classes.json"
 FORMAT = 1
-_MAX_NAME = 200  # characters
+MAX_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ClassList:
                     "classes are only appended"
                 )
             before = one.since
-            if not one.name.strip() or len(one.name) > _MAX_NAME or not one.name.isprintable():
+            if not one.name.strip() or len(one.name) > MAX_NAME or not one.name.isprintable():
                 raise InputError(f"class {one.id} has no usable name: {one.name[:60]!r}")
         names = [one.name for one in self.classes]
         if repeated := next((name for name in names if names.count(name) > 1), None):

@@ -236,6 +236,18 @@ def test_two_classes_of_one_name_are_one_kind(run: Path) -> None:
     assert names(result.folder) == ["dent", "class 1", "class 2"]
 
 
+def test_a_long_name_that_two_classes_have_can_be_learned(run: Path) -> None:
+    """One of them gets a mark after its name, which must fit into the list of classes too."""
+    name = 10_000 * "x"
+    review = Review(run)
+    review.decide(
+        *(Name("2", name), move(review, list(range(12, 18)), "0")),
+        move(review, [6], "new-x", name),
+    )
+    found = names(learn(run, quiet=True).folder)
+    assert found[2] == f"{found[3]} (no regions)" and found[3] in name
+
+
 @given(st.integers(0, 10_000))
 def test_what_was_decided_is_learned_whatever_it_was(made: Path, seed: int) -> None:
     """Ids stay, a decided region has its class, and every region has a class of the list."""

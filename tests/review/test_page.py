@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from anomalyncd.decisions import naming
 from anomalyncd.decisions.actions import Name
+from anomalyncd.decisions.naming import LONGEST
 from anomalyncd.detectors import map_store
 from anomalyncd.review.page import making
 from anomalyncd.review.page.app import create
@@ -172,7 +174,7 @@ def test_a_split_is_only_made_as_it_was_shown(review: Review, page: TestClient) 
         {"what": "name", "of_class": "0", "name": "  "},
         {"what": "name", "of_class": "9", "name": "x"},
         {"what": "name", "of_class": "0", "name": "unknown"},
-        {"what": "name", "of_class": "0", "name": 10_001 * "x"},
+        {"what": "name", "of_class": "0", "name": (LONGEST + 1) * "x"},
         {"what": "merge", "of_class": "0", "into": "0"},
         {"what": "merge", "of_class": "0", "into": "false_alarm"},
         {"what": "confirm", "regions": ""},
@@ -189,6 +191,13 @@ def test_an_answer_that_makes_no_sense_is_refused_in_one_line(
     answer = post(page, **form)
     assert answer.status_code == 409 and answer.text and "\n" not in answer.text
     assert review.decisions == []
+
+
+def test_a_name_that_the_page_takes_is_kept_whole(review: Review, page: TestClient) -> None:
+    post(page, what="name", of_class="0", name=LONGEST * "x")
+    assert naming.read(review.run, ("class 0", "class 1", "class 2")).names[0] == LONGEST * "x"
+    answer = post(page, what="name", of_class="0", name=(LONGEST + 1) * "x")
+    assert answer.status_code == 409 and f"expected 1 to {LONGEST}" in answer.text
 
 
 def test_another_process_is_noticed(review: Review, page: TestClient) -> None:

@@ -20,13 +20,12 @@ from anomalyncd.decisions.actions import (
     Undo,
     new_class_id,
 )
+from anomalyncd.decisions.naming import require_short
 from anomalyncd.decisions.state import State
 from anomalyncd.errors import InputError
 from anomalyncd.review import proposals
 from anomalyncd.review.page.views import short
 from anomalyncd.review.session import Review
-
-_MAX_NAME = 10_000  # characters, what a line of the file may hold
 
 _NOTHING_TO_CONFIRM = "only a class of defects can be confirmed; move the region to one first"
 
@@ -185,8 +184,9 @@ def _class(state: State, form: Mapping[str, str], key: str = "class") -> str:
 
 def _name(form: Mapping[str, str]) -> str:
     name = form.get("name", "").strip()
-    if not name or len(name) > _MAX_NAME:
-        raise InputError(f"a name of {len(name)} characters; expected 1 to {_MAX_NAME:,}")
+    if not name:
+        raise InputError("no name is given")
+    require_short(name)
     return name
 
 

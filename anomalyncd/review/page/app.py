@@ -19,6 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
+from anomalyncd.decisions.naming import LONGEST
 from anomalyncd.decisions.propagation import Kinds
 from anomalyncd.decisions.state import State
 from anomalyncd.errors import InputError
@@ -106,6 +107,7 @@ class _Page:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
+        self._templates.globals["longest"] = LONGEST
         self._templates.filters["shown"] = printable
         self._templates.filters["short"] = views.short
 
