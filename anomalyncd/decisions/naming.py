@@ -52,8 +52,9 @@ class Naming:
         """What to do about decisions that need learning; empty if there are none."""
         if not self.unlearned:
             return ""
+        many = "decision of the review is" if self.unlearned == 1 else "decisions of the review are"
         return (
-            f"{self.unlearned} decisions of the review are about single regions, which names "
+            f"{self.unlearned} {many} about single regions, which names "
             f"cannot express: anomalyncd learn {run} makes a classifier of them"
         )
 

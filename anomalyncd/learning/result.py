@@ -14,7 +14,7 @@ from anomalyncd.decisions.state import active
 from anomalyncd.detectors import map_store
 from anomalyncd.extension import parent, record, waiting
 from anomalyncd.extension.parent import Parent
-from anomalyncd.extension.record import Appended, Extension, Moved
+from anomalyncd.extension.record import Appended, Extension, Moved, many
 from anomalyncd.extension.result import Row, joined, seen_since, write_table
 from anomalyncd.extension.waiting import Waiting
 from anomalyncd.learning.taught import Taught, still_holding
@@ -164,10 +164,14 @@ def _metrics(
     decisions = [one for one in active(done.review.decisions) if not one.is_carried]
     decided, moved = int(state.decided.sum()), len(step.moved)
     summary = [
-        f"Learned from {len(decisions)} decisions on {before.root.name}: {decided} of "
-        f"{len(regions)} regions were decided, the others follow those that they look like.",
-        f"{moved} region{'s' * (moved != 1)} changed class.",
-        *(f"New class {one.id}, {one.name}: {one.regions} regions." for one in step.appended),
+        f"Learned from {many(len(decisions), 'decision')} on {before.root.name}: {decided} of "
+        f"{many(len(regions), 'region')} {'was' if decided == 1 else 'were'} decided, the others "
+        "follow those that they look like.",
+        f"{many(moved, 'region')} changed class.",
+        *(
+            f"New class {one.id}, {one.name}: {many(one.regions, 'region')}."
+            for one in step.appended
+        ),
         f"The network puts {100 * done.agreeing:.0f} % of the regions into the class that they "
         "have here.",
     ]

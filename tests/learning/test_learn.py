@@ -290,7 +290,10 @@ def test_the_command_says_what_it_has_learned_and_returns_a_finished_run(
     Review(run).decide(Name("0", "scratch"))
     assert main(["learn", str(run)]) == 0
     first = capsys.readouterr().out
-    assert "Learned from 1 decisions on seed-1" in first and "Run: " in first
+    assert (
+        "Learned from 1 decision on seed-1: 0 of 18 regions were decided" in first
+        and "Run: " in first
+    )
     assert main(["learn", str(run)]) == 0
     assert "Finished before" in capsys.readouterr().err
     assert sys.argv[0] == "anomalyncd learn"
