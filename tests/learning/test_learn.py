@@ -218,6 +218,16 @@ def test_a_later_review_starts_from_what_is_known(run: Path) -> None:
     assert parent.read(again.folder, checkpoint.load_model(again.folder / parent.MODEL)[1], 192)
 
 
+def test_learning_again_makes_no_second_defect_free_class(run: Path) -> None:
+    review = Review(run)
+    confirmed = [confirm(review, list(range(k, k + 6)), str(k // 6)) for k in (0, 6, 12)]
+    review.decide(*confirmed, reject(review, [12], "false_alarm"))  # the only region of it
+    later = Review(learn(run, quiet=True).folder)
+    later.decide(confirm(later, [13], "2"))
+    again = learn(later.run, quiet=True)
+    assert names(again.folder) == ["class 0", "class 1", "class 2", "good"]
+
+
 def test_undo_leaves_what_was_learned(run: Path) -> None:
     review = Review(run)
     review.decide(confirm(review, [0], "0"), move(review, [6], "new-x", "dent"))
