@@ -23,12 +23,15 @@ from anomalyncd.decisions.actions import (
     Name,
     without_regions,
 )
-from anomalyncd.decisions.journal import Journal
-from anomalyncd.decisions.state import active, initial, present
+from anomalyncd.decisions.journal import NAME, Journal
+from anomalyncd.decisions.state import active, check, initial, present
+from anomalyncd.errors import InputError
 from anomalyncd.storage.cache import digest
+from anomalyncd.storage.class_list import MAX_NAME
 from anomalyncd.types import VERDICTS
 
-_LONGEST = 200  # characters of a name
+# Characters of a name that a person gives; a list of classes may put a mark after it.
+LONGEST = MAX_NAME - 20
 _FIXED = {*VERDICTS.values(), *REASONS.values()}
 
 
@@ -49,8 +52,9 @@ class Naming:
         """What to do about decisions that need learning; empty if there are none."""
         if not self.unlearned:
             return ""
+        many = "decision of the review is" if self.unlearned == 1 else "decisions of the review are"
         return (
-            f"{self.unlearned} decisions of the review are about single regions, which names "
+            f"{self.unlearned} {many} about single regions, which names "
             f"cannot express: anomalyncd learn {run} makes a classifier of them"
         )
 
@@ -102,20 +106,22 @@ def fingerprint(run: Path) -> str | None:
 
 
 def of_regions(
-    run: Path, classes: NDArray[np.int64], class_names: Sequence[str]
+    run: Path, ids: Sequence[str], classes: NDArray[np.int64], class_names: Sequence[str]
 ) -> tuple[str, ...]:
     """What the classes of a run's regions are called after its review: (n,).
 
     Args:
         run: its folder.
+        ids: (n,) of the photograph of each region.
         classes: (n,) ids in the run.
         class_names: (n,) in the run.
 
     Raises:
-        InputError: the decisions cannot be read.
+        InputError: the decisions cannot be read, or are about another run's regions.
     """
     if not (counting := _counting(run)):
         return tuple(class_names)
+    check(counting, ids, str(run / NAME))
     state = present(initial(classes, class_names), counting)
     names = [usable(state.name_of(one), verdict=state.is_fixed(one)) for one in state.class_ids]
     return tuple(names[k] for k in state.assigned.tolist())
@@ -127,7 +133,19 @@ def _counting(run: Path) -> list[Decision]:
     return active(journal.decisions)
 
 
+def require_short(name: str) -> None:
+    """Refuse what is too long for a name.
+
+    Raises:
+        InputError: it is.
+    """
+    if len(name) > LONGEST:
+        raise InputError(
+            f"a name of {len(name)} characters; expected 1 to {LONGEST}: {name[:60]!r} …"
+        )
+
+
 def usable(name: str, *, verdict: bool = False) -> str:
     """A name that can be printed and kept, and is no verdict unless it is of one."""
-    shown = "".join(sign if sign.isprintable() else "�" for sign in name[:_LONGEST]).strip()
+    shown = "".join(sign if sign.isprintable() else "�" for sign in name[:LONGEST]).strip()
     return f"{shown} (kind)" if not shown or (shown in _FIXED and not verdict) else shown

@@ -132,9 +132,16 @@ def kinds(found: Graph, state: State, areas: NDArray[np.int64]) -> Kinds:
 
 
 def normal_class(state: State, areas: NDArray[np.int64]) -> str | None:
-    """The class of photographs in which nothing was found; None if there are none."""
-    of_empty = state.assigned[(areas == 0) & ~state.decided]
-    return state.class_ids[int(np.bincount(of_empty).argmax())] if len(of_empty) else None
+    """The class of photographs in which nothing was found; None if there is none.
+
+    It holds the most of them, they are most of its regions, and nobody has seen a defect in it.
+    """
+    count = len(state.class_ids)
+    empty = np.bincount(state.assigned[(areas == 0) & ~state.decided], minlength=count)
+    defects = np.bincount(state.assigned[(areas > 0) & state.decided], minlength=count)
+    total = np.bincount(state.assigned, minlength=count)
+    empty = np.where((2 * empty > total) & (defects == 0), empty, 0)
+    return state.class_ids[int(empty.argmax())] if empty.any() else None
 
 
 def most_telling(found: Graph, sure: NDArray[np.float64], open_: NDArray[np.bool_]) -> NDArray:

@@ -34,7 +34,8 @@ from anomalyncd.errors import InputError
 from anomalyncd.types import VERDICTS
 
 _NUMBERED = re.compile(r"(?:new )?class \d+(?: \(\d+\))?")  # what a run calls its classes
-_FIXED = {str(verdict): word for verdict, word in VERDICTS.items()} | REASONS  # not to be named
+_VERDICTS = {str(verdict): word for verdict, word in VERDICTS.items()}
+_FIXED = _VERDICTS | REASONS  # not to be named
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,10 @@ def applied(state: State, decision: Decision) -> State:
     """The state after one more decision, which is not an undo."""
     action = decision.action
     match action:
+        case Merge(into=target) | Move(class_id=target) | Confirm(class_id=target) if (
+            target in _VERDICTS
+        ):
+            return state  # nobody can know that a region is unknown
         case Name():
             class_id = state.current(action.class_id)
             return replace(state, names=_with(state.names, class_id, action.name))

@@ -82,7 +82,7 @@ def extend(
     Example:
         >>> result = anomalyncd.extend("outputs/…/seed-1", "tuesday")  # doctest: +SKIP
         >>> result.metrics["extension"]["summary"]  # doctest: +SKIP
-        ['Extension 1 of seed-1: 31 new images.', 'No new class.', …]
+        ['Extension of seed-1: 31 new images.', 'No new class.', …]
     """
     root = Path(run)
     given = [photos] if isinstance(photos, str | Path) else list(photos)

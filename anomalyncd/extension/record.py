@@ -41,7 +41,7 @@ class Extension:
     """One extension of a run."""
 
     format: int
-    number: int  # 1 for the first extension of a run, 2 for the extension of that …
+    number: int  # 1 for what extends a run or learns from it, 2 for the same of that …
     parent: str  # the folder of the run that was extended, as it was given
     made_of: str  # digest of that run and of the photographs
     images: int  # new ones
@@ -73,10 +73,10 @@ class Extension:
         """What happened, in plain English: one sentence each."""
         again = f", {self.known_before} known before and left out" if self.known_before else ""
         run = Path(self.parent).name
-        found = [f"Extension {self.number} of {run}: {_many(self.images, 'new image')}{again}."]
+        found = [f"Extension of {run}: {many(self.images, 'new image')}{again}."]
         found += [
-            f"New class {one.id}, {one.name}: {_many(one.regions, 'unknown region')} of "
-            f"{_many(one.images, 'image')} that hold together (stability {one.stability:.2f})."
+            f"New class {one.id}, {one.name}: {many(one.regions, 'unknown region')} of "
+            f"{many(one.images, 'image')} that hold together (stability {one.stability:.2f})."
             for one in self.appended
         ]
         if not self.appended:
@@ -84,12 +84,12 @@ class Extension:
         found += self.groups_refused
         if self.out_of_scope:
             found.append(
-                f"{_many(self.out_of_scope, 'new image')} unlike the product, so out of scope."
+                f"{many(self.out_of_scope, 'new image')} unlike the product, so out of scope."
             )
         found.append(_moves(self.moved))
         if self.waiting:
             found.append(
-                f"{_many(self.waiting, 'region')} unlike every class so far; the next extension "
+                f"{many(self.waiting, 'region')} unlike every class so far; the next extension "
                 "looks at them again."
             )
         return tuple(found)
@@ -137,5 +137,6 @@ def _moves(moved: tuple[Moved, ...]) -> str:
     )
 
 
-def _many(count: int, noun: str) -> str:
+def many(count: int, noun: str) -> str:
+    """So many of them, in words."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -364,7 +364,7 @@ def _report(
 
     values = done.before.settings.values
     data = report.ReportData(
-        title=f"{metrics['dataset']} / {metrics['category']}: extension {extension.number}",
+        title=f"{metrics['dataset']} / {metrics['category']}: extension",
         subtitle=f"maps: {done.before.settings.detector} · seed {values['seed']}",
         warnings=done.found.dataset.warnings,
         notes=(*extension.sentences, "This page shows the new photographs only."),

@@ -87,12 +87,17 @@ def learn(
         known = before.known
         taught = teach(
             review.state,
-            review.kinds(),
+            review.kinds(review.state),
             known.areas,
             known.classes,
             before.classes,
             before.number + 1,
         )
+        if not taught.shares.any():
+            raise InputError(
+                f"{root}: of no region is known what it is, only what it is not; say it of some: "
+                f"anomalyncd review {root}"
+            )
         agreeing = _relearn(network, metadata, known.tokens, taught)
         folder.create()
         folder.note_inputs({_ROLE: {"made_of": made_of}, "image": parent.photographs(root)})

@@ -14,7 +14,7 @@ from anomalyncd.decisions.state import active
 from anomalyncd.detectors import map_store
 from anomalyncd.extension import parent, record, waiting
 from anomalyncd.extension.parent import Parent
-from anomalyncd.extension.record import Appended, Extension, Moved
+from anomalyncd.extension.record import Appended, Extension, Moved, many
 from anomalyncd.extension.result import Row, joined, seen_since, write_table
 from anomalyncd.extension.waiting import Waiting
 from anomalyncd.learning.taught import Taught, still_holding
@@ -95,20 +95,25 @@ def _regions(done: Learned) -> list[Row]:
 def _images(done: Learned, regions: list[Row]) -> list[Row]:
     """A photograph has the class of most of its anomalous pixels.
 
-    Regions that are no defects count only if it has no others.
+    Regions that are no defects count only if it has no others. One with a verdict keeps it as long
+    as its regions with a verdict hold more pixels.
     """
     pixels: dict[str, Counter[str]] = defaultdict(Counter)
+    unlike: Counter[str] = Counter()
     sure: dict[tuple[str, str], list[float]] = defaultdict(list)
     for row in regions:
-        if row["class"] not in VERDICTS.values():
-            weight = int(row["area"]) + 1
+        weight = int(row["area"]) + 1
+        if row["class"] in VERDICTS.values():
+            unlike[row["id"]] += weight
+        else:
             is_normal = row["class"] == str(done.taught.normal)
             pixels[row["id"]][row["class"]] += 0 if is_normal else weight
             sure[row["id"], row["class"]].append(float(row["confidence"]))
     rows = []
     for row in done.before.images:
-        if pixels[row["id"]] and row["class"] not in VERDICTS.values():
-            class_id = pixels[row["id"]].most_common(1)[0][0]
+        (class_id, weight), *_ = pixels[row["id"]].most_common(1) or [("", 0)]
+        stays = row["class"] in VERDICTS.values() and weight < unlike[row["id"]]
+        if class_id and not stays:
             name = done.taught.classes.names[int(class_id)]
             share = f"{np.mean(sure[row['id'], class_id]):.4f}"
             row = {**row, "class": class_id, "class_name": name, "confidence": share}
@@ -159,10 +164,14 @@ def _metrics(
     decisions = [one for one in active(done.review.decisions) if not one.is_carried]
     decided, moved = int(state.decided.sum()), len(step.moved)
     summary = [
-        f"Learned from {len(decisions)} decisions on {before.root.name}: {decided} of "
-        f"{len(regions)} regions were decided, the others follow those that they look like.",
-        f"{moved} region{'s' * (moved != 1)} changed class.",
-        *(f"New class {one.id}, {one.name}: {one.regions} regions." for one in step.appended),
+        f"Learned from {many(len(decisions), 'decision')} on {before.root.name}: {decided} of "
+        f"{many(len(regions), 'region')} {'was' if decided == 1 else 'were'} decided, the others "
+        "follow those that they look like.",
+        f"{many(moved, 'region')} changed class.",
+        *(
+            f"New class {one.id}, {one.name}: {many(one.regions, 'region')}."
+            for one in step.appended
+        ),
         f"The network puts {100 * done.agreeing:.0f} % of the regions into the class that they "
         "have here.",
     ]

@@ -28,9 +28,9 @@ class Taught:
     classes: ClassList
     normal: int | None  # the defect-free class
     ids: dict[str, int]  # of each class of the review: its id in the new run
-    shares: NDArray[np.float64]  # (n, K), rows sum to 1; all 0 for regions that stay unknown
-    region_class: NDArray[np.int64]  # (n,) ids, or of a verdict
-    confidence: NDArray[np.float64]  # (n,) 1 for what was decided
+    shares: NDArray[np.float64]  # (n, K), rows sum to 1; all 0 if nothing tells
+    region_class: NDArray[np.int64]  # (n,) ids, or of a verdict; as before if nothing tells
+    confidence: NDArray[np.float64]  # (n,) 1 for what was decided, 0 if nothing tells
 
 
 def teach(
@@ -52,8 +52,9 @@ def teach(
         number: of this step among the run's extensions, see `ClassList`.
     """
     normal = normal_class(state, areas)
-    ids, count = _ids(state, kinds.class_ids, len(classes.classes))
-    place = ids.get(normal) if normal else None
+    ids, named = _ids(state, kinds.class_ids, len(classes.classes), normal)
+    count = max(len(classes.classes), 1 + max(ids.values(), default=0))
+    place = ids[normal] if normal in ids else named.get(GOOD)
     if place is None and GOOD in classes.names:
         place = classes.names.index(GOOD)
     if place is None and any(one in REASONS for one in kinds.class_ids):
@@ -66,35 +67,40 @@ def teach(
     shares = np.zeros((len(areas), len(found.classes)))
     for column, one in enumerate(kinds.class_ids):
         shares[:, ids[one]] += kinds.shares[:, column]
-    stays = ~state.decided & (before < 0)
-    shares[stays] = 0
-    untold = ~stays & ~shares.any(axis=1)
-    shares[untold, np.maximum(before[untold], 0)] = 1
+    shares[~state.decided & (before < 0)] = 0
+    told = shares.any(axis=1)
     best = shares.argmax(axis=1)
     return Taught(
         classes=found,
         normal=place,
         ids=ids,
         shares=shares,
-        region_class=np.where(stays, before, best),
+        region_class=np.where(told, best, before),
         confidence=shares[np.arange(len(best)), best],
     )
 
 
-def _ids(state: State, kinds: tuple[str, ...], count: int) -> tuple[dict[str, int], int]:
-    """The id of each class of the review, and how many there are; one name is one kind."""
+def _ids(
+    state: State, kinds: tuple[str, ...], count: int, normal: str | None
+) -> tuple[dict[str, int], dict[str, int]]:
+    """The id of each class of the review, and of each name that has regions.
+
+    One name is one kind; the defect-free class has the name `good`, if nobody has given it one.
+    """
     own = [one for one in map(str, range(count)) if one in state.class_ids]
     made = [one for one in kinds if one not in own and not state.is_fixed(one)]
     ids: dict[str, int] = {}
     named: dict[str, int] = {}
     for one in (*own, *made):
-        name = usable(state.name_of(one))
-        known = named.get(name) if one in kinds and not state.is_unnamed(one) else None
+        is_unnamed = state.is_unnamed(one)
+        name = GOOD if one == normal and is_unnamed else usable(state.name_of(one))
+        is_kind = one in kinds and (name == GOOD or not is_unnamed)
+        known = named.get(name) if is_kind else None
         ids[one] = known if known is not None else int(one) if one in own else count
         count = max(count, ids[one] + 1)
         if one in kinds:
             named[name] = ids[one]
-    return ids, count
+    return ids, named
 
 
 def _names(

@@ -40,7 +40,7 @@ class Neighbours:
             return cls(None)
         try:
             known = known_regions.read(run)
-            names = naming.of_regions(run, known.classes, known.class_names)
+            names = naming.of_regions(run, known.ids, known.classes, known.class_names)
             return cls(replace(known, class_names=names))
         except InputError as error:  # the classes of new images do not need it
             log.warning("%s; no similar regions are shown", error)

@@ -155,9 +155,16 @@ def _features(path: Path, regions: int) -> dict[str, Any]:
     found: dict[str, NDArray[np.float32] | None] = {_LOOKS: None}
     for name in (_TOKENS, *(kept.keys() & {_LOOKS})):
         tensor = kept.get(name)
-        if tensor is None or tensor.ndim != 2 or len(tensor) != regions:
+        if (
+            tensor is None
+            or tensor.dtype != torch.float16
+            or tensor.ndim != 2
+            or len(tensor) != regions
+            or not tensor.shape[1]
+        ):
             raise InputError(
-                f"{path}: does not hold the features of the {regions} regions of the run ({name})"
+                f"{path}: does not hold the features of the {regions} regions of the run ({name}); "
+                "compute the run again"
             )
         if not tensor.isfinite().all():
             raise InputError(f"{path}: {name} holds values that are not finite numbers")

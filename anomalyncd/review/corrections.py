@@ -15,6 +15,7 @@ from anomalyncd.decisions.actions import (
     Reject,
     new_class_id,
 )
+from anomalyncd.decisions.naming import require_short
 from anomalyncd.errors import InputError
 from anomalyncd.review.exports import CLASS_FILE, safe_name
 from anomalyncd.review.session import Review
@@ -55,6 +56,8 @@ def corrections(review: Review, source: Path) -> list[Action]:
                 actions.append(Deny(*review.addressed(own), class_id))
         else:
             known = state.named(name)
+            if not known:
+                require_short(name)
             actions.append(Move(regions, images, known or new_class_id(), "" if known else name))
     return actions
 

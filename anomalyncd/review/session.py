@@ -53,12 +53,13 @@ class Review:
         with self._graph_lock:
             return propagation.graph(known.tokens if known.looks is None else known.looks)
 
-    def kinds(self) -> Kinds:
-        """What kind each region is, as far as the decisions tell."""
-        state = self._state
-        if self._kinds is None or self._kinds[0] is not state:
-            self._kinds = state, propagation.kinds(self.graph, state, self.regions.areas)
-        return self._kinds[1]
+    def kinds(self, state: State) -> Kinds:
+        """What kind each region is, as far as the decisions tell that led to a state."""
+        kept = self._kinds
+        if kept is None or kept[0] is not state:
+            kept = state, propagation.kinds(self.graph, state, self.regions.areas)
+            self._kinds = kept
+        return kept[1]
 
     @property
     def decisions(self) -> list[Decision]:
@@ -104,12 +105,13 @@ class Review:
         return made
 
     def undo(self) -> Decision | None:
-        """Undo the last decision that counts.
+        """Undo the last decision that counts, except those of the run that this one learned from.
 
         Returns:
             What was undone; None if there is nothing to undo.
         """
-        last = next(iter(reversed(active(self.decisions))), None)
+        own = [one for one in active(self.decisions) if not one.is_carried]
+        last = own[-1] if own else None
         if last is not None:
             self.decide(Undo(last.id))
         return last

@@ -88,7 +88,7 @@ def fill(collection: Collection, run: Path) -> int:
     known = known_regions.read(run)
     rows = np.flatnonzero(known.areas > 0)
     folder = str(run.resolve())
-    names = naming.of_regions(run, known.classes, known.class_names)
+    names = naming.of_regions(run, known.ids, known.classes, known.class_names)
     version = digest([*digest_files([run / known_regions.FEATURES, run / "regions.csv"]), names])
     collection.remove_others(folder, version)
     if collection.count({"run": folder, "version": version}) == len(rows):

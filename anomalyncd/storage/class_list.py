@@ -19,7 +19,7 @@ from anomalyncd.types import VERDICTS
 
 FILE = "classes.json"
 FORMAT = 1
-_MAX_NAME = 200  # characters
+MAX_NAME = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def require_names(names: Sequence[str]) -> None:
         InputError: one of them is empty, too long, not printable, repeated, or a verdict.
     """
     for number, name in enumerate(names):
-        if not name.strip() or len(name) > _MAX_NAME or not name.isprintable():
+        if not name.strip() or len(name) > MAX_NAME or not name.isprintable():
             raise InputError(f"class {number} has no usable name: {name[:60]!r}")
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"two classes have the name {repeated[:60]!r}; rename one")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from anomalyncd.decisions import naming
-from anomalyncd.decisions.actions import Merge, Name
+from anomalyncd.decisions.actions import Confirm, Merge, Name, decided_now, to_line
 from anomalyncd.deploy.graphs import NetworkGraph
 from anomalyncd.errors import InputError
 from anomalyncd.extension import parent
@@ -57,14 +57,28 @@ def test_what_names_cannot_express_is_said_in_one_line(review: Review) -> None:
     line = found.advice(review.run)
     assert line.startswith("2 decisions") and f"anomalyncd learn {review.run}" in line
     review.undo()
-    assert naming.read(review.run, OWN).unlearned == 1
+    assert (
+        naming.read(review.run, OWN)
+        .advice(review.run)
+        .startswith("1 decision of the review is about single regions, which names cannot express")
+    )
 
 
 def test_names_of_regions_follow_every_decision(review: Review) -> None:
     review.decide(Name("1", "dent"), move(review, [0], "1"), reject(review, [5], "not_a_defect"))
     known = review.regions
-    found = naming.of_regions(review.run, known.classes, known.class_names)
+    found = naming.of_regions(review.run, known.ids, known.classes, known.class_names)
     assert found[:6] == ("dent", "class 0", "class 0", "class 0", "dent", "not a defect")
+
+
+@pytest.mark.parametrize(("row", "image"), [(99, "photo 99"), (-5, "photo 7"), (3, "photo 4")])
+def test_decisions_about_regions_of_another_run_are_refused(
+    review: Review, row: int, image: str
+) -> None:
+    known = review.regions
+    review.path.write_text(to_line(decided_now(Confirm((row,), (image,), "1"))))
+    with pytest.raises(InputError, match=r"decisions\.jsonl: .* the file belongs to another run"):
+        naming.of_regions(review.run, known.ids, known.classes, known.class_names)
 
 
 @pytest.mark.parametrize("name", ["a\nb\x1b[31m", 10_000 * "x", *VERDICTS.values(), "false alarm"])

@@ -102,6 +102,17 @@ def test_regions_of_the_normal_class_follow_others_unless_nothing_was_found_ther
     assert "0" not in said(start(), areas)[6:]  # 6 and 7 show something
 
 
+def test_a_class_of_defects_is_not_the_normal_one() -> None:
+    """One empty photograph does not make it so, nor do many if a person has seen a defect in it."""
+    areas = np.ones(24, int)
+    areas[8] = 0
+    assert propagation.normal_class(start(), areas) is None
+    assert said(start(), areas) == 8 * ["0"] + 8 * ["1"] + 8 * ["2"]
+    areas[8:14] = 0
+    assert propagation.normal_class(start(), areas) == "1"
+    assert propagation.normal_class(after(Confirm(*of(14), "1")), areas) is None
+
+
 @given(st.integers(0, 10_000))
 def test_shares_are_distributions_whatever_was_decided(seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -299,7 +299,7 @@ def test_the_command_says_what_happened(
     maps = str(tuesday.parent / "maps")
     assert main(["extend", str(parent), str(tuesday), "--maps", maps, "--device", "cpu"]) == 0
     out = capsys.readouterr().out
-    assert "Extension 1 of seed-1: 6 new images." in out
+    assert "Extension of seed-1: 6 new images." in out
     run = Path(out.strip().rpartition("Run: ")[2])
     assert f"Report: {run / 'report.html'}" in out and f" review {run}" in out
     assert (run / "report.html").is_file()

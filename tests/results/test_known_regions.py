@@ -15,6 +15,7 @@ from anomalyncd.storage.tensors import load_tensors, save_tensors
 
 TOKENS = np.array([[0.5, -1.0], [2.0, 0.25], [1.0, 3.0]], np.float32)
 
+HALVES = torch.ones(3, 2).half()
 REGIONS = Seen(np.array([[1.0, 2.0, -0.5], [0.0, 0.25, 8.0]], np.float32), np.array([0, 0]))
 IMAGES = Seen(np.array([[3.0, 2.0, 1.0], [0.5, 0.0, 0.0]], np.float32), np.array([0, 1]))
 
@@ -72,9 +73,13 @@ def test_a_table_that_was_changed_is_refused(
     ("tensors", "message"),
     [
         ({}, "does not hold the features"),
-        ({"tokens": torch.zeros(3)}, "does not hold the features"),
-        ({"tokens": torch.full((3, 2), float("nan"))}, "not finite"),
-        ({"tokens": torch.ones(3, 2), "looks": torch.ones(2, 2)}, r"3 regions of the run \(looks"),
+        ({"tokens": torch.zeros(3).half()}, "does not hold the features"),
+        ({"tokens": torch.zeros(3, 0).half()}, "does not hold the features"),
+        ({"tokens": torch.full((3, 2), 1e300, dtype=torch.float64)}, "does not hold the features"),
+        ({"tokens": torch.full((3, 2), float("nan")).half()}, "not finite"),
+        ({"tokens": HALVES, "looks": HALVES[:2].clone()}, r"3 regions of the run \(looks"),
+        ({"tokens": HALVES, "looks": HALVES[:, :0].clone()}, r"3 regions of the run \(looks"),
+        ({"tokens": HALVES, "looks": HALVES.double()}, r"3 regions of the run \(looks"),
     ],
 )
 def test_features_that_were_changed_are_refused(

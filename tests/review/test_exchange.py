@@ -118,6 +118,7 @@ def test_a_hostile_name_stays_inside_its_folder(review: Review, tmp_path: Path) 
         ("region,id,class_name\n99,photo 0,a\n", "this run has 12 regions"),
         ("region,id,class_name\n1,photo 0,a\n", "belongs to another run"),
         ("region,id,class_name\n0,photo 0,\n", "no class name"),
+        (f"region,id,class_name\n0,photo 0,{200 * 'x'}\n", "a name of 200 characters"),
         ("region,id,class_name\n0,photo 0,a\n0,photo 0,b\n", "given twice"),
     ],
 )

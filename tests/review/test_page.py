@@ -14,9 +14,12 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
+from anomalyncd.decisions import naming
 from anomalyncd.decisions.actions import Name
+from anomalyncd.decisions.naming import LONGEST
 from anomalyncd.detectors import map_store
 from anomalyncd.review.page import making
+from anomalyncd.review.page import views
 from anomalyncd.review.page.app import create
 from anomalyncd.review.page.pictures import Kept
 from anomalyncd.review.page.security import HEADERS, MAX_BODY, MAX_PHOTOGRAPH
@@ -143,6 +146,16 @@ def test_each_answer_of_the_page_is_one_kept_decision(review: Review, page: Test
     assert review.state.name_of("0") == "class 0"
 
 
+def test_that_a_region_is_unknown_cannot_be_confirmed(review: Review, page: TestClient) -> None:
+    post(page, what="deny", regions="8", of_class="2")
+    for form in ({}, {"of_class": "-1"}, {"of_class": "false_alarm"}):
+        answer = post(page, what="confirm", regions="8", **form)
+        assert answer.status_code == 409 and "\n" not in answer.text
+    answer = post(page, what="confirm", regions="8,9")
+    assert "1 region confirmed" in answer.headers["HX-Trigger"]
+    assert np.flatnonzero(review.state.decided).tolist() == [9]
+
+
 def test_the_name_of_another_class_merges_both(review: Review, page: TestClient) -> None:
     post(page, what="name", of_class="0", name="class 1")
     assert review.state.sizes() == {"1": 8, "2": 4}
@@ -168,7 +181,7 @@ def test_a_split_is_only_made_as_it_was_shown(review: Review, page: TestClient) 
         {"what": "name", "of_class": "0", "name": "  "},
         {"what": "name", "of_class": "9", "name": "x"},
         {"what": "name", "of_class": "0", "name": "unknown"},
-        {"what": "name", "of_class": "0", "name": 10_001 * "x"},
+        {"what": "name", "of_class": "0", "name": (LONGEST + 1) * "x"},
         {"what": "merge", "of_class": "0", "into": "0"},
         {"what": "merge", "of_class": "0", "into": "false_alarm"},
         {"what": "confirm", "regions": ""},
@@ -185,6 +198,13 @@ def test_an_answer_that_makes_no_sense_is_refused_in_one_line(
     answer = post(page, **form)
     assert answer.status_code == 409 and answer.text and "\n" not in answer.text
     assert review.decisions == []
+
+
+def test_a_name_that_the_page_takes_is_kept_whole(review: Review, page: TestClient) -> None:
+    post(page, what="name", of_class="0", name=LONGEST * "x")
+    assert naming.read(review.run, ("class 0", "class 1", "class 2")).names[0] == LONGEST * "x"
+    answer = post(page, what="name", of_class="0", name=(LONGEST + 1) * "x")
+    assert answer.status_code == 409 and f"expected 1 to {LONGEST}" in answer.text
 
 
 def test_another_process_is_noticed(review: Review, page: TestClient) -> None:
@@ -267,6 +287,27 @@ def test_only_photographs_of_the_run_are_served(tmp_path: Path) -> None:
         assert page.get("/thumbnail", params={"row": row}).status_code == 404
     assert page.get("/static/../app.py").status_code == 404
     assert page.get("/static/%2e%2e/app.py").status_code == 404
+
+
+MANY = 5000 * "9"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("/question?skip=99", f"/question?skip={MANY},1", "/question?skip=²,-1"),
+        *("/tiles?rows=99", f"/tiles?rows={MANY},1", f"/tiles?from={MANY}", "/tiles?rows=²"),
+        *(f"/ask?what=move&row={MANY}", "/ask?what=move&row=99", f"/region?row={MANY}"),
+    ],
+)
+def test_numbers_in_an_address_may_be_anything(page: TestClient, address: str) -> None:
+    assert page.get(address).status_code in (200, 404)
+
+
+def test_a_skipped_region_that_does_not_exist_changes_no_question(page: TestClient) -> None:
+    plain = [page.get(address).text for address in ("/question?skip=1", "/question?skip=1,99,x")]
+    asked = [re.findall(r'data-region="(\d+)"', text) for text in plain]
+    assert asked[0] == asked[1] and asked[0]
 
 
 def test_filters_and_the_order_of_a_list(review: Review, page: TestClient) -> None:
@@ -441,3 +482,12 @@ def test_learning_shows_what_was_learned_or_why_not(
     refused = page.post("/learn", headers=headers)
     assert (refused.status_code, refused.text) == (409, "nothing to learn")
     assert page.post("/learn", headers={"Content-Length": "0"}).status_code == 403  # another site
+
+
+def test_a_choice_shows_the_surest_region_of_a_class_and_a_strip_the_least_sure(
+    tmp_path: Path,
+) -> None:
+    review = Review(make_run(tmp_path))  # the confidence rises with the row
+    for typical, row in ((True, 7), (False, 4)):
+        (tile,) = views.group(review, review.state, "1", 1, typical=typical).tiles
+        assert tile.row == row

@@ -31,7 +31,7 @@ def next_question(review: Review, asked: int = 0, **more: frozenset[int]) -> OfR
 
 def question(review: Review, asked: int = 0, **more: frozenset[int]) -> OfRegion | OfPair | None:
     known = review.regions
-    kinds = review.kinds()
+    kinds = review.kinds(review.state)
     return ask(known.tokens, review.graph, kinds, known.areas, review.state, asked, **more)
 
 
@@ -97,20 +97,29 @@ def test_a_class_of_two_regions_is_not_compared_with_another(review: Review) -> 
     assert question(review) is None
 
 
+def test_kinds_are_of_the_state_that_was_given_whatever_is_decided_meanwhile(
+    review: Review,
+) -> None:
+    before = review.state
+    review.decide(move(review, [0], "new-x", "dent"))
+    assert "new-x" in review.kinds(review.state).class_ids
+    assert "new-x" not in review.kinds(before).class_ids
+
+
 def test_nothing_is_asked_once_all_is_decided(review: Review) -> None:
     review.decide(Merge(("1", "0"), "0"), confirm(review, list(range(12)), "0"))
     assert question(review) is None
-    found = quality(review.kinds(), review.regions.areas, review.state)
+    found = quality(review.kinds(review.state), review.regions.areas, review.state)
     assert (found.unsure, found.low, found.high) == (0, 1, 1)
 
 
 def test_only_regions_drawn_at_random_tell_how_good_the_classes_are(review: Review) -> None:
     areas = review.regions.areas
     review.decide(deny(review, [0], "0"), confirm(review, [1], "0"))
-    assert quality(review.kinds(), areas, review.state).low is None
+    assert quality(review.kinds(review.state), areas, review.state).low is None
     review.decide(*(confirm(review, [row], "1", drawn=True) for row in (4, 5)))
     review.decide(deny(review, [8], "2", drawn=True))
-    found = quality(review.kinds(), areas, review.state)
+    found = quality(review.kinds(review.state), areas, review.state)
     assert (found.checked, found.right, found.decided) == (3, 2, 3)
     # 3 of 12 are decided; Clopper and Pearson's interval of 2 in 3 is [0.1354, 0.9830].
     assert found.low == pytest.approx((3 + 9 * 0.13535) / 12, abs=1e-4)

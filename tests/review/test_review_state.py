@@ -129,6 +129,16 @@ def test_what_each_decision_does() -> None:
     assert (4, "2") in state.denied
 
 
+@pytest.mark.parametrize(
+    "line",
+    [Confirm(*of([0]), "-1", True), Move(*of([0]), "-1", drawn=True), Merge(("0", "-1"), "-1")],
+)
+def test_a_line_that_decides_for_a_verdict_does_not_count(line: Action) -> None:
+    """A verdict is what nobody knows; earlier versions have written such lines."""
+    before = present(START, decisions(Confirm(*of([0]), "0")))
+    assert same(present(START, decisions(Confirm(*of([0]), "0"), line)), before)
+
+
 def test_a_merge_keeps_what_a_person_said_of_each_region() -> None:
     state = present(START, decisions(Confirm(*of([0]), "0"), Merge(("0", "1"), "1")))
     assert state.decided.tolist() == [True] + 5 * [False]

@@ -20,13 +20,14 @@ from anomalyncd.decisions.actions import (
     Undo,
     new_class_id,
 )
+from anomalyncd.decisions.naming import require_short
 from anomalyncd.decisions.state import State
 from anomalyncd.errors import InputError
 from anomalyncd.review import proposals
 from anomalyncd.review.page.views import short
 from anomalyncd.review.session import Review
 
-_MAX_NAME = 10_000  # characters, what a line of the file may hold
+_NOTHING_TO_CONFIRM = "only a class of defects can be confirmed; move the region to one first"
 
 
 def answer(review: Review, form: Mapping[str, str]) -> tuple[Action, str]:
@@ -68,6 +69,8 @@ def answer(review: Review, form: Mapping[str, str]) -> tuple[Action, str]:
     match what:
         case "confirm" if "class" in form:
             class_id = _class(state, form)
+            if state.is_fixed(class_id):
+                raise InputError(_NOTHING_TO_CONFIRM)
             confirmed = f"{count} confirmed as {short(state.name_of(class_id))}"
             return Confirm(regions, images, class_id, drawn), confirmed
         case "deny":
@@ -83,12 +86,21 @@ def answer(review: Review, form: Mapping[str, str]) -> tuple[Action, str]:
 
 
 def confirmations(review: Review, form: Mapping[str, str]) -> tuple[list[Action], str]:
-    """Each of the selected regions is right in the class it is in: one decision for each class."""
+    """Each of the selected regions is right in the class it is in: one decision for each class.
+
+    Those that are in no class of defects are left out.
+
+    Raises:
+        InputError: there are no others, or regions that the run does not have.
+    """
     state = review.state
     by_class: dict[str, list[int]] = {}
     for row in _rows(form):
         review.addressed([row])
-        by_class.setdefault(state.class_of(row), []).append(row)
+        if not state.is_fixed(class_id := state.class_of(row)):
+            by_class.setdefault(class_id, []).append(row)
+    if not by_class:
+        raise InputError(_NOTHING_TO_CONFIRM)
     actions: list[Action] = [
         Confirm(*review.addressed(rows), class_id) for class_id, rows in by_class.items()
     ]
@@ -172,8 +184,9 @@ def _class(state: State, form: Mapping[str, str], key: str = "class") -> str:
 
 def _name(form: Mapping[str, str]) -> str:
     name = form.get("name", "").strip()
-    if not name or len(name) > _MAX_NAME:
-        raise InputError(f"a name of {len(name)} characters; expected 1 to {_MAX_NAME:,}")
+    if not name:
+        raise InputError("no name is given")
+    require_short(name)
     return name
 
 

@@ -19,7 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 
+from anomalyncd.decisions.naming import LONGEST
 from anomalyncd.decisions.propagation import Kinds
+from anomalyncd.decisions.state import State
 from anomalyncd.errors import InputError
 from anomalyncd.review import exports, proposals, questions, scatter
 from anomalyncd.review.neighbours import centres
@@ -105,6 +107,7 @@ class _Page:
             lstrip_blocks=True,
             undefined=StrictUndefined,
         )
+        self._templates.globals["longest"] = LONGEST
         self._templates.filters["shown"] = printable
         self._templates.filters["short"] = views.short
 
@@ -129,8 +132,7 @@ class _Page:
         """A part of a list, or the regions that are named."""
         query = request.query_params
         if "rows" in query:
-            named = [int(row) for row in query["rows"].split(",") if row.isdecimal()][:_CHUNK]
-            rows = np.array(self._review.addressed(named)[0], np.int64)
+            rows = np.array(self._rows(query["rows"])[:_CHUNK], np.int64)
             begin = 0
         else:
             begin = _whole(query.get("from", "0"))
@@ -166,13 +168,13 @@ class _Page:
 
     def question(self, request: Request) -> Response:
         skipped = request.query_params.get("skip", "")
-        rows = frozenset(int(row) for row in skipped.split(",") if row.isdecimal())
+        rows = frozenset(self._rows(skipped))
         known, state = self._review.regions, self._review.state
         self._comparing.join()
         found = questions.ask(
             known.tokens,
             self._review.graph,
-            self._review.kinds(),
+            self._review.kinds(state),
             known.areas,
             state,
             self._review.version + len(rows),
@@ -186,11 +188,13 @@ class _Page:
             examples = np.array(found.examples, np.int64)
             about["examples"] = views.tiles(self._review, state, examples)
             others = found.others[:8]
-            about["others"] = [views.group(self._review, state, one, 1) for one in others]
+            about["others"] = [
+                views.group(self._review, state, one, 1, typical=True) for one in others
+            ]
             about["image"] = known.ids[found.region]
         elif isinstance(found, questions.OfPair):
             pair = (found.first, found.second)
-            about["pair"] = [views.group(self._review, state, one, 8) for one in pair]
+            about["pair"] = [views.group(self._review, state, one, 8, typical=True) for one in pair]
         return self._page("question", request, skipped=skipped, **about)
 
     def split(self, request: Request) -> Response:
@@ -311,17 +315,17 @@ class _Page:
         """Kinds to choose from, the most similar to a region or class first."""
         state, tokens = self._review.state, self._review.regions.tokens
         kinds, means, _ = centres(tokens, state)
-        if row.isdecimal() and int(row) < len(tokens):
-            order = np.argsort(-(means @ tokens[int(row)]), kind="stable")
+        if rows := self._rows(row):
+            order = np.argsort(-(means @ tokens[rows[0]]), kind="stable")
         elif class_id in kinds:
             order = np.argsort(-(means @ means[kinds.index(class_id)]), kind="stable")
         else:
             order = np.arange(len(kinds))
         return [kinds[i] for i in order if kinds[i] != class_id]
 
-    def _kinds(self) -> Kinds | None:
+    def _kinds(self, state: State) -> Kinds | None:
         self._comparing.join(_PATIENCE)
-        return None if self._comparing.is_alive() else self._review.kinds()
+        return None if self._comparing.is_alive() else self._review.kinds(state)
 
     def _start_drawing(self) -> None:
         """Compute the map once, while the page is used."""
@@ -334,10 +338,15 @@ class _Page:
             self._drawing.start()
 
     def _row(self, request: Request) -> int:
-        row = _whole(request.query_params.get("row", ""))
-        if row >= len(self._review.regions.ids):
+        rows = self._rows(request.query_params.get("row", ""))
+        if len(rows) != 1:
             raise HTTPException(404)
-        return row
+        return rows[0]
+
+    def _rows(self, text: str) -> list[int]:
+        """The regions that an address names; what names none of the run is left out."""
+        count = len(self._review.regions.ids)
+        return [int(row) for row in text.split(",") if _is_whole(row) and int(row) < count]
 
     def _page(self, name: str, request: Request, **values: Any) -> Response:
         self._review.refresh()
@@ -350,7 +359,7 @@ class _Page:
             title=self._review.run.name,
             where=str(self._review.run),
             sure=round(100 * questions.SURE),
-            quality=questions.quality(self._kinds(), known.areas, state),
+            quality=questions.quality(self._kinds(state), known.areas, state),
             version=self._review.version,
             warning=self._review.warning,
             **values,
@@ -369,6 +378,10 @@ def _picture(content: bytes | None) -> Response:
 
 
 def _whole(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or len(text) > 9:
+    if not _is_whole(text):
         raise HTTPException(404)
     return int(text)
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= 9

@@ -119,10 +119,15 @@ def groups(review: Review, *, strips: bool) -> list[Group]:
     return [group(review, state, class_id, STRIP if strips else 0) for class_id in order]
 
 
-def group(review: Review, state: State, class_id: str, strip: int) -> Group:
+def group(
+    review: Review, state: State, class_id: str, strip: int, *, typical: bool = False
+) -> Group:
+    """A class with so many of its regions: the least sure, or the most typical, which are the
+    decided ones and the surest."""
     rows = state.members(class_id)
     unsure = ~state.decided[rows] & (review.regions.confidences[rows] < SURE)
-    first = _least_sure_first(review, state, rows)[:strip] if strip else rows[:0]
+    ordered = _least_sure_first(review, state, rows)
+    first = (ordered[::-1] if typical else ordered)[:strip]
     return Group(
         id=class_id,
         name=printable(state.name_of(class_id)),
