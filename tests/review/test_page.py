@@ -18,8 +18,7 @@ from anomalyncd.decisions import naming
 from anomalyncd.decisions.actions import Name
 from anomalyncd.decisions.naming import LONGEST
 from anomalyncd.detectors import map_store
-from anomalyncd.review.page import making
-from anomalyncd.review.page import views
+from anomalyncd.review.page import making, views
 from anomalyncd.review.page.app import create
 from anomalyncd.review.page.pictures import Kept
 from anomalyncd.review.page.security import HEADERS, MAX_BODY, MAX_PHOTOGRAPH
@@ -148,12 +147,19 @@ def test_each_answer_of_the_page_is_one_kept_decision(review: Review, page: Test
 
 def test_that_a_region_is_unknown_cannot_be_confirmed(review: Review, page: TestClient) -> None:
     post(page, what="deny", regions="8", of_class="2")
-    for form in ({}, {"of_class": "-1"}, {"of_class": "false_alarm"}):
+    for form in ({}, {"of_class": "-1"}):
         answer = post(page, what="confirm", regions="8", **form)
         assert answer.status_code == 409 and "\n" not in answer.text
     answer = post(page, what="confirm", regions="8,9")
     assert "1 region confirmed" in answer.headers["HX-Trigger"]
     assert np.flatnonzero(review.state.decided).tolist() == [9]
+
+
+def test_that_a_region_is_a_false_alarm_can_be_confirmed(review: Review, page: TestClient) -> None:
+    """A question may ask so about a region like rejected ones."""
+    answer = post(page, what="confirm", regions="8", of_class="false_alarm", drawn="yes")
+    assert "1 region confirmed as false alarm" in answer.headers["HX-Trigger"]
+    assert review.state.class_of(8) == "false_alarm" and review.state.decided[8]
 
 
 def test_the_name_of_another_class_merges_both(review: Review, page: TestClient) -> None:

@@ -69,9 +69,11 @@ def answer(review: Review, form: Mapping[str, str]) -> tuple[Action, str]:
     match what:
         case "confirm" if "class" in form:
             class_id = _class(state, form)
+            confirmed = f"{count} confirmed as {short(state.name_of(class_id))}"
+            if class_id in REASONS:
+                return Reject(regions, images, class_id, drawn), confirmed
             if state.is_fixed(class_id):
                 raise InputError(_NOTHING_TO_CONFIRM)
-            confirmed = f"{count} confirmed as {short(state.name_of(class_id))}"
             return Confirm(regions, images, class_id, drawn), confirmed
         case "deny":
             class_id = _class(state, form)
