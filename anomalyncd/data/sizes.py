@@ -13,7 +13,7 @@ from anomalyncd.errors import InputError
 # Regions around a defect are squares, which may be as high as the photograph is wide, so its longer
 # side decides how much memory they take; and making a line square enlarges it by its proportion.
 _MOST_SQUARE = 4  # pixels of a square of the longer side, as a multiple of the pixels allowed
-_MOST_PROPORTION = 100  # of the sides; photographs of rails have 23
+_MOST_PROPORTION = 1000  # of the sides; photographs of rails have 23
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of a TIFF
 
 
