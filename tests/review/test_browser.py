@@ -135,7 +135,10 @@ def test_a_person_walks_the_whole_way(
     # Split
     page.get_by_role("link", name="Split class 1").click()
     page.get_by_role("link", name="3", exact=True).click()
-    page.get_by_role("button", name="Split into 3").click()
+    split = page.get_by_role("button", name="Split into 3")
+    expect(split).to_be_visible()
+    page.wait_for_load_state()  # its scripts run before that
+    split.click()
     expect(page.get_by_role("heading", name="new class")).to_have_count(2)
     page.wait_for_load_state()  # its scripts run before that
     page.get_by_role("button", name="Undo").click()
@@ -308,6 +311,8 @@ def test_regions_are_selected_on_the_map(
     page.get_by_role("link", name="Map").click()
     canvas = page.locator("canvas[data-ready='12']")
     expect(canvas).to_be_visible(timeout=120_000)  # libraries load first
+    expect(page.get_by_role("button", name="Box")).to_be_visible()
+    page.wait_for_load_state()  # its scripts run before that
     page.get_by_role("button", name="Box").click()
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 15, box["y"] + 15)
