@@ -129,6 +129,23 @@ def test_the_command_prints_a_list_of_regions(
     assert "no such class; " in capsys.readouterr().err
 
 
+def test_a_class_that_only_another_run_of_the_collection_has_can_be_asked_for(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a kind that an extension appended."""
+    known = known_regions.read(finished)
+    row = int(np.flatnonzero(known.areas > 0)[0])
+    extension = tmp_path / "extension"
+    shutil.copytree(finished, extension, ignore=shutil.ignore_patterns(runs.FOLDER))
+    regions = extension / "regions.csv"
+    regions.write_text(regions.read_text().replace(known.class_names[row], "appended"))
+    here = ["--top", "1", f"search.path={tmp_path / 'both'}"]
+    for root, asked in ((extension, []), (finished, ["--class", "appended"])):
+        arguments = [str(root), str(known.images[row]), *here, *asked]
+        monkeypatch.setattr("sys.argv", ["anomalyncd similar", *arguments])
+        assert command.main() == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

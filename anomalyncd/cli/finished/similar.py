@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ from anomalyncd.errors import InputError
 from anomalyncd.runtime.console import printable
 
 if TYPE_CHECKING:
+    from anomalyncd.search.collection import Collection
     from anomalyncd.search.runs import Found, Place
 
 _PATH, _URL = "search.path", "search.url"
@@ -77,9 +77,9 @@ def _find(options: argparse.Namespace) -> list[Found]:
     wanted = Wanted(options.class_name, options.product)
     try:
         with runs.opened(place, options.run) as collection:
-            _require_class(options.class_name, options.run)
             if added := runs.fill(collection, options.run):
                 print(f"{added} regions of the run added to the collection", file=sys.stderr)
+            _require_class(collection, options.class_name)
             boxes, tokens = runs.regions_of(options.run, options.photo, options.maps)
             return runs.similar(collection, boxes, tokens, options.top, wanted)
     except ModuleNotFoundError as error:
@@ -88,19 +88,15 @@ def _find(options: argparse.Namespace) -> list[Found]:
         ) from error
 
 
-def _require_class(name: str | None, run: Path) -> None:
+def _require_class(collection: Collection, name: str | None) -> None:
     """
     Raises:
-        InputError: there is no such class in the run.
+        InputError: no region that is searched is of this class.
     """
-    from anomalyncd.prediction.neighbours import Neighbours
-
-    known = Neighbours.of_run(run).known
-    names = sorted(set(known.class_names)) if known else []
-    if name is not None and names and name not in names:
-        near = get_close_matches(name, names, n=1)
-        meant = f"did you mean {near[0]!r}?" if near else f"expected {', '.join(names)}"
-        raise InputError(f"--class {name!r}: no such class; {meant}")
+    if name is not None and not collection.count({"class_name": name}):
+        raise InputError(
+            f"--class {name!r}: no such class; `anomalyncd review RUN` shows the names of RUN's"
+        )
 
 
 def _place(settings: list[str], run: Path) -> Place:
