@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from anomalyncd.review.page.security import HEADERS, host_headers
+from anomalyncd.review.page.security import HEADERS, host_headers, is_above, is_number
 from anomalyncd.serving.metrics import Metrics
 
 PUBLIC = ("/healthz", "/readyz", "/", "/docs", "/openapi.json")  # and /static: no key is needed
@@ -126,9 +126,9 @@ class Guard:
             if headers.get("origin", f"http://{host}") != f"http://{host}":
                 return refusal(403, "refused: sent by another site")
         length = headers.get("content-length")
-        if length is not None and (not length.isascii() or not length.isdigit()):
+        if length is not None and not is_number(length):
             return refusal(400, "Content-Length: expected a number")
-        if length is not None and (len(length) > 12 or int(length) > self._max_bytes):
+        if length is not None and is_above(length, self._max_bytes):
             return refusal(413, f"more than {self._max_bytes:,} bytes")
         return None
 

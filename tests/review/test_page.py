@@ -497,3 +497,9 @@ def test_a_choice_shows_the_surest_region_of_a_class_and_a_strip_the_least_sure(
     for typical, row in ((True, 7), (False, 4)):
         (tile,) = views.group(review, review.state, "1", 1, typical=typical).tiles
         assert tile.row == row
+
+
+@pytest.mark.parametrize("length", [b"\xb2", b"9" * 5000, b"-1", b""])
+def test_a_length_that_is_no_small_number_is_refused(page: TestClient, length: bytes) -> None:
+    headers = {b"Origin": ORIGIN.encode(), b"Content-Length": length}
+    assert page.post("/decide", headers=headers).status_code == 413

@@ -81,7 +81,7 @@ class Guard:
             return PlainTextResponse("refused: sent by another site", 403)
         length = headers.get("content-length", "")
         most = MAX_PHOTOGRAPH if scope["path"] == PHOTOGRAPHS else MAX_BODY
-        if not length.isdigit() or int(length) > most:
+        if not is_number(length) or is_above(length, most):
             return PlainTextResponse(f"refused: more than {most:,} bytes", 413)
         return None
 
@@ -93,6 +93,16 @@ def host_headers(names: Collection[str], port: int) -> frozenset[str]:
     """What the header Host holds in a request to one of these names; browsers leave out port 80."""
     with_port = {f"{name}:{port}" for name in names}
     return frozenset(with_port.union(names) if port == 80 else with_port)
+
+
+def is_number(length: str) -> bool:
+    """Whether a Content-Length is one."""
+    return length.isascii() and length.isdigit()
+
+
+def is_above(length: str, most: int) -> bool:
+    """Whether a number is above a bound; it may have thousands of digits."""
+    return len(length) > 12 or int(length) > most
 
 
 def _own_path(path: str) -> str:
