@@ -305,6 +305,24 @@ def joined(*parts: Seen) -> Seen:
     return Seen(features[rows], images[rows])
 
 
+def unscored(
+    images: list[Row], regions: list[Row], metadata: checkpoint.ModelMetadata, classes: int
+) -> dict[str, Any]:
+    """Of metrics.json: what is counted in a run that is made from another one, without labels."""
+    return {
+        "scores": {"image": None, "region": None},
+        "normal_recall": {"image": None, "region": None},
+        "detection": {},
+        "counts": {
+            "images": len(images),
+            "images_without_defect_found": sum(row["main_elements"] == "0" for row in images),
+            "regions": len(regions),
+            "novel_classes": classes,
+            "base_classes": len(metadata.base_classes),
+        },
+    }
+
+
 def _metrics(
     classifier: Classifier,
     done: Extended,
@@ -317,16 +335,9 @@ def _metrics(
         "dataset": old["dataset"],
         "category": old["category"],
         "detector": done.before.settings.detector,
-        "scores": {"image": None, "region": None},
-        "normal_recall": {"image": None, "region": None},
-        "detection": {},
-        "counts": {
-            "images": len(images),
-            "images_without_defect_found": sum(row["main_elements"] == "0" for row in images),
-            "regions": len(regions),
-            "novel_classes": len(done.before.classes.classes) + len(extension.appended),
-            "base_classes": len(metadata.base_classes),
-        },
+        **unscored(
+            images, regions, metadata, len(done.before.classes.classes) + len(extension.appended)
+        ),
         "extension": {
             "number": extension.number,
             "parent": extension.parent,

@@ -15,7 +15,7 @@ from anomalyncd.detectors import map_store
 from anomalyncd.extension import parent, record, waiting
 from anomalyncd.extension.parent import Parent
 from anomalyncd.extension.record import Appended, Extension, Moved, many
-from anomalyncd.extension.result import Row, joined, seen_since, write_table
+from anomalyncd.extension.result import Row, joined, seen_since, unscored, write_table
 from anomalyncd.extension.waiting import Waiting
 from anomalyncd.learning.taught import Taught, still_holding
 from anomalyncd.models import checkpoint
@@ -178,16 +178,7 @@ def _metrics(
     kept = ("dataset", "category", "detector", "mebin", "head", "seed", "device")
     return {
         **{key: before.metrics[key] for key in kept if key in before.metrics},
-        "scores": {"image": None, "region": None},
-        "normal_recall": {"image": None, "region": None},
-        "detection": {},
-        "counts": {
-            "images": len(images),
-            "images_without_defect_found": sum(row["main_elements"] == "0" for row in images),
-            "regions": len(regions),
-            "novel_classes": len(done.taught.classes.classes),
-            "base_classes": len(done.metadata.base_classes),
-        },
+        **unscored(images, regions, done.metadata, len(done.taught.classes.classes)),
         "learning": {
             "parent": str(before.root),
             "decisions": len(decisions),
