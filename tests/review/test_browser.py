@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import socket
 import threading
 import time
@@ -13,31 +11,25 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from anomalyncd.decisions.actions import Name
 from anomalyncd.review.page import making
 from anomalyncd.review.page.app import create
 from anomalyncd.review.session import Review
 from anomalyncd.types import Box
+from tests.helpers import chromium
 from tests.helpers.reviewed import make_finished_run, make_run
 
 expect.set_options(timeout=30_000)  # a shared machine is slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: apt-get install chromium"
-)
+pytestmark = chromium.needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium's own sandbox does not start as root, as tests run in a container.
-        sandbox = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=sandbox)
-        yield started
-        started.close()
+    with chromium.started() as browser:
+        yield browser
 
 
 class Served:
