@@ -3,9 +3,9 @@
     anomalyncd serve FILE --port 8000
     python -m scripts.load_service PHOTOGRAPH [--address http://127.0.0.1:8000] [--seconds 20]
 
-Each connection sends the photograph again as soon as it is answered; one that is refused (429)
-waits as long as it is told to, at most 1 s. Client and service share the machine. With a key, set
-ANOMALYNCD_API_KEY as for the service.
+Each connection sends the photograph again as soon as it is answered. After a refusal (429) it waits
+for the seconds that the answer names, at most 1 s. Client and service share the machine. With a
+key, set ANOMALYNCD_API_KEY as for the service.
 """
 
 from __future__ import annotations
